@@ -1,0 +1,17 @@
+"""Gait-recognition backbones and heads, by name."""
+
+from gaitdiff.models import smplgait
+from gaitdiff.models.base import Backbone, GaitModel, GaitOutput, Head
+from gaitdiff.models.registry import create_model, list_models, list_presets, register_model
+
+__all__ = [
+    "Backbone",
+    "GaitModel",
+    "GaitOutput",
+    "Head",
+    "create_model",
+    "list_models",
+    "list_presets",
+    "register_model",
+    "smplgait",
+]

@@ -1,0 +1,108 @@
+"""What every gait model is: a backbone, a head, and the three things they give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from gaitdiff.errors import UserError
+
+#: How a model wants its training clips drawn, see ``gaitdiff.data.clips``.
+Sampling = Literal["unordered", "ordered", "consecutive"]
+
+
+@dataclass
+class GaitOutput:
+    """What a gait model gives for a batch.
+
+    Attributes:
+        feature: (B, C, P), after temporal and horizontal pooling, before the head.
+        embedding: (B, C', P), what is compared at test time.
+        logits: (B, K, P), or None for a model without classes.
+    """
+
+    feature: Tensor
+    embedding: Tensor
+    logits: Tensor | None = None
+
+
+class Backbone(nn.Module):
+    """Silhouette clips to gait features; stage 1 (diffusion pretraining) trains this part alone.
+
+    Attributes:
+        channels: C of the feature.
+        parts: P of the feature.
+        sampling: how training clips are drawn for it.
+    """
+
+    channels: int
+    parts: int
+    sampling: Sampling
+
+    def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """(B, T, 64, 44) in [0, 1], or packed (1, ΣT, 64, 44) with ``lengths`` → (B, C, P)."""
+        raise NotImplementedError
+
+
+class Head(nn.Module):
+    """Gait features to embeddings and logits."""
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, C, P) → embedding (B, C', P), logits (B, K, P) or None."""
+        raise NotImplementedError
+
+
+class GaitModel(nn.Module):
+    """A backbone and a head: ``model(clip, lengths) → GaitOutput``."""
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, clip: Tensor, lengths: Sequence[int] | Tensor | None = None) -> GaitOutput:
+        """Embed silhouettes.
+
+        Args:
+            clip: (B, T, 64, 44) or (B, T, 128, 88), values in [0, 1]; or packed (1, ΣT, 64, 44) with ``lengths``.
+            lengths: frames of each packed sequence.
+
+        Raises:
+            UserError: the clip has another shape, or the lengths do not add up.
+        """
+        spans = check_clip(clip, lengths)
+        feature = self.backbone(clip, spans)
+        embedding, logits = self.head(feature)
+        return GaitOutput(feature, embedding, logits)
+
+
+def check_clip(clip: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int] | None:
+    """Check a clip's shape against what gait models take; return the lengths as a list of int.
+
+    Raises:
+        UserError: one sentence that names the shape and the remedy.
+    """
+    if clip.ndim != 4:
+        raise UserError(f"a clip must have the shape (B, T, 64, 44), not {tuple(clip.shape)}")
+    height, width = clip.shape[2:]
+    if width == height:
+        raise UserError(
+            f"clips are {height}x{width}, but gait models take {height}x{height * 11 // 16}: "
+            f"cut {height * 10 // 64} columns off each side first (gaitdiff.data.clips.crop_sides)"
+        )
+    if height * 11 != width * 16:
+        raise UserError(f"clips are {height}x{width}, but gait models take 64x44 or 128x88 frames")
+    if clip.shape[0] == 0 or clip.shape[1] == 0:
+        raise UserError(f"a clip must hold at least one sequence and one frame, not {tuple(clip.shape)}")
+    if lengths is None:
+        return None
+    spans = [int(n) for n in (lengths.flatten().tolist() if isinstance(lengths, Tensor) else lengths)]
+    if clip.shape[0] != 1 or sum(spans) != clip.shape[1] or min(spans, default=0) < 1:
+        raise UserError(
+            f"packed clips need the shape (1, sum of lengths, {height}, {width}) with lengths of at least 1, "
+            f"not {tuple(clip.shape)} with lengths {spans}"
+        )
+    return spans

@@ -1,0 +1,92 @@
+"""Layers that gait backbones and heads share: temporal and horizontal pooling, part-wise maps, the BN neck.
+
+Shapes use the field's letters: B sequences, T frames, C channels, H, W, P parts (horizontal strips), K identities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def temporal_max(frames: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+    """Maximum over the frames of each sequence.
+
+    Args:
+        frames: (B, T, C, H, W), or (1, ΣT, C, H, W) with sequences laid end to end.
+        lengths: frames of each sequence of the packed form.
+
+    Returns:
+        (B, C, H, W); with ``lengths`` one row a length.
+    """
+    if lengths is None:
+        return frames.amax(dim=1)
+    return torch.stack([span.amax(dim=0) for span in frames[0].split(list(lengths))])
+
+
+class HorizontalPooling(nn.Module):
+    """Horizontal pyramid pooling: mean + max over ``b`` equal strips, for every ``b`` of ``bins``.
+
+    Source: Fu et al. 2019, "Horizontal Pyramid Matching for Person Re-identification".
+    """
+
+    def __init__(self, bins: Sequence[int]) -> None:
+        super().__init__()
+        self.bins = tuple(bins)
+        self.parts = sum(self.bins)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, P) with P the sum of the bins."""
+        strips = [planes.flatten(2).unflatten(2, (b, -1)) for b in self.bins]  # (B, C, b, H·W/b)
+        return torch.cat([strip.mean(-1) + strip.amax(-1) for strip in strips], dim=2)
+
+
+class PartLinear(nn.Module):
+    """A bias-free linear map of its own for each part: y[:, :, p] = x[:, :, p] @ weight[p]."""
+
+    def __init__(self, parts: int, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(parts, in_channels, out_channels))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, x: Tensor, normalize: bool = False) -> Tensor:
+        """(B, C, P) → (B, C', P); ``normalize`` gives every column of the weight unit length first."""
+        weight = F.normalize(self.weight, dim=1) if normalize else self.weight
+        return torch.matmul(x.permute(2, 0, 1), weight).permute(1, 2, 0)
+
+
+class PartBNNeck(nn.Module):
+    """BatchNorm over all C·P columns, unit length per part, then a cosine classifier per part.
+
+    Source: Luo et al. 2019, "Bag of Tricks and a Strong Baseline for Deep Person Re-identification", part-wise.
+    """
+
+    def __init__(self, parts: int, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(parts * channels)
+        self.classifier = PartLinear(parts, channels, num_classes) if num_classes else None
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, C, P) → the normalised feature (B, C, P) and logits (B, K, P), None without classes."""
+        feature = F.normalize(self.norm(embedding.flatten(1)).view_as(embedding), dim=1)
+        logits = self.classifier(feature, normalize=True) if self.classifier is not None else None
+        return feature, logits
+
+
+def initialize(module: nn.Module) -> None:
+    """Initialise as the field's toolbox does, so that training from scratch starts alike.
+
+    Xavier uniform for convolutions and linear layers, zero biases, BatchNorm weights from N(1, 0.02). A part-wise
+    map initialises itself (Xavier uniform over its whole (P, C, C') tensor).
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) and layer.affine:
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,102 @@
+"""SMPLGait without its 3-D branch: a plain convolutional backbone, horizontal pyramid, part FCs and BN necks.
+
+Source: Zheng et al. 2022, "Gait Recognition in the Wild with Dense 3D Representations and A Benchmark".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
+from gaitdiff.models.parts import HorizontalPooling, PartBNNeck, PartLinear, initialize, temporal_max
+from gaitdiff.models.registry import register_model
+
+
+@dataclass(frozen=True)
+class SMPLGaitConfig:
+    """Settings of SMPLGait w/o 3D.
+
+    Attributes:
+        channels: widths of the three stages; each is two convolutions, the first two end in 2x2 max pooling.
+        bins: strips of the horizontal pyramid.
+        embedding: channels of the part FCs.
+        batch_norm: BatchNorm after each convolution. The published model has none; the narrow preset needs it, since
+            the raw features of an untrained plain network are nearly parallel.
+    """
+
+    channels: tuple[int, int, int] = (64, 128, 256)
+    bins: tuple[int, ...] = (16, 8, 4, 2, 1)
+    embedding: int = 256
+    batch_norm: bool = False
+
+
+class PlainBackbone(Backbone):
+    """Frames one by one through six convolutions, maximum over time, horizontal pyramid."""
+
+    sampling: Sampling = "unordered"
+
+    def __init__(self, config: SMPLGaitConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        in_channels = 1
+        for stage, width in enumerate(config.channels):
+            if stage:
+                layers.append(nn.MaxPool2d(2))
+            for _ in range(2):
+                kernel = 3 if layers else 5  # the very first layer looks wider
+                layers.append(nn.Conv2d(in_channels, width, kernel, padding=kernel // 2, bias=False))
+                if config.batch_norm:
+                    layers.append(nn.BatchNorm2d(width))
+                layers.append(nn.LeakyReLU(0.01, inplace=True))
+                in_channels = width
+        self.layers = nn.Sequential(*layers)
+        self.pool = HorizontalPooling(config.bins)
+        self.channels = in_channels
+        self.parts = self.pool.parts
+        initialize(self)
+
+    def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        frames = clip.flatten(0, 1).unsqueeze(1)  # (B·T, 1, H, W)
+        planes = self.layers(frames.contiguous(memory_format=torch.channels_last))  # (B·T, C, H/4, W/4)
+        planes = temporal_max(planes.unflatten(0, clip.shape[:2]), lengths)  # (B, C, H/4, W/4)
+        return self.pool(planes)  # (B, C, P)
+
+
+class BNNeckHead(Head):
+    """Part FCs give the embedding; a BN neck behind them gives the logits.
+
+    The embedding is the vector before the neck, in training and at test time.
+    """
+
+    def __init__(self, parts: int, channels: int, embedding: int, num_classes: int) -> None:
+        super().__init__()
+        self.fc = PartLinear(parts, channels, embedding)
+        self.neck = PartBNNeck(parts, embedding, num_classes)
+        initialize(self)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
+        embedding = self.fc(feature)
+        _, logits = self.neck(embedding)
+        return embedding, logits
+
+
+_PUBLISHED = SMPLGaitConfig()
+
+
+@register_model(
+    "smplgait",
+    presets={
+        "gait3d": _PUBLISHED,
+        "grew": _PUBLISHED,
+        "walkers": SMPLGaitConfig(channels=(16, 32, 64), bins=(16,), embedding=64, batch_norm=True),
+    },
+)
+def smplgait(config: SMPLGaitConfig, num_classes: int) -> GaitModel:
+    """SMPLGait w/o 3D: 3.19 M parameters before the classifier, feature (B, 256, 31), clips drawn unordered."""
+    backbone = PlainBackbone(config)
+    head = BNNeckHead(backbone.parts, backbone.channels, config.embedding, num_classes)
+    return GaitModel(backbone, head)
