@@ -21,8 +21,8 @@ def loss_weight(name: str, snr: Tensor, gamma: float = 5.0, prediction: str = "e
     - "mnp": min(1, γ/SNR, γ·SNR): also weighs high noise down, symmetric in log-SNR, and is 1 exactly where
       1/γ ≤ SNR ≤ γ
 
-    ``prediction`` names what the network predicts instead; its weighted error then equals the weighted error of
-    ε. With x_t = √ᾱ·x0 + √(1−ᾱ)·ε fixed, ‖ε−ε̂‖² = SNR·‖x0−x̂0‖² = SNR/(1+SNR)·‖v−v̂‖², where
+    ``prediction`` names what the network predicts instead; its weighted error then equals the weighted error
+    of ε. With x_t = √ᾱ·x0 + √(1−ᾱ)·ε fixed, ‖ε−ε̂‖² = SNR·‖x0−x̂0‖² = SNR/(1+SNR)·‖v−v̂‖², where
     v = √ᾱ·ε − √(1−ᾱ)·x0 (Salimans & Ho 2022).
 
     Raises UserError for an unknown name or prediction.
