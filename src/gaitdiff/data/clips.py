@@ -1,0 +1,57 @@
+"""Which frames of a sequence make a clip, and the cut from 64 to 44 columns."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from gaitdiff.errors import UserError
+
+Frames = TypeVar("Frames", np.ndarray, Tensor)
+
+#: An ordered clip is drawn from a window this much longer than itself (GaitPart: 30 of 40 frames).
+ORDERED_SKIP = 10
+
+
+def sample_clip(sampling: str, available: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw the frame numbers of one training clip.
+
+    Args:
+        sampling: ``"unordered"``: any frames, each once if there are enough (GaitSet, SMPLGait w/o 3D, GaitBase);
+            ``"ordered"``: ``frames`` in order from a random window ten frames longer (GaitPart);
+            ``"consecutive"``: a random window (GaitGL, and the latent clip of every model).
+        available: frames in the sequence, at least 1.
+        frames: frames in the clip.
+
+    Returns:
+        (frames,) int64 in 0..available-1. A sequence shorter than its window is repeated.
+    """
+    if sampling == "unordered":
+        index = rng.choice(available, frames, replace=available < frames)
+        return np.sort(index)
+    skip = ORDERED_SKIP if sampling == "ordered" else 0
+    window = frames + skip
+    total = -(-window // available) * available if available < window else available
+    start = int(rng.integers(0, total - window + 1))
+    chosen = np.arange(start, start + window)
+    if skip:
+        chosen = np.sort(rng.choice(chosen, frames, replace=False))
+    return chosen % available
+
+
+def crop_sides(frames: Frames) -> Frames:
+    """Cut 10 of 64 columns off each side: (..., 64, 64) → (..., 64, 44), (..., 128, 128) → (..., 128, 88).
+
+    Raises:
+        UserError: the frames are not square, so they may have been cut before; cutting twice ruins them.
+    """
+    height, width = frames.shape[-2:]
+    if height != width:
+        raise UserError(
+            f"frames of {height}x{width} cannot be cut to {height}x{height * 11 // 16}: "
+            f"only whole {height}x{height} frames can, these may have been cut already"
+        )
+    margin = width * 10 // 64
+    return frames[..., margin : width - margin]
