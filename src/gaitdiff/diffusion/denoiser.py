@@ -1,0 +1,337 @@
+"""The denoiser: a factorised space-time U-Net that predicts the noise in a latent clip (Ho et al. 2022).
+
+Every tensor inside is (B, T, H, W, C), channels last: norms and projections then run over contiguous memory, and
+convolutions see it as B·T images in PyTorch's channels-last format, without copies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gaitdiff.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class TemporalContext:
+    """What all temporal attentions of one forward pass share."""
+
+    bias: Tensor  # (heads, T, T), added to the attention scores
+    cos: Tensor  # (T, head_dim / 2), of the rotary angles
+    sin: Tensor  # (T, head_dim / 2)
+
+
+class Denoiser(nn.Module):
+    """Video U-Net over latent clips, guided by a gait condition.
+
+    ``dim`` 32, 64 and 128 with the other defaults are the paper's three sizes: 3,655,316, 11,576,084 and 40,215,572
+    parameters, the fixed rotary frequencies counted.
+
+    Args:
+        dim: channels at the first level.
+        cond_dim: width of the condition.
+        dim_mults: channels of each level, in multiples of ``dim``; the resolution halves between levels.
+        channels: latent channels.
+        heads, head_dim: of every attention.
+    """
+
+    def __init__(
+        self,
+        dim: int = 64,
+        cond_dim: int = 256,
+        dim_mults: tuple[int, ...] = (1, 2, 4),
+        channels: int = 4,
+        heads: int = 8,
+        head_dim: int = 32,
+    ) -> None:
+        super().__init__()
+        if dim % 2 or dim < 4 or head_dim % 2:
+            raise UserError(f"The denoiser's dim ({dim}) must be even and at least 4, its head_dim ({head_dim}) even.")
+        self.dim, self.cond_dim, self.channels = dim, cond_dim, channels
+        self.head_dim, self.downscale = head_dim, 2 ** (len(dim_mults) - 1)
+        widths = [dim * m for m in dim_mults]
+        pairs = list(zip([dim, *widths[:-1]], widths, strict=True))
+        embedding = 4 * dim + cond_dim
+
+        def level(c_in: int, c_out: int, resample: nn.Module | None) -> Level:
+            return Level(c_in, c_out, embedding, heads, head_dim, resample)
+
+        self.null_condition = nn.Parameter(torch.randn(cond_dim))
+        # Fixed, but a parameter: the published parameter counts include it.
+        frequencies = 10000.0 ** -(torch.arange(0, head_dim, 2).float() / head_dim)
+        self.rotary_frequencies = nn.Parameter(frequencies, requires_grad=False)
+        self.position_bias = RelativePositionBias(heads)
+        self.time_mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, 4 * dim))
+
+        self.stem = FrameConv(channels, dim, 7, padding=3)
+        self.stem_attention = TemporalAttention(dim, heads, head_dim)
+        last = len(pairs) - 1
+        self.downs = nn.ModuleList(
+            level(a, b, FrameConv(b, b, 4, stride=2, padding=1) if i < last else None) for i, (a, b) in enumerate(pairs)
+        )
+        middle = widths[-1]
+        self.middle_in = ResidualBlock(middle, middle, embedding)
+        self.middle_spatial = SpatialAttention(middle, heads, head_dim)
+        self.middle_temporal = TemporalAttention(middle, heads, head_dim)
+        self.middle_out = ResidualBlock(middle, middle, embedding)
+        self.ups = nn.ModuleList(
+            level(2 * b, a, FrameConvTranspose(a, a, 4, stride=2, padding=1) if i < last else None)
+            for i, (a, b) in enumerate(reversed(pairs))
+        )
+        self.final_block = ResidualBlock(2 * dim, dim)
+        self.final = nn.Linear(dim, channels)
+
+    @classmethod
+    def preset(cls, name: str, cond_dim: int = 256) -> Denoiser:
+        """Build a named size: "small", "base", "large" (the paper's 3.7 M, 11.6 M, 40.2 M) or "walkers" (for a CPU).
+
+        Raises UserError for an unknown name.
+        """
+        if name not in PRESETS:
+            raise UserError(
+                f"Unknown denoiser preset {name!r}{nearest(name, PRESETS)}; known are {', '.join(PRESETS)}."
+            )
+        return cls(cond_dim=cond_dim, **PRESETS[name])
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, drop: Tensor | None = None) -> Tensor:
+        """Predict the noise in ``x``.
+
+        Args:
+            x: noisy latent clips, (B, 4, T, H, W); H and W divisible by 2 for each level but the first.
+            t: noise levels, (B,), integers or floats.
+            condition: gait conditions, (B, cond_dim).
+            drop: where True, the learned null vector takes the condition's place, (B,) boolean.
+
+        Returns:
+            The predicted noise, shaped as ``x``.
+        """
+        embedding = F.silu(self.embed(t, condition, drop))  # (B, 4·dim + cond_dim)
+        temporal = self.temporal_context(x.shape[2], x.device)
+
+        h = self.stem(x.permute(0, 2, 3, 4, 1))  # (B, T, H, W, dim)
+        h = stem = self.stem_attention(h, temporal)
+        skips: list[Tensor] = []
+        for down in self.downs:
+            skip, h = down(h, embedding, temporal)
+            skips.append(skip)
+        h = self.middle_in(h, embedding)
+        h = self.middle_spatial(h)
+        h = self.middle_temporal(h, temporal)
+        h = self.middle_out(h, embedding)
+        for up in self.ups:
+            _, h = up(torch.cat((h, skips.pop()), dim=-1), embedding, temporal)
+        h = self.final_block(torch.cat((h, stem), dim=-1))
+        return self.final(h).permute(0, 4, 1, 2, 3).to(x.dtype)
+
+    def embed(self, t: Tensor, condition: Tensor, drop: Tensor | None = None) -> Tensor:
+        """The embedding of noise level and condition, side by side: (B, 4·dim + cond_dim)."""
+        if drop is not None:
+            condition = torch.where(drop[:, None], self.null_condition.to(condition.dtype), condition)
+        time = self.time_mlp(sinusoidal(t, self.dim))
+        return torch.cat((time, condition.to(time.dtype)), dim=-1)
+
+    def temporal_context(self, frames: int, device: torch.device) -> TemporalContext:
+        """Position bias and rotary angles for clips of ``frames`` frames."""
+        positions = torch.arange(frames, device=device)
+        angles = positions[:, None] * self.rotary_frequencies  # (T, head_dim / 2)
+        return TemporalContext(self.position_bias(positions), angles.cos(), angles.sin())
+
+
+PRESETS: dict[str, dict] = {
+    "small": {"dim": 32},
+    "base": {"dim": 64},
+    "large": {"dim": 128},
+    "walkers": {"dim": 16, "dim_mults": (1, 2), "heads": 4, "head_dim": 16},
+}
+
+
+def sinusoidal(t: Tensor, width: int) -> Tensor:
+    """Sines, then cosines, of t·exp(−ln(10000)·i/(width/2−1)): (B,) → (B, width)."""
+    half = width // 2
+    step = -math.log(10000.0) / (half - 1)
+    frequencies = torch.exp(step * torch.arange(half, device=t.device, dtype=torch.float32))
+    angles = t.float()[:, None] * frequencies
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+class FrameConv(nn.Conv2d):
+    """A convolution of each frame: (B, T, H, W, C_in) → (B, T, H', W', C_out)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _each_frame(super().forward, x)
+
+
+class FrameConvTranspose(nn.ConvTranspose2d):
+    """A transposed convolution of each frame: (B, T, H, W, C_in) → (B, T, H', W', C_out)."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return _each_frame(super().forward, x)
+
+
+def _each_frame(convolution: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    images = x.flatten(0, 1).permute(0, 3, 1, 2)  # (B·T, C, H, W), channels-last in memory
+    return convolution(images).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+
+
+class ChannelNorm(nn.Module):
+    """x / ‖x‖₂ · √C · γ over the channels: RMS normalisation, in float32."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.gamma.shape, self.gamma, eps=1e-24).to(x.dtype)
+
+
+class PreNorm(nn.Module):
+    """Layer normalisation over the channels, in float32, with a gain and no bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), self.gamma.shape, self.gamma, eps=1e-5).to(x.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions beside a shortcut; the embedding scales and shifts the first."""
+
+    def __init__(self, c_in: int, c_out: int, embedding: int | None = None) -> None:
+        super().__init__()
+        self.conv1 = FrameConv(c_in, c_out, 3, padding=1)
+        self.norm1 = ChannelNorm(c_out)
+        self.conv2 = FrameConv(c_out, c_out, 3, padding=1)
+        self.norm2 = ChannelNorm(c_out)
+        self.modulation = nn.Linear(embedding, 2 * c_out) if embedding else None
+        self.shortcut = nn.Linear(c_in, c_out) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        h = self.norm1(self.conv1(x))
+        if self.modulation is not None:
+            scale, shift = self.modulation(embedding)[:, None, None, None].chunk(2, dim=-1)
+            h = h * (scale + 1) + shift
+        h = self.norm2(self.conv2(F.silu(h)))
+        return F.silu(h) + self.shortcut(x)
+
+
+class TemporalAttention(nn.Module):
+    """Residual attention over the frames, at each position by itself, with rotary angles and a position bias."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.norm = PreNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * heads * head_dim, bias=False)
+        self.out = nn.Linear(heads * head_dim, channels, bias=False)
+
+    def forward(self, x: Tensor, context: TemporalContext) -> Tensor:
+        B, T, H, W, _ = x.shape
+        qkv = self.qkv(self.norm(x)).view(B, T, H * W, 3, -1, self.head_dim)  # (B, T, HW, 3, heads, d)
+        qk = rotate(qkv[:, :, :, :2], context)
+        # Positions and heads share one axis, so that q, k and v are views: (B, HW·heads, T, d).
+        q, k, v = (y.flatten(2, 3).transpose(1, 2) for y in (qk[:, :, :, 0], qk[:, :, :, 1], qkv[:, :, :, 2]))
+        bias = context.bias.to(q.dtype).repeat(H * W, 1, 1)  # (HW·heads, T, T)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        y = y.transpose(1, 2).reshape(B, T, H, W, -1)
+        return x + self.out(y)
+
+
+def rotate(qk: Tensor, context: TemporalContext) -> Tensor:
+    """Turn each pair of neighbouring dims of (B, T, HW, 2, heads, d) by its frame's rotary angles."""
+    even, odd = qk.unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = (a.to(qk.dtype)[:, None, None, None] for a in (context.cos, context.sin))
+    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
+
+
+class SpatialAttention(nn.Module):
+    """Residual full attention over the positions of each frame."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.norm = PreNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * heads * head_dim, bias=False)
+        self.out = nn.Linear(heads * head_dim, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, H, W, _ = x.shape
+        qkv = self.qkv(self.norm(x)).view(B * T, H * W, 3, -1, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B·T, heads, HW, d)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(y.transpose(1, 2).reshape(B, T, H, W, -1))
+
+
+class LinearSpatialAttention(nn.Module):
+    """Residual attention over the positions of each frame in linear time (Shen et al. 2021)."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.norm = PreNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * heads * head_dim, bias=False)
+        self.out = nn.Linear(heads * head_dim, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, H, W, _ = x.shape
+        qkv = self.qkv(self.norm(x)).view(B * T, H * W, 3, -1, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B·T, heads, HW, d)
+        q = q.softmax(dim=-1) * self.head_dim**-0.5
+        k = k.softmax(dim=-2)
+        y = q @ (k.transpose(-1, -2) @ v)  # (B·T, heads, HW, d)
+        return x + self.out(y.transpose(1, 2).reshape(B, T, H, W, -1))
+
+
+class Level(nn.Module):
+    """One resolution of the U-Net: two residual blocks and the two attentions.
+
+    Returns their output and the same resampled for the next level.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, embedding: int, heads: int, head_dim: int, resample: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.block1 = ResidualBlock(c_in, c_out, embedding)
+        self.block2 = ResidualBlock(c_out, c_out, embedding)
+        self.spatial = LinearSpatialAttention(c_out, heads, head_dim)
+        self.temporal = TemporalAttention(c_out, heads, head_dim)
+        self.resample = resample or nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor, context: TemporalContext) -> tuple[Tensor, Tensor]:
+        x = self.block2(self.block1(x, embedding), embedding)
+        x = self.temporal(self.spatial(x), context)
+        return x, self.resample(x)
+
+
+class RelativePositionBias(nn.Module):
+    """A learned bias per head for each pair of frames, by their distance in T5's buckets (Raffel et al. 2020).
+
+    Half the buckets are for frames at or before the query, half for frames behind it; in each half, the first half
+    counts single frames, and the rest grow logarithmically up to ``max_distance``.
+    """
+
+    def __init__(self, heads: int, buckets: int = 32, max_distance: int = 32) -> None:
+        super().__init__()
+        self.buckets, self.max_distance = buckets, max_distance
+        self.table = nn.Parameter(torch.randn(buckets, heads))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """(T,) integer positions → (heads, T, T), query by key."""
+        ahead = positions[None, :] - positions[:, None]  # key − query
+        return self.table[self.bucket(ahead)].permute(2, 0, 1)
+
+    def bucket(self, ahead: Tensor) -> Tensor:
+        """Bucket number of each signed distance."""
+        half = self.buckets // 2
+        single = half // 2
+        distance = ahead.abs()
+        growth = torch.log(distance.clamp(min=1) / single) / math.log(self.max_distance / single)
+        coarse = (single + (growth * (half - single)).long()).clamp(max=half - 1)
+        return torch.where(distance < single, distance, coarse) + half * (ahead > 0)
