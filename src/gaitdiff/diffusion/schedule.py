@@ -79,9 +79,7 @@ def make_schedule(name: str, steps: int = 1000) -> NoiseSchedule:
     Raises UserError for an unknown name or a number of steps that no table can hold.
     """
     if name not in SCHEDULES:
-        raise UserError(
-            f"Unknown noise schedule {name!r}{nearest(name, SCHEDULES)}; known are {', '.join(SCHEDULES)}."
-        )
+        raise UserError(f"Unknown noise schedule {name!r}{nearest(name, SCHEDULES)}; known are {', '.join(SCHEDULES)}.")
     if steps < 1:
         raise UserError(f"A noise schedule needs at least 1 step, not {steps}.")
     return NoiseSchedule(SCHEDULES[name], steps)
