@@ -1,0 +1,98 @@
+"""Camera places, and the view that one of them has of a passer-by over time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gaitdiff.walkers.draws import Stream, stream
+from gaitdiff.walkers.presets import Preset
+
+Array = NDArray[np.float64]
+
+FRAMES_PER_SECOND = 25.0
+WALKING_SPEED = 1.25  # m/s
+CLOSEST = 2.0  # metres
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A place from which people are seen, always from about the same side and distance."""
+
+    name: str
+    yaw: float  # degrees; 0 sees the face, 90 the left side, 180 the back
+    yaw_range: float  # degrees, either way
+    pitch: float  # degrees from above
+    distance: float  # metres
+    height: float  # of a person, pixels
+
+
+@dataclass(frozen=True)
+class View:
+    """How a camera sees one walk, at its middle."""
+
+    yaw: float  # degrees
+    pitch: float  # degrees
+    distance: float  # metres
+    height: int  # pixels
+
+
+@dataclass(frozen=True)
+class Track:
+    """The camera's axes and distance over time, seen from the walker."""
+
+    axes: Array  # (T, 3, 3): rows point right and up in the picture, and towards the camera
+    distance: Array  # (T,) metres
+
+
+def place_cameras(seed: int, preset: Preset) -> tuple[Camera, ...]:
+    """Set up the cameras of a data set: evenly over the preset's angles, half of them on either side."""
+    rng = stream(Stream.CAMERAS, seed)
+    left = (preset.cameras + 1) // 2
+    cameras = []
+    for i in range(preset.cameras):
+        side, place, places = (90, i, left) if i < left else (270, i - left, preset.cameras - left)
+        slot = 2 * preset.yaw_spread / places
+        cameras.append(
+            Camera(
+                name=f"cam{i:02d}",
+                yaw=side - preset.yaw_spread + slot * (place + 0.5 + rng.uniform(-0.2, 0.2)),
+                yaw_range=0.3 * slot,
+                pitch=rng.uniform(*preset.pitch),
+                distance=rng.uniform(*preset.distance),
+                height=rng.uniform(*preset.height),
+            )
+        )
+    return tuple(cameras)
+
+
+def assign_camera(cameras: tuple[Camera, ...], seed: int, person: int, sequence: int) -> Camera:
+    """Return the camera of one sequence: a person comes past all cameras, in an order of their own, then again."""
+    order = stream(Stream.ROUTE, seed, person).permutation(len(cameras))
+    return cameras[order[sequence % len(cameras)]]
+
+
+def draw_view(camera: Camera, preset: Preset, rng: np.random.Generator) -> View:
+    """Draw how the camera sees one walk."""
+    low, high = preset.height
+    return View(
+        yaw=camera.yaw + rng.uniform(-camera.yaw_range, camera.yaw_range),
+        pitch=max(camera.pitch + rng.uniform(-2.0, 2.0), 0.0),
+        distance=camera.distance * rng.uniform(0.85, 1.15),
+        height=int(np.clip(camera.height * rng.uniform(0.85, 1.15), low, high)),
+    )
+
+
+def follow(view: View, frames: int, turn: float) -> Track:
+    """Follow somebody who walks past: their bearing and distance change, and their heading by ``turn`` degrees."""
+    yaw, pitch = np.deg2rad(view.yaw), np.deg2rad(view.pitch)
+    t = (np.arange(frames) - frames / 2) / FRAMES_PER_SECOND
+    along = WALKING_SPEED * t
+    distance = np.maximum(view.distance - along * np.cos(yaw), CLOSEST)
+    azimuth = yaw + along * np.sin(yaw) / view.distance + np.deg2rad(turn) * t * FRAMES_PER_SECOND / frames
+    sin, cos, zero = np.sin(azimuth), np.cos(azimuth), np.zeros(frames)
+    towards = np.stack([sin * np.cos(pitch), -cos * np.cos(pitch), np.full(frames, np.sin(pitch))], axis=-1)
+    right = np.stack([cos, sin, zero], axis=-1)
+    return Track(np.stack([right, np.cross(towards, right), towards], axis=1), distance)

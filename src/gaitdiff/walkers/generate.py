@@ -1,0 +1,210 @@
+"""Data sets of walkers: people times sequences, rendered in parallel, written as a sequence store."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gaitdiff.data.align import align_sequence
+from gaitdiff.data.store import StoreWriter
+from gaitdiff.errors import UserError
+from gaitdiff.progress import progress_bar
+from gaitdiff.walkers.body import Body, load_body_model
+from gaitdiff.walkers.camera import assign_camera, place_cameras
+from gaitdiff.walkers.degrade import degrade
+from gaitdiff.walkers.draws import Stream, stream
+from gaitdiff.walkers.person import Person, draw_person
+from gaitdiff.walkers.presets import Preset, get_preset
+from gaitdiff.walkers.render import render_masks
+from gaitdiff.walkers.walk import Flaws, Walk, draw_walk
+
+Frames = NDArray[np.uint8]
+
+#: Share of the people who are held out for testing by default.
+_TEST_SHARE = 0.3
+
+#: What makes numerical libraries use one thread in the worker processes.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class _Filmed:
+    """One rendered sequence and what the manifest says of it."""
+
+    frames: Frames  # uint8 (T, 64, 64)
+    condition: str  # "nm", "bag", "coat" or "bag+coat"
+    view: str  # the camera's name
+
+
+def generate(
+    out: str | Path,
+    *,
+    people: int,
+    sequences: int,
+    preset: str = "lite",
+    seed: int = 0,
+    frames: int = 40,
+    test_people: int | None = None,
+    workers: int | None = None,
+) -> Path:
+    """Make a data set of walking people and write it as a sequence store.
+
+    The last ``test_people`` people are the test split; the first sequence of each of them is the probe, the others,
+    seen by other cameras, are gallery. The bytes do not depend on ``workers``. With more than one worker a script must
+    protect its entry point by ``if __name__ == "__main__":``, as processes are spawned.
+
+    Args:
+        out: folder to create.
+        people: number of identities, at least 2.
+        sequences: walks of each of them, at least 2.
+        preset: "lite" or "wild", see :func:`~gaitdiff.walkers.presets.list_presets`.
+        seed: of everything random, not negative.
+        frames: length of every sequence, at 25 frames a second.
+        test_people: how many people are held out, 0 or at least 2; by default three in ten.
+        workers: number of processes; by default one for each core.
+
+    Returns:
+        The path of the store.
+
+    Raises:
+        UserError: an argument is out of its range, the preset is unknown, or ``out`` exists or cannot be written.
+    """
+    chosen = get_preset(preset)
+    held_out = _test_people(people, test_people)
+    for what, value, least in (
+        ("people", people, 2),
+        ("sequences", sequences, 2),
+        ("frames", frames, 1),
+        ("seed", seed, 0),
+        ("workers", 1 if workers is None else workers, 1),
+    ):
+        if value < least:
+            raise UserError(f"{what} is {value}, but walkers need at least {least}")
+    source = f"walkers, preset {preset}, seed {seed}, {people} people"
+    with (
+        StoreWriter(out, source=source) as store,
+        progress_bar("walking people", people * sequences) as bar,
+    ):
+        made = _render_people(range(people), sequences, chosen, seed, frames, workers or os.cpu_count() or 1)
+        for person, walks in enumerate(made):
+            test = person >= people - held_out
+            for number, walk in enumerate(walks):
+                store.add(
+                    walk.frames,
+                    subject=f"p{person:04d}",
+                    condition=walk.condition,
+                    view=walk.view,
+                    sequence=f"s{number:02d}",
+                    split="test" if test else "train",
+                    role="" if not test else "probe" if number == 0 else "gallery",
+                )
+                bar.advance()
+    return Path(out)
+
+
+def render_sequence(seed: int, person: int, sequence: int, preset: str | Preset = "lite", frames: int = 40) -> Frames:
+    """Render one sequence as :func:`generate` does.
+
+    Args:
+        seed: of the data set.
+        person: number of the identity, from 0.
+        sequence: number of the walk of this person, from 0.
+        preset: name of a preset, or one of your own.
+        frames: number of frames.
+
+    Returns:
+        The silhouettes, uint8 (frames, 64, 64).
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    chosen = preset if isinstance(preset, Preset) else get_preset(preset)
+    return _Stage(seed, person, chosen).render(sequence, frames).frames
+
+
+class _Stage:
+    """A person with a body, before the cameras of a data set."""
+
+    def __init__(self, seed: int, number: int, preset: Preset) -> None:
+        self.model = load_body_model()
+        self.seed, self.number, self.preset = seed, number, preset
+        self.person: Person = draw_person(seed, number, self.model.components)
+        self.body: Body = self.model.body(self.person.shape)
+        self.cameras = place_cameras(seed, preset)
+
+    def render(self, sequence: int, frames: int) -> _Filmed:
+        camera = assign_camera(self.cameras, self.seed, self.number, sequence)
+        walk = draw_walk(self.seed, self.number, sequence, camera, self.preset)
+        seen = self._film(walk, sequence, frames + max(4, frames // 8))
+        if len(seen) < frames:  # too much was hidden: the same walk, segmented without a flaw
+            seen = self._film(replace(walk, flaws=Flaws()), sequence, frames)
+        return _Filmed(seen[:frames], walk.load.condition, camera.name)
+
+    def _film(self, walk: Walk, sequence: int, frames: int) -> Frames:
+        jitter, noise = (stream(kind, self.seed, self.number, sequence) for kind in (Stream.JITTER, Stream.NOISE))
+        masks = render_masks(self.model, self.body, self.person, walk, frames, jitter)
+        return align_sequence(degrade(masks, walk.flaws, noise))
+
+
+def _test_people(people: int, test_people: int | None) -> int:
+    if test_people is None:
+        return max(2, round(_TEST_SHARE * people))
+    if test_people == 1 or not 0 <= test_people <= people:
+        raise UserError(f"test_people is {test_people}, but must be 0 or from 2 to the number of people ({people})")
+    return test_people
+
+
+def _render_person(person: int, sequences: int, preset: Preset, seed: int, frames: int) -> list[_Filmed]:
+    stage = _Stage(seed, person, preset)
+    return [stage.render(sequence, frames) for sequence in range(sequences)]
+
+
+def _render_people(
+    people: range, sequences: int, preset: Preset, seed: int, frames: int, workers: int
+) -> Iterator[list[_Filmed]]:
+    """Render people in order; with several workers, a few people ahead of the one that is asked for."""
+    workers = min(workers, len(people))
+    if workers == 1:
+        for person in people:
+            yield _render_person(person, sequences, preset, seed, frames)
+        return
+    context = multiprocessing.get_context("spawn")
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool,
+    ):
+        ahead: deque[Future[list[_Filmed]]] = deque()
+        try:
+            for person in people:
+                ahead.append(pool.submit(_render_person, person, sequences, preset, seed, frames))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started in this block find one thread asked for in their environment."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

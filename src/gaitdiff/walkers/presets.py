@@ -1,0 +1,46 @@
+"""Difficulty settings: where cameras stand and how much goes wrong in front of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gaitdiff.errors import UserError, nearest
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One setting of the generator; angles are degrees, distances metres."""
+
+    name: str
+    cameras: int  # number of places from which people are seen
+    yaw_spread: float  # cameras stand within this angle of a side view; 90 is all round
+    pitch: Range  # from above
+    distance: Range
+    height: tuple[int, int]  # of a person in the camera's picture, pixels
+    strength: float  # 0..1: how often people carry or hold things and how often and badly segmentation fails
+
+
+_PRESETS = (
+    Preset("lite", cameras=8, yaw_spread=40, pitch=(0, 15), distance=(4, 12), height=(64, 120), strength=0.6),
+    Preset("wild", cameras=16, yaw_spread=90, pitch=(0, 20), distance=(4, 12), height=(70, 190), strength=1.0),
+)
+
+
+def list_presets() -> list[str]:
+    """Return the names of the presets, easiest first."""
+    return [preset.name for preset in _PRESETS]
+
+
+def get_preset(name: str) -> Preset:
+    """Return the preset called ``name``.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    for preset in _PRESETS:
+        if preset.name == name:
+            return preset
+    known = ", ".join(list_presets())
+    raise UserError(f"There is no walkers preset {name!r}{nearest(name, list_presets())}; presets: {known}.")
