@@ -1,0 +1,220 @@
+"""Training batches as a pure function of (seed, step, rank): nothing to broadcast between processes, exact resume."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from gaitdiff.data.augment import AugmentConfig, AugmentPlan, draw_plan
+from gaitdiff.data.clips import sample_clip
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.errors import UserError
+
+T = TypeVar("T")
+
+# Streams of random numbers that one step of a run draws from, each on its own.
+_CLIPS, _AUGMENT, _PEOPLE, _ORDER = range(4)
+
+
+@dataclass
+class PretrainBatch:
+    """Clips of stage 1: two of every sequence, drawn and augmented separately.
+
+    Attributes:
+        latent: (B, T, 64, 64) uint8, consecutive frames, for the autoencoder.
+        gait: (B, T', 64, 64) uint8, drawn as the backbone wants them.
+        latent_plan, gait_plan: their augmentations.
+        sequence: (B,) int64, row numbers in the store.
+    """
+
+    latent: np.ndarray
+    gait: np.ndarray
+    latent_plan: AugmentPlan
+    gait_plan: AugmentPlan
+    sequence: np.ndarray
+
+
+@dataclass
+class LabelledBatch:
+    """Clips of stage 2: ``clips`` (B, T, 64, W) uint8 with W 64 or, cut already, 44; ``labels`` (B,) int64."""
+
+    clips: np.ndarray
+    plan: AugmentPlan
+    labels: np.ndarray
+
+
+class PretrainBatches:
+    """Unlabelled batches: every sequence once an epoch, in an order shuffled by the epoch.
+
+    Calling it with a step and a rank gives that step's batch, whatever was asked before.
+    """
+
+    def __init__(
+        self,
+        store: SequenceStore,
+        rows: np.ndarray,
+        *,
+        batch: int,
+        latent_frames: int,
+        gait_frames: int,
+        sampling: str,
+        augment: AugmentConfig,
+        same_clip: bool = False,
+        seed: int = 0,
+        world: int = 1,
+    ) -> None:
+        if store.width != store.height:
+            raise UserError(
+                f"{store.path} holds frames of {store.height}x{store.width}, cut already, but pretraining needs whole "
+                f"{store.height}x{store.height} frames for the autoencoder: import the data set again from its source"
+            )
+        if len(rows) < 2:
+            raise UserError(
+                f"{store.path} has {len(rows)} training sequence(s), but pretraining compares at least 2: add sequences"
+            )
+        self.store, self.rows, self.batch, self.world, self.seed = store, rows, batch, world, seed
+        self.latent_frames, self.gait_frames, self.sampling = latent_frames, gait_frames, sampling
+        self.augment, self.same_clip = augment, same_clip
+
+    def __call__(self, step: int, rank: int = 0) -> PretrainBatch:
+        """The batch of ``step`` (from 0) on process ``rank``."""
+        rng = np.random.default_rng([self.seed, step, rank, _CLIPS])
+        chosen = self._sequences(step, rank)
+        latent, gait = [], []
+        for row in chosen:
+            available = self.store.rows[row].frames
+            window = sample_clip("consecutive", available, self.latent_frames, rng)
+            latent.append(self.store.clip(row, window))
+            index = window if self.same_clip else sample_clip(self.sampling, available, self.gait_frames, rng)
+            gait.append(self.store.clip(row, index))
+        draw = np.random.default_rng([self.seed, step, rank, _AUGMENT])
+        size = self.store.height
+        latent_plan = draw_plan(self.augment, self.batch, size, size, draw)
+        gait_plan = latent_plan if self.same_clip else draw_plan(self.augment, self.batch, size, size, draw)
+        return PretrainBatch(np.stack(latent), np.stack(gait), latent_plan, gait_plan, chosen)
+
+    def _sequences(self, step: int, rank: int) -> np.ndarray:
+        """Row numbers of a batch: the positions step·B.. of the endless list of shuffled epochs."""
+        first = (step * self.world + rank) * self.batch
+        positions = np.arange(first, first + self.batch)
+        epochs, within = np.divmod(positions, len(self.rows))
+        chosen = np.empty(self.batch, np.int64)
+        for epoch in np.unique(epochs):
+            order = np.random.default_rng([self.seed, int(epoch), _ORDER]).permutation(len(self.rows))
+            here = epochs == epoch
+            chosen[here] = self.rows[order[within[here]]]
+        return chosen
+
+
+class IdentityBatches:
+    """Labelled batches of ``people`` identities times ``sequences`` sequences each (the field's P x K)."""
+
+    def __init__(
+        self,
+        store: SequenceStore,
+        rows: np.ndarray,
+        *,
+        people: int,
+        sequences: int,
+        frames: int,
+        sampling: str,
+        augment: AugmentConfig,
+        seed: int = 0,
+    ) -> None:
+        self.store, self.people, self.sequences, self.seed = store, people, sequences, seed
+        self.frames, self.sampling, self.augment = frames, sampling, augment
+        self.subjects = sorted({store.rows[row].subject for row in rows})
+        number = {subject: i for i, subject in enumerate(self.subjects)}
+        self.by_label: list[list[int]] = [[] for _ in self.subjects]
+        for row in rows:
+            self.by_label[number[store.rows[row].subject]].append(int(row))
+        if len(self.subjects) < 2:
+            raise UserError(
+                f"{store.path} has {len(self.subjects)} person(s) to train on, but telling walkers apart needs at least 2"
+            )
+        most = max(len(of_one) for of_one in self.by_label)
+        if most < sequences:
+            raise UserError(
+                f"no training person of {store.path} has {sequences} sequences (the most is {most}): "
+                f"set --batch.sequences {most} or less"
+            )
+        if len(self.subjects) < people:
+            raise UserError(
+                f"{store.path} has {len(self.subjects)} training people, but a batch takes {people}: "
+                f"set --batch.people {len(self.subjects)} or less"
+            )
+
+    def __call__(self, step: int, rank: int = 0) -> LabelledBatch:
+        """The batch of ``step`` on process ``rank``; who has fewer than K sequences gives some twice."""
+        rng = np.random.default_rng([self.seed, step, rank, _PEOPLE])
+        labels = np.repeat(rng.choice(len(self.subjects), self.people, replace=False), self.sequences)
+        clips = []
+        for label in labels[:: self.sequences]:
+            owned = self.by_label[label]
+            for row in rng.choice(owned, self.sequences, replace=len(owned) < self.sequences):
+                index = sample_clip(self.sampling, self.store.rows[row].frames, self.frames, rng)
+                clips.append(self.store.clip(int(row), index))
+        draw = np.random.default_rng([self.seed, step, rank, _AUGMENT])
+        plan = draw_plan(self.augment, len(labels), self.store.height, self.store.width, draw)
+        return LabelledBatch(np.stack(clips), plan, labels)
+
+
+def training_rows(store: SequenceStore, min_frames: int) -> np.ndarray:
+    """Row numbers of the training split.
+
+    Raises:
+        UserError: there are none, or one has fewer than ``min_frames`` frames.
+    """
+    rows = store.select(split="train")
+    if len(rows) == 0:
+        raise UserError(f"{store.path} has no training sequences: import the data with a split that has some")
+    for row in rows:
+        if store.rows[row].frames < min_frames:
+            raise UserError(
+                f"sequence {store.rows[row].name} of {store.path} has {store.rows[row].frames} frame(s), fewer than "
+                f"data.min_frames = {min_frames}: remove it, or set --data.min_frames {store.rows[row].frames} "
+                "to have short sequences repeated"
+            )
+    return rows
+
+
+class Prefetcher(Generic[T]):
+    """Makes the batches of steps ``first``..``last - 1`` in a thread, a few ahead of who iterates over it."""
+
+    def __init__(self, make: Callable[[int], T], first: int, last: int, ahead: int = 2) -> None:
+        self._make, self._steps = make, range(first, last)
+        self._queue: queue.Queue[T | BaseException] = queue.Queue(ahead)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def _work(self) -> None:
+        for step in self._steps:
+            try:
+                item: T | BaseException = self._make(step)
+            except BaseException as error:  # handed to the consumer, which raises it
+                item = error
+            while not self._stop.is_set():
+                try:
+                    self._queue.put(item, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if self._stop.is_set() or isinstance(item, BaseException):
+                return
+
+    def __iter__(self) -> Iterator[tuple[int, T]]:
+        self._thread.start()
+        try:
+            for step in self._steps:
+                item = self._queue.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield step, item
+        finally:
+            self._stop.set()
+            self._thread.join()

@@ -1,0 +1,165 @@
+"""The pretraining objective: predict the noise in a latent clip, guided by the gait feature of another clip.
+
+Source: the paper, eq. 4: L = ‖ε − D(E(s_e)', t, G(s_g)_pooled)‖², weighted by the noise level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gaitdiff.diffusion.schedule import NoiseSchedule
+from gaitdiff.diffusion.weighting import loss_weight
+from gaitdiff.errors import UserError, nearest
+
+#: How a gait feature (B, C, P) becomes a condition: the paper's three, and all parts side by side.
+POOLINGS = ("mean", "max", "mean+max", "all-parts")
+
+
+class ConditionPooling(nn.Module):
+    """Gait feature (B, C, P) → condition (B, ``width``).
+
+    ``"mean"`` (the paper's choice), ``"max"`` and ``"mean+max"`` (their sum) over the parts give C numbers;
+    ``"all-parts"`` gives C·P. With ``normalize``, each number is batch-normalised (no learned scale): raw features of
+    a network fresh from its initialisation are nearly parallel, and a denoiser hears little of their differences.
+    """
+
+    def __init__(self, pooling: str, channels: int, parts: int, normalize: bool) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise UserError(
+                f"there is no pooling {pooling!r}{nearest(pooling, POOLINGS)}; known: {', '.join(POOLINGS)}"
+            )
+        self.pooling = pooling
+        self.width = channels * parts if pooling == "all-parts" else channels
+        self.norm = nn.BatchNorm1d(self.width, affine=False) if normalize else nn.Identity()
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(B, C, P) → (B, width)."""
+        if self.pooling == "all-parts":
+            pooled = feature.flatten(1)
+        elif self.pooling == "max":
+            pooled = feature.amax(2)
+        elif self.pooling == "mean+max":
+            pooled = feature.mean(2) + feature.amax(2)
+        else:
+            pooled = feature.mean(2)
+        return self.norm(pooled)
+
+
+@dataclass
+class Noised:
+    """What one training step adds to its latents, drawn outside so that a step can be repeated exactly.
+
+    Attributes:
+        t: (B,) int64 noise levels in 1..T.
+        noise: ε, of the latents' shape.
+        drop: (B,) bool, whose condition is replaced by the learned null.
+    """
+
+    t: Tensor
+    noise: Tensor
+    drop: Tensor
+
+
+class DiffusionObjective(nn.Module):
+    """Backbone, condition pooling and denoiser as one module whose forward is the loss.
+
+    Args:
+        backbone: any module from gait clips (B, T, 64, 44) to features (B, C, P).
+        pooling: from features to conditions.
+        denoiser: ``denoiser(x, t, condition, drop)`` → noise of x's shape.
+        schedule, weighting, gamma: noise levels and how their losses are weighed.
+        drop_probability: share of samples trained without a condition (P_uncond).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pooling: ConditionPooling,
+        denoiser: nn.Module,
+        schedule: NoiseSchedule,
+        weighting: str = "mnp",
+        gamma: float = 5.0,
+        drop_probability: float = 0.15,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.pooling, self.denoiser, self.schedule = backbone, pooling, denoiser, schedule
+        self.weighting, self.gamma, self.drop_probability = weighting, gamma, drop_probability
+
+    def draw(self, latents: Tensor, generator: torch.Generator) -> Noised:
+        """Draw noise levels, noise and dropped conditions for latents (B, 4, T, h, w)."""
+        count, device = len(latents), latents.device
+        t = torch.randint(1, self.schedule.steps + 1, (count,), generator=generator, device=device)
+        noise = torch.randn(latents.shape, generator=generator, device=device, dtype=torch.float32)
+        drop = torch.rand(count, generator=generator, device=device) < self.drop_probability
+        return Noised(t, noise, drop)
+
+    def forward(self, latents: Tensor, gait_clip: Tensor, noised: Noised) -> tuple[Tensor, Tensor]:
+        """The weighted loss, a scalar, and the gait feature (B, C, P).
+
+        Args:
+            latents: (B, 4, T, h, w) of the latent clips.
+            gait_clip: (B, T', 64, 44) in [0, 1].
+        """
+        feature = self.backbone(gait_clip)
+        condition = self.pooling(feature)
+        return self.per_sample(latents, condition, noised, noised.drop).mean(), feature
+
+    def per_sample(self, latents: Tensor, condition: Tensor, noised: Noised, drop: Tensor) -> Tensor:
+        """Weighted squared error of each sample's predicted noise, (B,)."""
+        x_t = self.schedule.add_noise(latents, noised.noise, noised.t)
+        predicted = self.denoiser(x_t, noised.t, condition, drop)
+        error = (predicted.float() - noised.noise).square().flatten(1).mean(1)
+        return loss_weight(self.weighting, self.schedule.snr(noised.t), self.gamma) * error
+
+    @torch.no_grad()
+    def condition_gap(self, latents: Tensor, gait_clip: Tensor, noised: Noised, owner: Tensor) -> dict[str, float]:
+        """How much the denoiser gains from the right condition: the method's pulse.
+
+        The loss with another sequence's condition, and with the dropped one, each minus the loss with the right one,
+        for the same noise and noise levels, in evaluation mode.
+
+        Args:
+            owner: (B,) which sequence each sample comes from; a sample is only compared with another sequence's.
+
+        Returns:
+            ``gap_shuffled``, ``gap_dropped`` and ``gap_loss`` (the loss with the right condition).
+        """
+        was_training = self.training
+        self.eval()
+        condition = self.pooling(self.backbone(gait_clip))
+        none, every = torch.zeros_like(noised.drop), torch.ones_like(noised.drop)
+        right = self.per_sample(latents, condition, noised, none)
+        other = self.per_sample(latents, condition.roll(1, 0), noised, none)
+        without = self.per_sample(latents, condition, noised, every)
+        self.train(was_training)
+        different = (owner != owner.roll(1, 0)).float()
+        shuffled = ((other - right) * different).sum() / different.sum().clamp(min=1)
+        return {
+            "gap_shuffled": float(shuffled),
+            "gap_dropped": float((without - right).mean()),
+            "gap_loss": float(right.mean()),
+        }
+
+
+@torch.no_grad()
+def pair_distances(first: Tensor, second: Tensor, owner: Tensor) -> dict[str, float]:
+    """Mean cosine distance of anchor-positive and anchor-negative pairs (the paper's Fig. 3).
+
+    Args:
+        first, second: (B, C, P) features of the two clips of each sequence.
+        owner: (B,) which sequence each sample comes from.
+
+    Returns:
+        ``ap``: between the two clips of one sequence; ``an``: between clips of different sequences; each the mean
+        over parts of the cosine distance, as in evaluation.
+    """
+    a = nn.functional.normalize(first.float(), dim=1)
+    b = nn.functional.normalize(second.float(), dim=1)
+    distance = 1.0 - torch.einsum("icp,jcp->ij", a, b) / first.shape[2]
+    different = owner[:, None] != owner[None, :]
+    negative = distance[different].mean() if bool(different.any()) else distance.new_tensor(float("nan"))
+    return {"ap": float(distance.diagonal().mean()), "an": float(negative)}

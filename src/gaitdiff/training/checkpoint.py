@@ -1,0 +1,186 @@
+"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gaitdiff.errors import UserError
+from gaitdiff.models import GaitModel, create_model
+
+_PREFIX = "step-"
+
+
+def save_checkpoint(
+    run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], keep: int
+) -> Path:
+    """Write ``run/checkpoints/step-…`` atomically, then remove all but the ``keep`` newest.
+
+    Args:
+        tensors: file stem → tensors by name, written as ``<stem>.safetensors``.
+        documents: file stem → what JSON can hold, written as ``<stem>.json``.
+
+    Raises:
+        UserError: it cannot be written (a full disk, say); older checkpoints are untouched.
+    """
+    folder = run / "checkpoints"
+    final = folder / f"{_PREFIX}{step:08d}"
+    partial = folder / f".{final.name}.partial"
+    try:
+        folder.mkdir(exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for stem, named in tensors.items():
+            save_file({key: value.detach().cpu().contiguous() for key, value in named.items()}, _file(partial, stem))
+        for stem, document in documents.items():
+            (partial / f"{stem}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(partial, final)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(
+            f"checkpoint {final} could not be written ({_reason(error)}): the older ones are untouched, free some "
+            "space or mend the folder, then start the same command again"
+        ) from error
+    for old in list_checkpoints(run)[:-keep] if keep > 0 else []:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    return sorted((run / "checkpoints").glob(f"{_PREFIX}*"))
+
+
+def latest_checkpoint(path: Path) -> Path:
+    """The checkpoint that ``path`` names: itself, or the newest of a run folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (path / "model.json").is_file():
+        return path
+    found = list_checkpoints(path)
+    if not found:
+        raise UserError(f"{path} holds no checkpoint: give a run folder of gaitdiff pretrain or finetune")
+    return found[-1]
+
+
+def read_tensors(checkpoint: Path, stem: str) -> dict[str, Tensor]:
+    """Tensors of one file of a checkpoint.
+
+    Raises:
+        UserError: missing or corrupt.
+    """
+    path = _file(checkpoint, stem)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read ({_reason(error)}): remove the folder {checkpoint.name} to go on from an older "
+            "checkpoint"
+        ) from error
+
+
+def read_document(checkpoint: Path, stem: str) -> dict[str, Any]:
+    """One JSON document of a checkpoint.
+
+    Raises:
+        UserError: missing or corrupt.
+    """
+    path = checkpoint / f"{stem}.json"
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({_reason(error)}): remove the folder {checkpoint.name} to go on from an older "
+            "checkpoint"
+        ) from error
+    return document
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load weights strictly.
+
+    Raises:
+        UserError: names the first key that is missing, unknown, or of another shape.
+    """
+    own = module.state_dict()
+    for key in sorted(own.keys() | tensors.keys()):
+        if key not in tensors:
+            raise UserError(f"{source} lacks the weights {key!r}: it is a checkpoint of another model")
+        if key not in own:
+            raise UserError(f"{source} has weights {key!r} that the model lacks: it is a checkpoint of another model")
+        if own[key].shape != tensors[key].shape:
+            raise UserError(
+                f"{key!r} is {tuple(tensors[key].shape)} in {source}, but {tuple(own[key].shape)} in the model: "
+                "it is a checkpoint of another preset or number of classes"
+            )
+    module.load_state_dict(dict(tensors))
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> GaitModel:
+    """Load a gait model from a run folder or one of its checkpoints, in evaluation mode.
+
+    After pretraining its head is fresh (and meaningless); ``model.backbone`` is what was learned.
+
+    Raises:
+        UserError: no checkpoint there, or one that is corrupt.
+    """
+    checkpoint = latest_checkpoint(Path(path))
+    recipe = read_document(checkpoint, "model")
+    model = create_model(recipe["model"], recipe["preset"], recipe["num_classes"], **recipe["overrides"])
+    load_into(model.backbone, read_tensors(checkpoint, "backbone"), str(checkpoint))
+    if _file(checkpoint, "head").is_file():
+        load_into(model.head, read_tensors(checkpoint, "head"), str(checkpoint))
+    return model.eval().to(device)
+
+
+def has_head(path: str | Path) -> bool:
+    """Whether the checkpoint that ``path`` names holds a trained head (stage 2), not a backbone alone (stage 1)."""
+    return _file(latest_checkpoint(Path(path)), "head").is_file()
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as named tensors, ``"<parameter number>.<entry>"``."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{number}.{key}": torch.as_tensor(value) for number, entry in state.items() for key, value in entry.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Inverse of ``optimizer_tensors``."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, key = name.split(".", 1)
+        state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _file(checkpoint: Path, stem: str) -> Path:
+    return checkpoint / f"{stem}.safetensors"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).strip().rstrip(".")

@@ -1,0 +1,238 @@
+"""What a run is: typed frozen dataclasses, which the command line turns into recipes (YAML) and flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gaitdiff.data.augment import NO_AUGMENT, AugmentConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which gait model.
+
+    Attributes:
+        name: one of ``gaitdiff.list_models()``; "" takes the model of the checkpoint that a run starts from.
+        preset: whose published configuration, or "walkers" for the narrow one for CPUs.
+        overrides: fields of the model's configuration to change.
+    """
+
+    name: str = ""
+    preset: str = "gait3d"
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How often a run says, measures and saves.
+
+    Attributes:
+        log_every: steps between lines of metrics.jsonl.
+        evaluate_every: steps between evaluations on the test split; 0 evaluates never.
+        save_every: steps between checkpoints; one is always written at the end.
+        keep: number of checkpoints kept, the newest ones.
+        protocol: evaluation protocol, "gait3d" (one probe a person) or "leave-one-out".
+    """
+
+    log_every: int = 50
+    evaluate_every: int = 1000
+    save_every: int = 1000
+    keep: int = 2
+    protocol: str = "gait3d"
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """Where a run computes; a run may be continued under another setting.
+
+    Attributes:
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto" (bfloat16 on a GPU that has it), "float32" or "bfloat16".
+        threads: CPU threads of torch; 0 leaves torch's choice.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class PretrainData:
+    """Unlabelled sequences and the two clips drawn from each.
+
+    Attributes:
+        store: folder of a sequence store.
+        latent_frames: consecutive frames that are encoded, noised and denoised (s_e).
+        gait_frames: frames that the backbone sees (s_g).
+        same_clip: one clip for both, s_e = s_g, with which learning collapses (the paper's Fig. 5).
+        min_frames: refuse a training sequence with fewer frames.
+    """
+
+    store: str
+    latent_frames: int = 30
+    gait_frames: int = 30
+    same_clip: bool = False
+    min_frames: int = 2
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The denoiser and its objective.
+
+    Attributes:
+        autoencoder: "student" (ships with the package), "taesd", a local path or a hub id.
+        denoiser: "small", "base" (the paper's default) or "large": its 3.7, 11.6 and 40.2 M parameters; or "walkers", a
+            narrow one for CPUs.
+        schedule: "inverted-cosine" or "cosine".
+        weighting: "mnp", "min-snr" or "uniform".
+        gamma: the γ of the weightings.
+        pooling: from gait feature to condition: "mean", "max", "mean+max" or "all-parts".
+        normalize_condition: batch-normalise the condition.
+        drop: share of samples trained without a condition (P_uncond).
+    """
+
+    autoencoder: str = "student"
+    denoiser: str = "base"
+    schedule: str = "inverted-cosine"
+    weighting: str = "mnp"
+    gamma: float = 5.0
+    pooling: str = "mean"
+    normalize_condition: bool = False
+    drop: float = 0.15
+
+
+@dataclass(frozen=True)
+class PretrainOptim:
+    """AdamW with linear warm-up and cosine annealing.
+
+    Attributes:
+        iterations: training steps.
+        batch: sequences a step and process.
+        lr: learning rate of the denoiser.
+        backbone_lr_ratio: the backbone's learning rate is this times ``lr``.
+        warmup: steps of linear warm-up.
+        weight_decay: AdamW's.
+        clip_grad: largest gradient norm; 0 does not clip.
+    """
+
+    iterations: int = 120_000
+    batch: int = 64
+    lr: float = 1e-4
+    backbone_lr_ratio: float = 5.0
+    warmup: int = 1000
+    weight_decay: float = 0.01
+    clip_grad: float = 1.0
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Stage 1: learn a backbone from unlabelled sequences by guiding a denoiser.
+
+    Attributes:
+        out: run folder; the same command continues a run that was stopped.
+        seed: of weights, batches, augmentations and noise.
+    """
+
+    out: str
+    data: PretrainData
+    model: ModelConfig = ModelConfig(name="smplgait")
+    diffusion: DiffusionConfig = DiffusionConfig()
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: PretrainOptim = PretrainOptim()
+    run: RunConfig = RunConfig()
+    machine: MachineConfig = MachineConfig()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TransferData:
+    """Labelled sequences.
+
+    Attributes:
+        store: folder of a sequence store.
+        frames: frames of a training clip.
+        min_frames: refuse a training sequence with fewer frames.
+    """
+
+    store: str
+    frames: int = 30
+    min_frames: int = 2
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Sequences of a step: ``people`` identities times ``sequences`` each (P x K)."""
+
+    people: int = 32
+    sequences: int = 4
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Triplet and cross-entropy.
+
+    Attributes:
+        distance: of the triplet loss: "cosine" (the paper's) or "euclidean" (the field's reference).
+        margin: of the triplet loss.
+        cross_entropy: weight of the cross-entropy (0.1 in the paper for SMPLGait w/o 3D and GaitBase); 0 leaves it out.
+        scale: of the logits.
+        smoothing: of the labels.
+    """
+
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    margin: float = 0.2
+    cross_entropy: float = 0.1
+    scale: float = 16.0
+    smoothing: float = 0.1
+
+
+@dataclass(frozen=True)
+class TransferOptim:
+    """Optimiser with a learning rate that falls tenfold at each milestone.
+
+    Attributes:
+        iterations: training steps.
+        optimizer: "sgd", "adam" or "adamw".
+        lr: learning rate of the head.
+        backbone_lr_ratio: r, the backbone's learning rate is this times ``lr``; from scratch it is 1.
+        milestones: steps at which the learning rate falls.
+        momentum: of "sgd".
+        weight_decay: of any.
+        clip_grad: largest gradient norm; 0 does not clip.
+    """
+
+    iterations: int = 60_000
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.1
+    backbone_lr_ratio: float = 0.1
+    milestones: tuple[int, ...] = (20_000, 40_000, 50_000)
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip_grad: float = 0.0
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """Stage 2: recognition with labels, from a pretrained backbone or from scratch.
+
+    Attributes:
+        out: run folder; the same command continues a run that was stopped.
+        mode: "finetune" trains all, the backbone r times as fast as the head; "frozen" trains the head alone;
+            "scratch" starts from fresh weights.
+        init: run folder or checkpoint whose backbone to start from.
+        seed: of weights, batches and augmentations.
+    """
+
+    out: str
+    data: TransferData
+    mode: Literal["finetune", "frozen", "scratch"] = "finetune"
+    init: str = ""
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = NO_AUGMENT
+    batch: BatchConfig = BatchConfig()
+    optim: TransferOptim = TransferOptim()
+    run: RunConfig = RunConfig()
+    machine: MachineConfig = MachineConfig()
+    seed: int = 0

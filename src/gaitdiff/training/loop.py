@@ -1,0 +1,191 @@
+"""One plain training loop for both stages, around Hugging Face accelerate."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from gaitdiff.data.batches import Prefetcher
+from gaitdiff.errors import UserError
+from gaitdiff.progress import console, progress_bar
+from gaitdiff.training.checkpoint import (
+    latest_checkpoint,
+    list_checkpoints,
+    load_optimizer,
+    optimizer_tensors,
+    read_document,
+    read_tensors,
+    save_checkpoint,
+)
+from gaitdiff.training.config import MachineConfig, RunConfig
+from gaitdiff.training.run import RunFolder
+
+Batch = TypeVar("Batch")
+
+
+class Stage(Protocol, Generic[Batch]):
+    """What the loop trains: stage 1 and stage 2 each are one of these.
+
+    Attributes:
+        module: all that is trained, one module; its forward makes the loss, so that it can be wrapped for several
+            processes.
+        optimizer: over its parameters; the groups' ``lr`` are the base learning rates.
+        iterations, clip_grad: see the optimiser's configuration.
+    """
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    iterations: int
+    clip_grad: float
+
+    def make_batch(self, step: int, rank: int) -> Batch:
+        """The batch of a step, in host memory; called from another thread."""
+
+    def loss(self, module: nn.Module, batch: Batch, step: int, rank: int) -> Tensor:
+        """The loss, a scalar; ``module`` is ``self.module`` as prepared for the machine."""
+
+    def lr_factor(self, step: int) -> float:
+        """What the base learning rates are multiplied with at ``step``."""
+
+    def probe(self, batch: Batch, step: int, rank: int) -> dict[str, float]:
+        """What is worth watching of a batch, at the steps that are logged."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores on the test split."""
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Weights for a checkpoint, by file."""
+
+    def load(self, checkpoint: Path) -> None:
+        """Inverse of ``tensors``."""
+
+    def model_document(self) -> Mapping[str, Any]:
+        """What ``load_checkpoint`` needs to build the model again."""
+
+
+def make_accelerator(machine: MachineConfig) -> Accelerator:
+    """Set threads, device and precision.
+
+    Raises:
+        UserError: a device or precision that this machine lacks.
+    """
+    if machine.threads > 0:
+        torch.set_num_threads(machine.threads)
+    device = machine.device
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("machine.device is cuda, but torch finds no CUDA device: use --machine.device cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("machine.device is mps, but torch finds none: use --machine.device cpu")
+    gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    half = machine.precision == "bfloat16" or (machine.precision == "auto" and gpu and torch.cuda.is_bf16_supported())
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if half else "no")
+    if device not in ("auto", accelerator.device.type):
+        raise UserError(f"machine.device is {device!r}, but this process computes on {accelerator.device.type} already")
+    return accelerator
+
+
+def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: Accelerator) -> None:
+    """Train to the end, from the newest checkpoint if there is one.
+
+    Batches, noise and augmentations are functions of (seed, step, rank), so a run that was killed and started again
+    goes through the same numbers as one that was not.
+
+    Raises:
+        UserError: the loss is not finite (the batch is kept), or a file cannot be read or written.
+    """
+    first, pending = _resume(stage, folder)
+    if first >= stage.iterations:
+        console.print(f"{folder.path} is complete: {stage.iterations} iterations")
+        return
+    stage.module.to(accelerator.device)
+    module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
+    base = [group["lr"] for group in stage.optimizer.param_groups]
+    rank, main = accelerator.process_index, accelerator.is_main_process
+    if first == 0 and run.evaluate_every:
+        _evaluate(stage, folder, 0, main)
+    batches = Prefetcher(lambda step: stage.make_batch(step, rank), first, stage.iterations)
+    started, begun = time.perf_counter(), first
+    with progress_bar(folder.path.name, total=stage.iterations) as bar:
+        bar.advance(first)
+        for step, batch in batches:
+            for group, lr in zip(optimizer.param_groups, base, strict=True):
+                group["lr"] = lr * stage.lr_factor(step)
+            module.train()
+            loss = stage.loss(module, batch, step, rank)
+            accelerator.backward(loss)
+            if pending:  # the previous step's loss is there by now, asking for it stalls no device
+                pending[-1] = _finite(pending[-1], stage, folder, step - 1, rank)
+            if stage.clip_grad > 0:
+                accelerator.clip_grad_norm_(module.parameters(), stage.clip_grad)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            pending.append(loss.detach())
+            done = step + 1
+            if done % run.log_every == 0 or done == stage.iterations:
+                pending[-1] = _finite(pending[-1], stage, folder, step, rank)
+                record = {"step": done, "loss": math.fsum(pending) / len(pending), **stage.probe(batch, step, rank)}
+                record["lr"] = [group["lr"] for group in optimizer.param_groups]
+                record["seconds_per_step"] = round((time.perf_counter() - started) / (done - begun), 5)
+                pending = []
+                if main:
+                    folder.append(record)
+                    bar.advance(0, note=f"loss {record['loss']:.4f}")
+            if run.evaluate_every and (done % run.evaluate_every == 0 or done == stage.iterations):
+                _evaluate(stage, folder, done, main)
+            if done % run.save_every == 0 or done == stage.iterations:
+                if pending:
+                    pending[-1] = _finite(pending[-1], stage, folder, step, rank)
+                if main:
+                    _save(stage, folder, done, [float(x) for x in pending], run.keep)
+                accelerator.wait_for_everyone()
+            bar.advance()
+
+
+def _resume(stage: Stage[Batch], folder: RunFolder) -> tuple[int, list[Any]]:
+    """Load the newest checkpoint; the step to go on from and the losses not logged yet."""
+    if not list_checkpoints(folder.path):
+        folder.rewind(-1)
+        return 0, []
+    checkpoint = latest_checkpoint(folder.path)
+    state = read_document(checkpoint, "state")
+    stage.load(checkpoint)
+    load_optimizer(stage.optimizer, read_tensors(checkpoint, "optimizer"))
+    folder.rewind(state["step"])
+    return state["step"], list(state["pending"])
+
+
+def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float], keep: int) -> None:
+    tensors = {**stage.tensors(), "optimizer": optimizer_tensors(stage.optimizer)}
+    documents = {"state": {"step": step, "pending": pending}, "model": stage.model_document()}
+    save_checkpoint(folder.path, step, tensors, documents, keep)
+
+
+def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> None:
+    if main:
+        scores = stage.evaluate()
+        if scores:
+            folder.append({"step": step, "evaluation": scores})
+
+
+def _finite(loss: Any, stage: Stage[Batch], folder: RunFolder, step: int, rank: int) -> float:
+    """The loss as a number; if it is none, keep its batch and stop."""
+    value = float(loss)
+    if math.isfinite(value):
+        return value
+    kept = folder.path / f"nonfinite-step-{step}.npz"
+    batch = stage.make_batch(step, rank)
+    np.savez_compressed(kept, **{k: v for k, v in vars(batch).items() if isinstance(v, np.ndarray)})
+    raise UserError(
+        f"the loss of step {step} is {value}: its batch is kept in {kept}; lower the learning rate or use "
+        "--machine.precision float32, in a new --out"
+    )

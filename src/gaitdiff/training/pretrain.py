@@ -1,0 +1,180 @@
+"""Stage 1: a backbone learns from unlabelled walks by guiding a latent video-diffusion denoiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gaitdiff.data.augment import AugmentPlan, augment
+from gaitdiff.data.batches import PretrainBatch, PretrainBatches, training_rows
+from gaitdiff.data.clips import crop_sides
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
+from gaitdiff.diffusion.denoiser import Denoiser
+from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
+from gaitdiff.diffusion.schedule import make_schedule
+from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows
+from gaitdiff.models import create_model
+from gaitdiff.training.checkpoint import load_into, read_tensors
+from gaitdiff.training.config import PretrainConfig
+from gaitdiff.training.loop import make_accelerator, train
+from gaitdiff.training.run import RunFolder
+
+_NOISE = 10  # the stream of random numbers that noise and noise levels come from
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Pretrain a backbone; continues a run that was stopped.
+
+    Returns:
+        The run folder. Its checkpoints hold ``backbone.safetensors``, which ``finetune`` starts from.
+
+    Raises:
+        UserError: anything about data, settings or machine that the user can mend.
+    """
+    accelerator = make_accelerator(config.machine)
+    stage = PretrainStage(config, accelerator.device, accelerator.num_processes)
+    folder = RunFolder.open(config.out, "pretrain", config)
+    train(stage, folder, config.run, accelerator)
+    return folder.path
+
+
+class PretrainStage:
+    """What the training loop needs of stage 1."""
+
+    def __init__(self, config: PretrainConfig, device: torch.device, world: int) -> None:
+        self.config, self.device = config, device
+        self.store = SequenceStore(config.data.store)
+        optim = config.optim
+        self.iterations, self.clip_grad = optim.iterations, optim.clip_grad
+        torch.manual_seed(config.seed)
+        model = create_model(config.model.name, config.model.preset, **config.model.overrides)
+        self.batches = PretrainBatches(
+            self.store,
+            training_rows(self.store, config.data.min_frames),
+            batch=optim.batch,
+            latent_frames=config.data.latent_frames,
+            gait_frames=config.data.gait_frames,
+            sampling=model.backbone.sampling,
+            augment=config.augment,
+            same_clip=config.data.same_clip,
+            seed=config.seed,
+            world=world,
+        )
+        self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
+        diffusion = config.diffusion
+        pooling = ConditionPooling(
+            diffusion.pooling, model.backbone.channels, model.backbone.parts, diffusion.normalize_condition
+        )
+        self.module = DiffusionObjective(
+            model.backbone,
+            pooling,
+            Denoiser.preset(diffusion.denoiser, pooling.width),
+            make_schedule(diffusion.schedule),
+            diffusion.weighting,
+            diffusion.gamma,
+            diffusion.drop,
+        )
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": _trained(self.module.denoiser), "lr": optim.lr},
+                {"params": _trained(self.module.backbone), "lr": optim.lr * optim.backbone_lr_ratio},
+            ],
+            weight_decay=optim.weight_decay,
+        )
+
+    def make_batch(self, step: int, rank: int) -> PretrainBatch:
+        """Clips of a step, in host memory."""
+        return self.batches(step, rank)
+
+    def loss(self, module: nn.Module, batch: PretrainBatch, step: int, rank: int) -> Tensor:
+        """Weighted error of the predicted noise."""
+        latents, gait = self._inputs(batch)
+        loss, _ = module(latents, gait, self._noised(latents, step, rank))
+        return loss
+
+    def lr_factor(self, step: int) -> float:
+        """Linear warm-up, then cosine annealing to zero."""
+        warmup = min(self.config.optim.warmup, self.iterations // 2)
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, self.iterations - warmup)))
+
+    def probe(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
+        """The condition gap, and the distances of anchor-positive and anchor-negative pairs."""
+        module = self.module
+        latents, gait = self._inputs(batch)
+        owner = torch.from_numpy(batch.sequence).to(self.device)
+        values = module.condition_gap(latents, gait, self._noised(latents, step, rank), owner)
+        other = crop_sides(self._augmented(batch.latent, batch.latent_plan))
+        module.eval()
+        with torch.no_grad():
+            values |= pair_distances(module.backbone(gait), module.backbone(other), owner)
+        module.train()
+        return values
+
+    def evaluate(self) -> dict[str, float]:
+        """Rank-1 of the raw gait features on the test split; nothing where there is none."""
+        protocol = self.config.run.protocol
+        if len(self.store.select(split="test")) == 0:
+            return {}
+        rows = held_out_rows(self.store)
+        features = raw_features(self.module.backbone, self.store, rows, self.device)
+        scores: dict[str, float] = {}
+        for metric in ("cosine", "euclidean"):
+            for name, value in evaluate_store(features, self.store, rows, protocol, metric).items():
+                scores[name if name == "probes" else f"{name}_{metric}"] = value
+        return scores
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Backbone, denoiser, and the condition's running statistics."""
+        module = self.module
+        return {
+            "backbone": module.backbone.state_dict(),
+            "denoiser": module.denoiser.state_dict(),
+            "pooling": module.pooling.state_dict(),
+        }
+
+    def load(self, checkpoint: Path) -> None:
+        """Inverse of ``tensors``."""
+        for stem in ("backbone", "denoiser", "pooling"):
+            load_into(getattr(self.module, stem), read_tensors(checkpoint, stem), str(checkpoint))
+
+    def model_document(self) -> Mapping[str, Any]:
+        """The model whose backbone this is."""
+        model = self.config.model
+        return {"model": model.name, "preset": model.preset, "num_classes": 0, "overrides": dict(model.overrides)}
+
+    def _augmented(self, clips: np.ndarray, plan: AugmentPlan) -> Tensor:
+        frames = torch.from_numpy(clips).to(self.device, non_blocking=True).float().div_(255)
+        return augment(frames, plan)
+
+    def _inputs(self, batch: PretrainBatch) -> tuple[Tensor, Tensor]:
+        """Latents (B, 4, T, 8, 8) of the latent clips, and gait clips (B, T', 64, 44)."""
+        latent = self._augmented(batch.latent, batch.latent_plan)
+        gait = latent if self.config.data.same_clip else self._augmented(batch.gait, batch.gait_plan)
+        return self.autoencoder.encode(latent), crop_sides(gait)
+
+    def _noised(self, latents: Tensor, step: int, rank: int) -> Noised:
+        seed = np.random.SeedSequence([self.config.seed, step, rank, _NOISE]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator(latents.device).manual_seed(int(seed >> np.uint64(1)))
+        return self.module.draw(latents, generator)
+
+
+def raw_features(backbone: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Gait features (N, C, P) straight from a backbone, in evaluation mode."""
+    was_training = backbone.training
+    backbone.eval()
+    features = extract(backbone, store, rows, device)
+    backbone.train(was_training)
+    return features
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -1,0 +1,201 @@
+"""Stage 2: recognition with labels, from a pretrained backbone (fine-tuned or frozen) or from scratch."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gaitdiff.data.augment import augment
+from gaitdiff.data.batches import IdentityBatches, LabelledBatch, training_rows
+from gaitdiff.data.clips import crop_sides
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.errors import UserError
+from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows
+from gaitdiff.losses import cross_entropy, triplet_terms
+from gaitdiff.models import GaitModel, create_model
+from gaitdiff.training.checkpoint import latest_checkpoint, load_into, read_document, read_tensors
+from gaitdiff.training.config import LossConfig, ModelConfig, TransferConfig
+from gaitdiff.training.loop import make_accelerator, train
+from gaitdiff.training.run import RunFolder
+
+
+def finetune(config: TransferConfig) -> Path:
+    """Train a model for recognition; continues a run that was stopped.
+
+    Returns:
+        The run folder. ``gaitdiff.load_checkpoint`` takes it.
+
+    Raises:
+        UserError: anything about data, settings or machine that the user can mend.
+    """
+    accelerator = make_accelerator(config.machine)
+    stage = TransferStage(config, accelerator.device)
+    folder = RunFolder.open(config.out, "finetune", config)
+    train(stage, folder, config.run, accelerator)
+    return folder.path
+
+
+class RecognitionObjective(nn.Module):
+    """A gait model and its losses as one module whose forward is the loss."""
+
+    def __init__(self, model: GaitModel, config: LossConfig, frozen: bool) -> None:
+        super().__init__()
+        self.model, self.config, self.frozen = model, config, frozen
+        if frozen:
+            model.backbone.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> RecognitionObjective:
+        """As any module; a frozen backbone stays in evaluation mode, its BatchNorm statistics too are frozen."""
+        super().train(mode)
+        if self.frozen:
+            self.model.backbone.eval()
+        return self
+
+    def forward(self, clips: Tensor, labels: Tensor) -> Tensor:
+        """The loss of clips (n, T, 64, 44) with labels (n,), a scalar."""
+        output = self.model(clips)
+        loss = triplet_terms(output.embedding, labels, self.config.margin, self.config.distance).loss.mean()
+        if output.logits is not None:
+            entropy = cross_entropy(output.logits, labels, self.config.scale, self.config.smoothing)
+            loss = loss + self.config.cross_entropy * entropy
+        return loss
+
+
+class TransferStage:
+    """What the training loop needs of stage 2."""
+
+    def __init__(self, config: TransferConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.store = SequenceStore(config.data.store)
+        self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
+        start, choice = starting_point(config)
+        torch.manual_seed(config.seed)
+        rows = training_rows(self.store, config.data.min_frames)
+        subjects = len({self.store.rows[row].subject for row in rows})
+        self.document = {
+            "model": choice.name,
+            "preset": choice.preset,
+            "num_classes": subjects if config.loss.cross_entropy > 0 else 0,
+            "overrides": dict(choice.overrides),
+        }
+        model = create_model(choice.name, choice.preset, self.document["num_classes"], **choice.overrides)
+        self.batches = IdentityBatches(
+            self.store,
+            rows,
+            people=config.batch.people,
+            sequences=config.batch.sequences,
+            frames=config.data.frames,
+            sampling=model.backbone.sampling,
+            augment=config.augment,
+            seed=config.seed,
+        )
+        if start is not None:
+            load_into(model.backbone, read_tensors(start, "backbone"), str(start))
+        self.module = RecognitionObjective(model, config.loss, frozen=config.mode == "frozen")
+        self.optimizer = _optimizer(config, model)
+
+    def make_batch(self, step: int, rank: int) -> LabelledBatch:
+        """Clips of a step, in host memory."""
+        return self.batches(step, rank)
+
+    def loss(self, module: nn.Module, batch: LabelledBatch, step: int, rank: int) -> Tensor:
+        """Triplet, and cross-entropy where its weight is not 0."""
+        return module(*self._inputs(batch))
+
+    def lr_factor(self, step: int) -> float:
+        """A tenth at each milestone passed."""
+        return 0.1 ** bisect_right(sorted(self.config.optim.milestones), step)
+
+    def probe(self, batch: LabelledBatch, step: int, rank: int) -> dict[str, float]:
+        """Share of triplets that are violated, in evaluation mode."""
+        clips, labels = self._inputs(batch)
+        self.module.eval()
+        with torch.no_grad():
+            embedding = self.module.model(clips).embedding
+        self.module.train()
+        loss = self.config.loss
+        terms = triplet_terms(embedding, labels, loss.margin, loss.distance)
+        people, each = self.config.batch.people, self.config.batch.sequences
+        triplets = people * each * each * (people - 1) * each
+        return {"violated": float(terms.violated.float().mean()) / triplets}
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores of the embeddings on the test split, by the distance trained with; nothing where there is none."""
+        if len(self.store.select(split="test")) == 0:
+            return {}
+        rows = held_out_rows(self.store)
+        features = embeddings(self.module.model, self.store, rows, self.device)
+        return evaluate_store(features, self.store, rows, self.config.run.protocol, self.config.loss.distance)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Backbone and head."""
+        model = self.module.model
+        return {"backbone": model.backbone.state_dict(), "head": model.head.state_dict()}
+
+    def load(self, checkpoint: Path) -> None:
+        """Inverse of ``tensors``."""
+        for stem in ("backbone", "head"):
+            load_into(getattr(self.module.model, stem), read_tensors(checkpoint, stem), str(checkpoint))
+
+    def model_document(self) -> Mapping[str, Any]:
+        """The model, for ``load_checkpoint``."""
+        return self.document
+
+    def _inputs(self, batch: LabelledBatch) -> tuple[Tensor, Tensor]:
+        frames = torch.from_numpy(batch.clips).to(self.device, non_blocking=True).float().div_(255)
+        clips = augment(frames, batch.plan)
+        labels = torch.from_numpy(batch.labels).to(self.device)
+        return (crop_sides(clips) if self.store.width == self.store.height else clips), labels
+
+
+def starting_point(config: TransferConfig) -> tuple[Path | None, ModelConfig]:
+    """The checkpoint to start from, None from scratch, and the model.
+
+    Raises:
+        UserError: mode, init and model contradict each other, or the model is not named anywhere.
+    """
+    if config.mode == "scratch":
+        if config.init:
+            raise UserError("mode is scratch, but init names a checkpoint: leave out one of them")
+        if not config.model.name:
+            raise UserError("mode is scratch, but model.name is not set: name the model to train, such as smplgait")
+        return None, config.model
+    if not config.init:
+        raise UserError(
+            f"mode is {config.mode}, but init names no checkpoint: set --init to a run of gaitdiff pretrain"
+        )
+    checkpoint = latest_checkpoint(Path(config.init))
+    recipe = read_document(checkpoint, "model")
+    found = ModelConfig(recipe["model"], recipe["preset"], recipe["overrides"])
+    if config.model.name and config.model != found:
+        raise UserError(
+            f"{checkpoint} holds {found.name} ({found.preset}), not {config.model.name} ({config.model.preset}) with "
+            "these settings: leave out --model, the checkpoint knows it"
+        )
+    return checkpoint, found
+
+
+def embeddings(model: GaitModel, store: SequenceStore, rows: Any, device: torch.device) -> Tensor:
+    """Embeddings (N, C', P) of whole sequences, in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    found = extract(lambda clips: model(clips).embedding, store, rows, device)
+    model.train(was_training)
+    return found
+
+
+def _optimizer(config: TransferConfig, model: GaitModel) -> torch.optim.Optimizer:
+    optim = config.optim
+    ratio = 1.0 if config.mode == "scratch" else optim.backbone_lr_ratio
+    groups: list[dict[str, Any]] = [{"params": list(model.head.parameters()), "lr": optim.lr}]
+    if config.mode != "frozen":
+        groups.append({"params": list(model.backbone.parameters()), "lr": optim.lr * ratio})
+    if optim.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=optim.momentum, weight_decay=optim.weight_decay)
+    kind = torch.optim.Adam if optim.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, weight_decay=optim.weight_decay)
