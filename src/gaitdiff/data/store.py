@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -64,9 +64,12 @@ class SequenceStore:
         return f"SequenceStore({str(self.path)!r}): {len(self)} sequences, {self.header.frames} frames"
 
     def __getitem__(self, i: int) -> Sequence:
-        """Return sequence ``i``; ``IndexError`` beyond the last one, so that iteration ends."""
+        """Return sequence ``i``."""
         row = self.rows[i]
         return Sequence(self._view(i % len(self.rows)), row)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return (self[i] for i in range(len(self)))
 
     def clip(self, i: int, index: np.ndarray) -> np.ndarray:
         """Return a copy of some frames of sequence ``i``, in the order asked for.
@@ -146,8 +149,7 @@ class SequenceStore:
             if found != expected:
                 state = "truncated" if found < expected else "too long"
                 raise UserError(
-                    f"{path} is {state}: {expected} bytes expected, {found} found; "
-                    "copy or make the store anew"
+                    f"{path} is {state}: {expected} bytes expected, {found} found; copy or make the store anew"
                 )
             mapped = np.memmap(path, dtype=np.uint8, mode="r", shape=(count, self.height, self.width))
         except OSError as error:

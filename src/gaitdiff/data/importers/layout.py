@@ -1,0 +1,146 @@
+"""From a tree of image files to named sequences: which folder is the person, which the walk."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from gaitdiff.data.images import SUFFIXES
+from gaitdiff.data.importers.tally import Tally
+from gaitdiff.data.sources import Source, natural, printable
+from gaitdiff.errors import UserError, nearest
+
+AUTO = "auto"
+
+#: What the folders mean, by how many of them lie above the images; the last one is always the walk.
+BY_DEPTH = {
+    1: "subject",
+    2: "subject/sequence",
+    3: "subject/condition/view",
+    4: "subject/condition/view/sequence",
+}
+_LEVELS = ("subject", "condition", "view", "sequence", "*")
+_STRAYS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One sequence that is to be imported."""
+
+    subject: str
+    condition: str
+    view: str
+    sequence: str
+    folder: str  # relative to the source
+    files: tuple[str, ...]  # relative to the source, in natural order
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All sequences of a source."""
+
+    walks: tuple[Walk, ...]
+    layout: str  # in words, for the report
+
+
+def find_walks(source: Source, layout: str, skipped: Tally) -> Tree:
+    """Find the innermost folders with images, and name what they hold.
+
+    Args:
+        source: the files.
+        layout: "auto", or the meaning of the folders above the images, the innermost last: the words subject,
+            condition, view, sequence, or * for a folder that means nothing, with "/" between them.
+        skipped: gets a line for everything that is passed over.
+
+    Raises:
+        UserError: no image anywhere, an impossible layout, or folders too shallow for it.
+    """
+    levels = _parse_layout(layout)
+    folders = _image_folders(source, skipped)
+    if not folders:
+        raise UserError(f"no images ({', '.join(SUFFIXES)}) in {source.path}: give a folder of folders of images")
+    shared = _wrapper(list(folders)) if source.packed and layout == AUTO else 0
+    used: dict[str, str] = {}
+    walks = []
+    for folder, files in folders.items():
+        parts = folder.split("/")[shared:] if folder else [source.path.stem]
+        if not levels and len(parts) > len(BY_DEPTH):
+            parts[3:] = ["/".join(parts[3:])]
+        meaning = levels or BY_DEPTH[len(parts)].split("/")
+        names = _name(parts, meaning, folder)
+        used.setdefault("/".join(meaning), f"{folder or '.'} is subject {names['subject']!r}")
+        walks.append(Walk(**names, folder=folder, files=tuple(files)))
+    _refuse_namesakes(walks)
+    described = "; ".join(f"{meaning} ({example})" for meaning, example in used.items())
+    return Tree(tuple(walks), described)
+
+
+def _parse_layout(layout: str) -> list[str]:
+    """Return the levels, outermost first; none for "auto"."""
+    if layout == AUTO:
+        return []
+    levels = layout.split("/")
+    for level in levels:
+        if level not in _LEVELS:
+            known = ", ".join(_LEVELS)
+            raise UserError(f"--layout: {level!r} is none of {known}{nearest(level, _LEVELS)}")
+    named = [level for level in levels if level != "*"]
+    if "subject" not in named or len(named) != len(set(named)):
+        raise UserError(f"--layout {layout!r} must name the subject, and nothing twice")
+    return levels
+
+
+def _name(parts: list[str], meaning: list[str], folder: str) -> dict[str, str]:
+    """Give the folders their meaning, counted from the innermost; those further out mean nothing."""
+    if len(parts) < len(meaning):
+        raise UserError(f"--layout has {len(meaning)} levels, but {folder or 'an image'} lies {len(parts)} deep")
+    names = {"condition": "", "view": "", "sequence": parts[-1]}
+    inner = parts[len(parts) - len(meaning) :]
+    names.update({level: part for level, part in zip(meaning, inner, strict=True) if level != "*"})
+    return {level: printable(name) for level, name in names.items()}
+
+
+def _refuse_namesakes(walks: list[Walk]) -> None:
+    seen: dict[tuple[str, str, str, str], str] = {}
+    for walk in walks:
+        key = (walk.subject, walk.condition, walk.view, walk.sequence)
+        if key in seen:
+            raise UserError(
+                f"the folders {printable(seen[key])} and {printable(walk.folder)} would both become the sequence "
+                f"{'/'.join(filter(None, key))}: rename one, or say with --layout what the folders mean"
+            )
+        seen[key] = walk.folder
+
+
+def _image_folders(source: Source, skipped: Tally) -> dict[str, list[str]]:
+    """Return the images of each innermost folder that has some, folders and images in natural order."""
+    images: dict[str, list[str]] = defaultdict(list)
+    occupied: set[str] = set()
+    for name in source.files:
+        path = PurePosixPath(name)
+        occupied.update(str(parent) for parent in path.parents)
+        if any(part.startswith(".") or part.lower() in _STRAYS for part in path.parts):
+            skipped.add("stray files of the operating system", name)
+        elif path.suffix.lower() not in SUFFIXES:
+            skipped.add("files that are no images", name)
+        else:
+            images["" if str(path.parent) == "." else str(path.parent)].append(name)
+    occupied.update(str(PurePosixPath(folder).parent) for folder in source.folders)
+    for folder in source.folders:
+        if folder not in occupied:
+            skipped.add("empty folders", folder)
+    above = {str(parent) for folder in images for parent in PurePosixPath(folder).parents if folder}
+    for folder in [folder for folder in images if (folder or ".") in above]:
+        for name in images.pop(folder):
+            skipped.add("images beside folders of images", name)
+    return {folder: images[folder] for folder in sorted(images, key=natural)}
+
+
+def _wrapper(folders: list[str]) -> int:
+    """Return how many outermost folders all images of an archive share and which therefore mean nothing."""
+    split = [folder.split("/") for folder in folders]
+    shared = 0
+    while len({parts[shared] for parts in split}) == 1 and all(len(parts) > shared + 1 for parts in split):
+        shared += 1
+    return shared

@@ -1,0 +1,38 @@
+"""Counting what an import passed over or changed, with the first few names of each kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+_EXAMPLES = 3
+
+
+@dataclass
+class Tally:
+    """How often each thing happened, and where first."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, what: str, name: str) -> None:
+        """Count one more."""
+        self.counts[what] = self.counts.get(what, 0) + 1
+        names = self.examples.setdefault(what, [])
+        if len(names) < _EXAMPLES:
+            names.append(name)
+
+    def merge(self, other: Tally) -> None:
+        """Count what another tally counted, after what is here."""
+        for what, count in other.counts.items():
+            self.counts[what] = self.counts.get(what, 0) + count
+            names = self.examples.setdefault(what, [])
+            names += other.examples[what][: _EXAMPLES - len(names)]
+
+    def lines(self) -> list[str]:
+        """Return a line for each thing."""
+        result = []
+        for what, count in self.counts.items():
+            names = self.examples[what]
+            more = ", …" if count > len(names) else ""
+            result.append(f"{count} {what}: {', '.join(names)}{more}")
+        return result

@@ -1,0 +1,63 @@
+"""Dividing people into training and test, and a test person's walks into probe and gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gaitdiff.errors import UserError, nearest
+
+AUTO, TRAIN, TEST = "auto", "train", "test"
+
+#: With fewer people than this, "auto" leaves everybody to training.
+MIN_PEOPLE = 8
+
+
+def split_people(
+    subjects: Sequence[str], *, split: str = AUTO, test_fraction: float | None = None, seed: int = 0
+) -> list[tuple[str, str]]:
+    """Give each sequence its split and role; nobody is on both sides.
+
+    Args:
+        subjects: who walks in each sequence.
+        split: "auto" draws test people at random; "train" and "test" put everybody there.
+        test_fraction: share of the people that "auto" sends to test, 0 <= f < 1; by default 0.25 if there are
+            at least eight people, else 0.
+        seed: of the draw.
+
+    Returns:
+        (split, role) for each sequence: a test person with several sequences has one random "probe", all the
+        others are "gallery"; the role is "" in training.
+
+    Raises:
+        UserError: an unknown split, an impossible fraction or a negative seed.
+    """
+    if split not in (AUTO, TRAIN, TEST):
+        raise UserError(f"there is no split {split!r}{nearest(split, (AUTO, TRAIN, TEST))}: auto, train or test")
+    if test_fraction is not None and not 0 <= test_fraction < 1:
+        raise UserError(f"the test fraction is {test_fraction}, but must be at least 0 and less than 1")
+    if seed < 0:
+        raise UserError(f"the seed is {seed}, but must not be negative")
+    rng = np.random.default_rng(seed)
+    people = sorted(set(subjects))
+    walks: dict[str, list[int]] = {person: [] for person in people}
+    for number, subject in enumerate(subjects):
+        walks[subject].append(number)
+    result = [(TRAIN, "")] * len(subjects)
+    for person in _test_people(people, split, test_fraction, rng):
+        probe = rng.choice(walks[person]) if len(walks[person]) > 1 else None
+        for number in walks[person]:
+            result[number] = (TEST, "probe" if number == probe else "gallery")
+    return result
+
+
+def _test_people(people: list[str], split: str, test_fraction: float | None, rng: np.random.Generator) -> list[str]:
+    if split == TEST:
+        return people
+    if split == TRAIN:
+        return []
+    if test_fraction is None:
+        test_fraction = 0.25 if len(people) >= MIN_PEOPLE else 0.0
+    count = 0 if test_fraction == 0 else min(max(round(test_fraction * len(people)), 1), len(people) - 1)
+    return [people[i] for i in sorted(rng.permutation(len(people))[:count])]
