@@ -1,7 +1,8 @@
 """The denoiser: a factorised space-time U-Net that predicts the noise in a latent clip (Ho et al. 2022).
 
-Every tensor inside is (B, T, H, W, C), channels last: norms and projections then run over contiguous memory, and
-convolutions see it as B·T images in PyTorch's channels-last format, without copies.
+Every tensor inside is (T, B, H, W, C). With channels last, norms and projections run over contiguous memory, and
+convolutions see T·B images in PyTorch's channels-last format. With frames first, attention over the frames of each
+position reads its queries, keys and values where the projections wrote them. Neither needs a copy.
 """
 
 from __future__ import annotations
@@ -24,6 +25,17 @@ class TemporalContext:
     bias: Tensor  # (heads, T, T), added to the attention scores
     cos: Tensor  # (T, head_dim / 2), of the rotary angles
     sin: Tensor  # (T, head_dim / 2)
+
+    def turn(self, weight: Tensor) -> Tensor:
+        """Rotate the outputs of a projection, pair by pair of a head's dims, by the angles of each frame.
+
+        A rotation is linear, so it is done to the weight, (heads·d, C) → (T, heads·d, C), which is far smaller than
+        the activations.
+        """
+        pairs = weight.view(-1, self.cos.shape[1], 2, weight.shape[1])  # (heads, d/2, 2, C)
+        even, odd = pairs.unbind(2)
+        cos, sin = self.cos[:, None, :, None], self.sin[:, None, :, None]
+        return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=3).flatten(1, 3)
 
 
 class Denoiser(nn.Module):
@@ -113,7 +125,7 @@ class Denoiser(nn.Module):
         embedding = F.silu(self.embed(t, condition, drop))  # (B, 4·dim + cond_dim)
         temporal = self.temporal_context(x.shape[2], x.device)
 
-        h = self.stem(x.permute(0, 2, 3, 4, 1))  # (B, T, H, W, dim)
+        h = self.stem(x.permute(2, 0, 3, 4, 1))  # (T, B, H, W, dim)
         h = stem = self.stem_attention(h, temporal)
         skips: list[Tensor] = []
         for down in self.downs:
@@ -126,7 +138,7 @@ class Denoiser(nn.Module):
         for up in self.ups:
             _, h = up(torch.cat((h, skips.pop()), dim=-1), embedding, temporal)
         h = self.final_block(torch.cat((h, stem), dim=-1))
-        return self.final(h).permute(0, 4, 1, 2, 3).to(x.dtype)
+        return self.final(h).permute(1, 4, 0, 2, 3).to(x.dtype)
 
     def embed(self, t: Tensor, condition: Tensor, drop: Tensor | None = None) -> Tensor:
         """The embedding of noise level and condition, side by side: (B, 4·dim + cond_dim)."""
@@ -146,7 +158,7 @@ PRESETS: dict[str, dict] = {
     "small": {"dim": 32},
     "base": {"dim": 64},
     "large": {"dim": 128},
-    "walkers": {"dim": 16, "dim_mults": (1, 2), "heads": 4, "head_dim": 16},
+    "walkers": {"dim": 16, "dim_mults": (1, 2), "heads": 1, "head_dim": 32},
 }
 
 
@@ -160,21 +172,21 @@ def sinusoidal(t: Tensor, width: int) -> Tensor:
 
 
 class FrameConv(nn.Conv2d):
-    """A convolution of each frame: (B, T, H, W, C_in) → (B, T, H', W', C_out)."""
+    """A convolution of each frame: (T, B, H, W, C_in) → (T, B, H', W', C_out)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return _each_frame(super().forward, x)
 
 
 class FrameConvTranspose(nn.ConvTranspose2d):
-    """A transposed convolution of each frame: (B, T, H, W, C_in) → (B, T, H', W', C_out)."""
+    """A transposed convolution of each frame: (T, B, H, W, C_in) → (T, B, H', W', C_out)."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         return _each_frame(super().forward, x)
 
 
 def _each_frame(convolution: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    images = x.flatten(0, 1).permute(0, 3, 1, 2)  # (B·T, C, H, W), channels-last in memory
+    images = x.flatten(0, 1).permute(0, 3, 1, 2)  # (T·B, C, H, W), channels-last in memory
     return convolution(images).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
 
@@ -215,77 +227,77 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         h = self.norm1(self.conv1(x))
         if self.modulation is not None:
-            scale, shift = self.modulation(embedding)[:, None, None, None].chunk(2, dim=-1)
+            scale, shift = self.modulation(embedding)[:, None, None].chunk(2, dim=-1)  # each (B, 1, 1, C)
             h = h * (scale + 1) + shift
         h = self.norm2(self.conv2(F.silu(h)))
         return F.silu(h) + self.shortcut(x)
 
 
-class TemporalAttention(nn.Module):
+class Attention(nn.Module):
+    """What the three attentions share: pre-norm, projections without bias, and the way back to the channels."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int, out_bias: bool = False) -> None:
+        super().__init__()
+        self.heads, self.head_dim = heads, head_dim
+        self.norm = PreNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * heads * head_dim, bias=False)
+        self.out = nn.Linear(heads * head_dim, channels, bias=out_bias)
+
+    def per_frame(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values of each frame's positions, each (T·B, heads, HW, d)."""
+        tokens = self.norm(x).flatten(2, 3).flatten(0, 1)  # (T·B, HW, C)
+        projected = (F.linear(tokens, w) for w in self.qkv.weight.chunk(3))
+        return tuple(y.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2) for y in projected)
+
+
+class TemporalAttention(Attention):
     """Residual attention over the frames, at each position by itself, with rotary angles and a position bias."""
 
-    def __init__(self, channels: int, heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.head_dim = head_dim
-        self.norm = PreNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * heads * head_dim, bias=False)
-        self.out = nn.Linear(heads * head_dim, channels, bias=False)
-
     def forward(self, x: Tensor, context: TemporalContext) -> Tensor:
-        B, T, H, W, _ = x.shape
-        qkv = self.qkv(self.norm(x)).view(B, T, H * W, 3, -1, self.head_dim)  # (B, T, HW, 3, heads, d)
-        qk = rotate(qkv[:, :, :, :2], context)
-        # Positions and heads share one axis, so that q, k and v are views: (B, HW·heads, T, d).
-        q, k, v = (y.flatten(2, 3).transpose(1, 2) for y in (qk[:, :, :, 0], qk[:, :, :, 1], qkv[:, :, :, 2]))
-        bias = context.bias.to(q.dtype).repeat(H * W, 1, 1)  # (HW·heads, T, T)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        y = y.transpose(1, 2).reshape(B, T, H, W, -1)
-        return x + self.out(y)
+        T, B, H, W, _ = x.shape
+        tokens = self.norm(x).flatten(1, 3)  # (T, BHW, C)
+        wq, wk, wv = self.qkv.weight.chunk(3)
+        q = tokens @ context.turn(wq * self.head_dim**-0.5).transpose(1, 2).to(tokens.dtype)
+        k = tokens @ context.turn(wk).transpose(1, 2).to(tokens.dtype)
+        v = F.linear(tokens, wv)
+        # Views (BHW, heads, T, d): positions and heads are one batch axis, no copies.
+        q, k, v = (y.unflatten(-1, (self.heads, self.head_dim)).permute(1, 2, 0, 3) for y in (q, k, v))
+        y = attend(q, k, v, context.bias)
+        return x + self.out(y.permute(2, 0, 1, 3).reshape(T, B, H, W, -1))
 
 
-def rotate(qk: Tensor, context: TemporalContext) -> Tensor:
-    """Turn each pair of neighbouring dims of (B, T, HW, 2, heads, d) by its frame's rotary angles."""
-    even, odd = qk.unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = (a.to(qk.dtype)[:, None, None, None] for a in (context.cos, context.sin))
-    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
-
-
-class SpatialAttention(nn.Module):
+class SpatialAttention(Attention):
     """Residual full attention over the positions of each frame."""
 
-    def __init__(self, channels: int, heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.head_dim = head_dim
-        self.norm = PreNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * heads * head_dim, bias=False)
-        self.out = nn.Linear(heads * head_dim, channels, bias=False)
-
     def forward(self, x: Tensor) -> Tensor:
-        B, T, H, W, _ = x.shape
-        qkv = self.qkv(self.norm(x)).view(B * T, H * W, 3, -1, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B·T, heads, HW, d)
-        y = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(y.transpose(1, 2).reshape(B, T, H, W, -1))
+        q, k, v = self.per_frame(x)
+        y = F.scaled_dot_product_attention(q, k, v)  # (T·B, heads, HW, d)
+        return x + self.out(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
 
 
-class LinearSpatialAttention(nn.Module):
+class LinearSpatialAttention(Attention):
     """Residual attention over the positions of each frame in linear time (Shen et al. 2021)."""
 
     def __init__(self, channels: int, heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.head_dim = head_dim
-        self.norm = PreNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * heads * head_dim, bias=False)
-        self.out = nn.Linear(heads * head_dim, channels)
+        super().__init__(channels, heads, head_dim, out_bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        B, T, H, W, _ = x.shape
-        qkv = self.qkv(self.norm(x)).view(B * T, H * W, 3, -1, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B·T, heads, HW, d)
+        q, k, v = self.per_frame(x)
         q = q.softmax(dim=-1) * self.head_dim**-0.5
         k = k.softmax(dim=-2)
-        y = q @ (k.transpose(-1, -2) @ v)  # (B·T, heads, HW, d)
-        return x + self.out(y.transpose(1, 2).reshape(B, T, H, W, -1))
+        y = q @ (k.transpose(-1, -2) @ v)  # (T·B, heads, HW, d)
+        return x + self.out(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """softmax(q·kᵀ + bias)·v over (…, T, d), with q already scaled.
+
+    One fused kernel on accelerators. On a CPU, where none is fused for a bias that learns, the plain products are
+    faster.
+    """
+    if q.device.type == "cpu":
+        return (q @ k.transpose(-1, -2) + bias.to(q.dtype)).softmax(dim=-1).to(v.dtype) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=1.0)
 
 
 class Level(nn.Module):
