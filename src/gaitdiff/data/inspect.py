@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,5 +182,6 @@ def _write_png(path: Path, image: np.ndarray) -> None:
         partial.write_bytes(cv2.imencode(".png", image)[1].tobytes())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise UserError(f"cannot write the contact sheet {path} ({error.strerror}): choose another --sheet") from error

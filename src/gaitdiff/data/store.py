@@ -133,6 +133,8 @@ class SequenceStore:
                 raise ValueError(f"its checksum is not the one in {HEADER_FILE}, so it was edited or damaged")
             if not rows or len(rows) != self.header.sequences:
                 raise ValueError(f"it has {len(rows)} sequences, {HEADER_FILE} {self.header.sequences}")
+            if rows[-1].first + rows[-1].frames != self.header.frames:
+                raise ValueError(f"it has another number of frames than {HEADER_FILE}")
             if any(row.crop != self.header.crop for row in rows):
                 raise ValueError(f"a sequence in it has another crop than {HEADER_FILE}")
             return rows

@@ -1,0 +1,449 @@
+"""The store: what goes in comes out, by any process; and nothing damaged or half-made is ever taken for a store."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gaitdiff.data.store import SequenceStore, StoreWriter
+from gaitdiff.errors import UserError
+
+NAMES = ["p1", "p2", "p2", "Zoë 😀", 'quote " comma , end']
+LENGTHS = [5, 1, 9, 30, 2]
+SPLITS = [("train", ""), ("train", ""), ("test", "probe"), ("test", "gallery"), ("test", "gallery")]
+
+
+def make_frames(seed: int, length: int, height: int = 64, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (length, height, width), dtype=np.uint8)
+
+
+def make_store(path: Path, height: int = 64, width: int = 64, crop: str = "full") -> Path:
+    with StoreWriter(path, height=height, width=width, crop=crop, source="a test") as writer:
+        for i, (name, length, (split, role)) in enumerate(zip(NAMES, LENGTHS, SPLITS, strict=True)):
+            frames = make_frames(i, length, height, width)
+            writer.add(frames, subject=name, condition="nm", view="", sequence=f"{i:02}", split=split, role=role)
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "store")
+
+
+# What goes in comes out
+
+
+@pytest.mark.parametrize(("height", "width", "crop"), [(64, 64, "full"), (64, 44, "cut"), (128, 128, "full")])
+def test_round_trip(tmp_path: Path, height: int, width: int, crop: str) -> None:
+    store = SequenceStore(make_store(tmp_path / "store", height, width, crop))
+    assert (len(store), store.height, store.width) == (5, height, width)
+    for i, sequence in enumerate(store):
+        want = make_frames(i, LENGTHS[i], height, width)
+        np.testing.assert_array_equal(sequence.frames, want)
+        row = sequence.row
+        assert (row.subject, row.condition, row.view, row.sequence) == (NAMES[i], "nm", "", f"{i:02}")
+        assert (row.frames, row.split, row.role, row.crop) == (LENGTHS[i], *SPLITS[i], crop)
+        assert row.crc32 == zlib.crc32(want.tobytes())
+    store.verify()
+
+
+def test_files_can_be_read_without_this_package(store: Path) -> None:
+    header = json.loads((store / "store.json").read_text("utf-8"))
+    assert (header["sequences"], header["frames"], header["codec"]) == (5, sum(LENGTHS), "raw")
+    manifest = (store / "manifest.csv").read_bytes()
+    assert header["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
+    with open(store / "manifest.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["subject"] for row in rows] == NAMES
+    frames = np.fromfile(store / "frames.bin", np.uint8).reshape(-1, 64, 64)
+    for i, row in enumerate(rows):
+        first = int(row["first"])
+        np.testing.assert_array_equal(frames[first : first + int(row["frames"])], make_frames(i, LENGTHS[i]))
+    assert sorted(path.name for path in store.parent.iterdir()) == ["store"]
+    assert sorted(path.name for path in store.iterdir()) == ["frames.bin", "manifest.csv", "store.json"]
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    one, two = make_store(tmp_path / "one"), make_store(tmp_path / "two")
+    for file in one.iterdir():
+        assert file.read_bytes() == (two / file.name).read_bytes()
+
+
+def test_clip(store: Path) -> None:
+    opened = SequenceStore(store)
+    index = np.array([29, 0, 0, 7])
+    clip = opened.clip(3, index)
+    np.testing.assert_array_equal(clip, make_frames(3, 30)[[29, 0, 0, 7]])
+    clip[:] = 0  # a copy
+    np.testing.assert_array_equal(opened[3].frames, make_frames(3, 30))
+    with pytest.raises(IndexError):
+        opened.clip(3, np.array([30]))  # the next sequence's first frame is none of this one's
+
+
+def test_frames_are_read_only(store: Path) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        SequenceStore(store)[0].frames[0, 0, 0] = 1
+
+
+def test_indexing_beyond_the_ends(store: Path) -> None:
+    opened = SequenceStore(store)
+    np.testing.assert_array_equal(opened[-1].frames, make_frames(4, 2))
+    for i in (5, -6):
+        with pytest.raises(IndexError):
+            opened[i]
+
+
+def test_select(store: Path) -> None:
+    opened = SequenceStore(store)
+    assert opened.select().tolist() == [0, 1, 2, 3, 4]
+    assert opened.select("train").tolist() == [0, 1]
+    assert opened.select("test", "gallery").tolist() == [3, 4]
+    assert opened.select(role="probe").tolist() == [2]
+    assert opened.select("train", "probe").dtype == np.int64
+    with pytest.raises(UserError, match="'train'"):
+        opened.select("trian")
+
+
+def read_sum(opened: SequenceStore, i: int) -> int:
+    return int(opened[i].frames.sum(dtype=np.int64))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_other_processes_read_it(store: Path, method: str) -> None:
+    opened = SequenceStore(store)
+    opened.clip(0, np.array([0]))  # the mapping is in use before the fork
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        sums = pool.starmap(read_sum, [(opened, i) for i in range(5)])
+    assert sums == [int(make_frames(i, LENGTHS[i]).sum(dtype=np.int64)) for i in range(5)]
+
+
+def test_pickle_is_small_and_notices_another_store(store: Path) -> None:
+    data = pickle.dumps(SequenceStore(store))
+    assert len(data) < 1000
+    assert pickle.loads(data).rows == SequenceStore(store).rows
+    for file in store.iterdir():
+        file.unlink()
+    store.rmdir()
+    with StoreWriter(store, source="another") as writer:
+        writer.add(make_frames(0, 3), subject="x", condition="", view="", sequence="0", split="train")
+    with pytest.raises(UserError, match="replaced"):
+        pickle.loads(data)
+
+
+def test_assign(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "store", source="a test") as writer:
+        for name in "abc":
+            writer.add(make_frames(0, 2), subject=name, condition="", view="", sequence="0", split="train")
+        writer.assign([("test", "probe"), ("test", "gallery"), ("train", "")])
+    opened = SequenceStore(tmp_path / "store")
+    assert [(row.split, row.role) for row in opened.rows] == [("test", "probe"), ("test", "gallery"), ("train", "")]
+
+
+# Damaged stores
+
+
+def edit_header(**values: object) -> Callable[[Path], None]:
+    def damage(store: Path) -> None:
+        header = json.loads((store / "store.json").read_text("utf-8"))
+        header.update(values)
+        header = {key: value for key, value in header.items() if value is not None}
+        (store / "store.json").write_text(json.dumps(header), "utf-8")
+
+    return damage
+
+
+def edit_manifest(old: str, new: str, *, sign: bool = True) -> Callable[[Path], None]:
+    """Replace text in the manifest, and give the header the new checksum if ``sign``."""
+
+    def damage(store: Path) -> None:
+        text = (store / "manifest.csv").read_text("utf-8")
+        assert old in text
+        data = text.replace(old, new, 1).encode("utf-8")
+        (store / "manifest.csv").write_bytes(data)
+        if sign:
+            edit_header(manifest_sha256=hashlib.sha256(data).hexdigest())(store)
+
+    return damage
+
+
+def replace_file(name: str, data: bytes) -> Callable[[Path], None]:
+    return lambda store: (store / name).write_bytes(data) and None
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda store: (store / name).unlink()
+
+
+def resize(by: int) -> Callable[[Path], None]:
+    def damage(store: Path) -> None:
+        os.truncate(store / "frames.bin", (store / "frames.bin").stat().st_size + by)
+
+    return damage
+
+
+def no_rows(store: Path) -> None:
+    header = (store / "manifest.csv").read_text("utf-8").splitlines()[0] + "\n"
+    (store / "manifest.csv").write_text(header, "utf-8")
+    (store / "frames.bin").write_bytes(b"")
+    digest = hashlib.sha256(header.encode()).hexdigest()
+    edit_header(manifest_sha256=digest, sequences=0, frames=0)(store)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no store.json": (remove("store.json"), "not a store"),
+    "store.json is not JSON": (replace_file("store.json", b"{"), "store.json .*not JSON"),
+    "store.json is binary": (replace_file("store.json", b"\xff\x00\xfe"), "store.json .*not JSON"),
+    "store.json is too deep": (replace_file("store.json", b"[" * 100_000), "store.json .*not JSON"),
+    "store.json is a list": (replace_file("store.json", b"[]"), "store.json .*format"),
+    "another program's JSON": (edit_header(format="other"), "store.json .*format"),
+    "a future version": (edit_header(version=2), "store.json .*version 2"),
+    "no version": (edit_header(version=None), "store.json .*version"),
+    "an unknown codec": (edit_header(codec="zip"), "store.json .*codec"),
+    "no height": (edit_header(height=None), "store.json .*'height'"),
+    "height in words": (edit_header(height="64"), "store.json .*'height'"),
+    "height 0": (edit_header(height=0), "store.json .*size"),
+    "another width": (edit_header(width=44), "frames.bin is too long"),
+    "another crop": (edit_header(crop="cut"), "manifest.csv .*crop"),
+    "another number of sequences": (edit_header(sequences=4), "manifest.csv .*5 sequences"),
+    "another number of frames": (edit_header(frames=48), "manifest.csv .*number of frames"),
+    "no manifest": (remove("manifest.csv"), "cannot read .*manifest.csv"),
+    "manifest edited": (edit_manifest("p1", "p9", sign=False), "manifest.csv .*checksum"),
+    "manifest without a column": (edit_manifest("view", "angle"), "manifest.csv .*'view' is missing"),
+    "manifest empty": (replace_file("manifest.csv", b""), "manifest.csv .*missing"),
+    "manifest is binary": (replace_file("manifest.csv", b"\xff\xfe"), "manifest.csv .*utf-8"),
+    "a value too many": (edit_manifest("p1,", "p1,,"), "line 2 .*11 values"),
+    "a word for a number": (edit_manifest("00,5,", "00,five,"), "line 2.*'five'"),
+    "a negative number": (edit_manifest("00,5,", "00,-5,"), "line 2.*'-5'"),
+    "a sequence without frames": (edit_manifest("00,5,", "00,0,"), "line 2 .*no frames"),
+    "no subject": (edit_manifest("p1,", ","), "line 2 .*names"),
+    "an unknown split": (edit_manifest("train", "val"), "line 2 .*'val'"),
+    "an unknown role": (edit_manifest("probe", "query"), "line 4 .*'query'"),
+    "overlapping sequences": (edit_manifest("full,5,", "full,4,"), "line 3 .*begin at frame 5"),
+    "a name twice": (edit_manifest("p2,nm,,02", "p2,nm,,01"), "line 4 .*same name"),
+    "an open quote": (edit_manifest("p1", '"p1'), "manifest.csv .*CSV"),
+    "no sequences": (no_rows, "manifest.csv .*0 sequences"),
+    "no frames.bin": (remove("frames.bin"), "cannot read .*frames.bin"),
+    "frames.bin truncated": (resize(-1), "frames.bin is truncated: 192512 bytes expected, 192511 found"),
+    "frames.bin empty": (resize(-47 * 4096), "frames.bin is truncated: 192512 bytes expected, 0 found"),
+    "frames.bin too long": (resize(1), "frames.bin is too long: 192512 bytes expected, 192513 found"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_store_is_refused(store: Path, name: str) -> None:
+    damage, sentence = DAMAGES[name]
+    damage(store)
+    with pytest.raises(UserError, match=sentence) as caught:
+        SequenceStore(store)
+    assert str(store) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_path(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no store at .*nowhere"):
+        SequenceStore(tmp_path / "nowhere")
+
+
+def test_file_instead_of_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        SequenceStore(tmp_path / "file")
+
+
+def test_folder_of_images_gets_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "p1" / "walk").mkdir(parents=True)
+    (tmp_path / "p1" / "walk" / "0.PNG").write_bytes(b"")
+    with pytest.raises(UserError, match=r"gaitdiff data import .* --as frames --out STORE"):
+        SequenceStore(tmp_path)
+
+
+@pytest.mark.parametrize("first_touch", ["item", "clip", "verify"])
+def test_a_flipped_bit_is_noticed(store: Path, first_touch: str) -> None:
+    with open(store / "frames.bin", "r+b") as file:
+        file.seek((5 + 1 + 4) * 4096 + 17)  # in the fifth frame of the third sequence
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 4]))
+    opened = SequenceStore(store)
+    np.testing.assert_array_equal(opened.clip(3, np.array([0])), make_frames(3, 30)[:1])  # others are unharmed
+    touch = {
+        "item": lambda: opened[2],
+        "clip": lambda: opened.clip(2, np.array([0])),
+        "verify": opened.verify,
+    }[first_touch]
+    with pytest.raises(UserError, match=r"frames\.bin is damaged: sequence 'p2/nm/02'"):
+        touch()
+    with pytest.raises(UserError, match="damaged"):
+        opened[2]  # and again: it was not marked as good
+
+
+# The writer
+
+
+def add_one(writer: StoreWriter, frames: np.ndarray, **names: str) -> None:
+    words = {"subject": "a", "condition": "", "view": "", "sequence": "0", "split": "train", "role": "", **names}
+    writer.add(frames, **words)
+
+
+def write(path: Path, *steps: Callable[[StoreWriter], object]) -> None:
+    with StoreWriter(path, source="a test") as writer:
+        for step in steps:
+            step(writer)
+
+
+def good(writer: StoreWriter) -> None:
+    add_one(writer, make_frames(0, 3), subject="taken")
+
+
+def add_one_more(writer: StoreWriter) -> None:
+    add_one(writer, make_frames(1, 3), subject="another")
+
+
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+
+
+BAD_SEQUENCES: dict[str, tuple[np.ndarray, dict[str, str], str]] = {
+    "no frames": (np.zeros((0, 64, 64), np.uint8), {}, "no frames"),
+    "wrong width": (np.zeros((2, 64, 44), np.uint8), {}, r"\(2, 64, 44\)"),
+    "wrong height": (np.zeros((2, 63, 64), np.uint8), {}, r"\(2, 63, 64\)"),
+    "a single frame": (np.zeros((64, 64), np.uint8), {}, r"\(64, 64\)"),
+    "floats": (np.zeros((2, 64, 64), np.float32), {}, "float32"),
+    "unknown split": (np.zeros((2, 64, 64), np.uint8), {"split": "val"}, "'val'"),
+    "unknown role": (np.zeros((2, 64, 64), np.uint8), {"role": "query"}, "'query'"),
+    "no subject": (np.zeros((2, 64, 64), np.uint8), {"subject": ""}, "must have names"),
+    "a line break in a name": (np.zeros((2, 64, 64), np.uint8), {"view": "a\nb"}, "control characters"),
+    "a name that is not Unicode": (np.zeros((2, 64, 64), np.uint8), {"view": "\udc80"}, "control characters"),
+    "a name twice": (np.zeros((2, 64, 64), np.uint8), {"subject": "taken"}, "there already"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SEQUENCES)
+def test_bad_sequence_is_refused_and_nothing_stays(tmp_path: Path, name: str) -> None:
+    frames, names, sentence = BAD_SEQUENCES[name]
+    with pytest.raises(UserError, match=sentence):
+        write(tmp_path / "store", good, lambda writer: add_one(writer, frames, **names))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_non_contiguous_frames_are_stored_right(tmp_path: Path) -> None:
+    frames = make_frames(0, 6, 64, 128)[::2, :, ::-2]
+    with StoreWriter(tmp_path / "store", source="a test") as writer:
+        add_one(writer, frames)
+    np.testing.assert_array_equal(SequenceStore(tmp_path / "store")[0].frames, frames)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
+def test_existing_target_is_refused(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "store"
+    if kind == "folder":
+        target.mkdir()
+    elif kind == "file":
+        target.write_text("x")
+    else:
+        target.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="exists already: choose another --out or remove it"):
+        StoreWriter(target, source="a test")
+
+
+def test_target_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    with pytest.raises(UserError, match="exists already"):
+        write(target, good, lambda writer: target.mkdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert list(target.iterdir()) == []
+
+
+def test_unwritable_parent(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"cannot write the store .*file/store"):
+        write(tmp_path / "file" / "store", good)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_no_sequence_no_store(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no sequence"):
+        write(tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_error_in_the_block_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        write(tmp_path / "deep" / "store", good, lambda writer: {}["missing"])
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+@needs_dev_full
+def test_full_disk(tmp_path: Path) -> None:
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(UserError, match="the disk is full"):
+        write(tmp_path / "store", good, lambda writer: setattr(writer, "_file", full), add_one_more)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_dev_full
+def test_full_disk_at_the_very_end(tmp_path: Path) -> None:
+    manifest = tmp_path / ".store.partial" / "manifest.csv"
+    with pytest.raises(UserError, match="the disk is full"):
+        write(tmp_path / "store", good, lambda writer: manifest.symlink_to("/dev/full"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_add_cannot_be_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="incomplete"):
+        write(tmp_path / "store", good, lambda writer: writer._file and writer._file.write(b"half a frame"))
+    assert list(tmp_path.iterdir()) == []
+
+
+WRITE_AND_WAIT = """
+import sys, numpy as np
+from gaitdiff.data.store import StoreWriter
+with StoreWriter(sys.argv[1], source="another process") as writer:
+    frames = np.full((500, 64, 64), 200, np.uint8)
+    writer.add(frames, subject="x", condition="", view="", sequence="0", split="train")
+    print("writing", flush=True)
+    sys.stdin.read()
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def other_writer(tmp_path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITE_AND_WAIT, str(tmp_path / "store")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    return process
+
+
+def test_two_writers(tmp_path: Path, other_writer: subprocess.Popen[str]) -> None:
+    with pytest.raises(UserError, match="another process is writing"):
+        write(tmp_path / "store", good)
+    assert not (tmp_path / "store").exists()
+    out, _ = other_writer.communicate("")
+    assert out == "done\n"  # the refused writer did the first one no harm
+    opened = SequenceStore(tmp_path / "store")
+    opened.verify()
+    assert opened.header.source == "another process"
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_kill_leaves_nothing_and_blocks_nobody(tmp_path: Path, other_writer: subprocess.Popen[str]) -> None:
+    other_writer.send_signal(signal.SIGKILL)
+    other_writer.communicate()
+    assert [path.name for path in tmp_path.iterdir()] == [".store.partial"]
+    opened = SequenceStore(make_store(tmp_path / "store"))
+    opened.verify()
+    assert len(opened) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
