@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 #: Surface points sampled once on the mesh; renderings at low resolution use the first of them only.
-SURFACE_POINTS = 8000
+SURFACE_POINTS = 12_000
 
 #: Skin weights below this are dropped: a point then follows one to four bones.
 WEIGHT_FLOOR = 0.02

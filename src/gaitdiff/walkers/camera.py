@@ -16,6 +16,9 @@ FRAMES_PER_SECOND = 25.0
 WALKING_SPEED = 1.25  # m/s
 CLOSEST = 2.0  # metres
 
+#: People pass a camera on paths that differ by up to this angle either way, degrees.
+YAW_RANGE = 8.0
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -23,7 +26,6 @@ class Camera:
 
     name: str
     yaw: float  # degrees; 0 sees the face, 90 the left side, 180 the back
-    yaw_range: float  # degrees, either way
     pitch: float  # degrees from above
     distance: float  # metres
     height: float  # of a person, pixels
@@ -48,24 +50,18 @@ class Track:
 
 
 def place_cameras(seed: int, preset: Preset) -> tuple[Camera, ...]:
-    """Set up the cameras of a data set: evenly over the preset's angles, half of them on either side."""
+    """Set up the cameras of a data set anywhere within the preset's ranges, on the left and right side in turn."""
     rng = stream(Stream.CAMERAS, seed)
-    left = (preset.cameras + 1) // 2
-    cameras = []
-    for i in range(preset.cameras):
-        side, place, places = (90, i, left) if i < left else (270, i - left, preset.cameras - left)
-        slot = 2 * preset.yaw_spread / places
-        cameras.append(
-            Camera(
-                name=f"cam{i:02d}",
-                yaw=side - preset.yaw_spread + slot * (place + 0.5 + rng.uniform(-0.2, 0.2)),
-                yaw_range=0.3 * slot,
-                pitch=rng.uniform(*preset.pitch),
-                distance=rng.uniform(*preset.distance),
-                height=rng.uniform(*preset.height),
-            )
+    return tuple(
+        Camera(
+            name=f"cam{i:02d}",
+            yaw=(90, 270)[i % 2] + rng.uniform(-preset.yaw_spread, preset.yaw_spread),
+            pitch=rng.uniform(*preset.pitch),
+            distance=rng.uniform(*preset.distance),
+            height=rng.uniform(*preset.height),
         )
-    return tuple(cameras)
+        for i in range(preset.cameras)
+    )
 
 
 def assign_camera(cameras: tuple[Camera, ...], seed: int, person: int, sequence: int) -> Camera:
@@ -78,7 +74,7 @@ def draw_view(camera: Camera, preset: Preset, rng: np.random.Generator) -> View:
     """Draw how the camera sees one walk."""
     low, high = preset.height
     return View(
-        yaw=camera.yaw + rng.uniform(-camera.yaw_range, camera.yaw_range),
+        yaw=camera.yaw + rng.uniform(-YAW_RANGE, YAW_RANGE),
         pitch=max(camera.pitch + rng.uniform(-2.0, 2.0), 0.0),
         distance=camera.distance * rng.uniform(0.85, 1.15),
         height=int(np.clip(camera.height * rng.uniform(0.85, 1.15), low, high)),

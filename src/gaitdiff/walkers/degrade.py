@@ -38,11 +38,12 @@ def _roughen(masks: Masks, amount: float, rng: np.random.Generator) -> Masks:
     for t in range(1, frames):
         noise[t] = _MEMORY * noise[t - 1] + np.sqrt(1 - _MEMORY**2) * noise[t]
     level = np.clip(127 + _ROUGHNESS * amount * noise, 0, 255).astype(np.uint8)
-    sigma = 0.6 * max(3, (height // 40) | 1)
-    picture = masks.reshape(frames * height, width)
-    soft = cv2.GaussianBlur(picture, (0, 0), sigma)
+    reach = max(3, (height // 40) | 1)
+    soft = masks.reshape(frames * height, width).copy()
+    for _ in range(2):
+        cv2.blur(soft, (reach, reach), dst=soft)
     fine = cv2.resize(level.reshape(-1, level.shape[2]), (width, frames * height), interpolation=cv2.INTER_CUBIC)
-    rough = cv2.threshold(cv2.add(soft, fine), 254, 255, cv2.THRESH_BINARY)[1].reshape(masks.shape)
+    rough = np.where(cv2.add(soft, fine) == 255, np.uint8(255), np.uint8(0)).reshape(masks.shape)
     rough[:, 0] = rough[:, -1] = 0  # specks must not join neighbouring frames
     return rough
 

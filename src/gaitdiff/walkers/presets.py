@@ -23,8 +23,8 @@ class Preset:
 
 
 _PRESETS = (
-    Preset("lite", cameras=8, yaw_spread=40, pitch=(0, 15), distance=(4, 12), height=(64, 120), strength=0.6),
-    Preset("wild", cameras=16, yaw_spread=90, pitch=(0, 20), distance=(4, 12), height=(70, 190), strength=1.0),
+    Preset("lite", cameras=16, yaw_spread=40, pitch=(0, 15), distance=(4, 12), height=(64, 120), strength=0.6),
+    Preset("wild", cameras=32, yaw_spread=90, pitch=(0, 20), distance=(4, 12), height=(70, 190), strength=1.0),
 )
 
 

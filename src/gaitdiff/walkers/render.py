@@ -16,7 +16,7 @@ from gaitdiff.walkers.walk import Walk
 Masks = NDArray[np.uint8]
 
 #: All surface points are drawn at this height in pixels and above, fewer below, as the area goes.
-_FULL_HEIGHT = 180
+_FULL_HEIGHT = 140
 
 #: Empty pixels around the person; more than the reach of any later filter.
 MARGIN = 8
@@ -106,21 +106,22 @@ def _rasterise(seen: Array, hulls: Array, pieces: tuple[NDArray[np.int64], ...],
         low, high = np.minimum(low, hulls.min(0)), np.maximum(high, hulls.max(0))
     scale = (height - 1) / (high[1] - low[1]).mean()
     width, tall = (int(np.ceil(extent.max() * scale)) + 2 * MARGIN + 1 for extent in high - low)
+    stretch = np.array([[scale], [-scale]])
+    origin = MARGIN + 0.5 - np.stack([low[0], high[1]]) * stretch  # (2, T)
+
+    def pixels(points: Array) -> NDArray[np.int64]:  # (n, 2, T): column and row
+        return (points * stretch + origin).astype(np.int64)
+
+    columns, rows = pixels(seen).swapaxes(0, 1)
     masks = np.zeros((frames, tall, width), dtype=np.uint8)
-
-    def pixels(points: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        columns = (points[:, 0] - low[0]) * scale + (MARGIN + 0.5)
-        rows = (high[1] - points[:, 1]) * scale + (MARGIN + 0.5)
-        return columns.astype(np.int64), rows.astype(np.int64)
-
-    columns, rows = pixels(seen)
     masks.reshape(-1)[(rows + np.arange(frames) * tall) * width + columns] = 255
-    size = 3 if height < 100 else 5
     picture = masks.reshape(frames * tall, width)  # margins keep the frames apart
+    size = 3 if height < 100 else 5
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     cv2.morphologyEx(picture, cv2.MORPH_CLOSE, kernel, dst=picture)
+    cv2.medianBlur(picture, 3, dst=picture)  # smooths the outline
     if pieces:
-        outline = np.stack(pixels(hulls), axis=-1).astype(np.int32)  # (m, T, 2)
+        outline = np.ascontiguousarray(pixels(hulls).swapaxes(1, 2), dtype=np.int32)  # (m, T, 2)
         for t, mask in enumerate(masks):
             for piece in pieces:
                 cv2.fillConvexPoly(mask, cv2.convexHull(outline[piece, t]), 255)
