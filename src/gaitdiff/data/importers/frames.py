@@ -29,7 +29,7 @@ class Report:
 
     source: Path
     out: Path
-    layout: str
+    layout: str  # what the folders were taken to mean, in words
     people: int = 0
     sequences: int = 0
     frames: int = 0
@@ -143,7 +143,7 @@ def _write_all(sequences: Iterator[tuple[Walk, _Loaded]], report: Report, size: 
             continue
         if writer is None:
             height, width = loaded.frames.shape[1:]
-            origin = f"frames: {printable(str(report.source))}"
+            origin = f"frames of {printable(report.source.name)}"
             writer = stack.enter_context(
                 StoreWriter(report.out, height=height, width=width, crop=loaded.crop, source=origin)
             )
@@ -179,7 +179,8 @@ def _load_all(
     source: Source, walks: tuple[Walk, ...], size: int, workers: int | None
 ) -> Generator[tuple[Walk, _Loaded], None, None]:
     """Load the sequences in threads (OpenCV decodes outside Python's lock); a bounded number waits in memory."""
-    workers = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[tuple[Walk, Future[_Loaded]]] = deque()
     with (
         progress_bar(f"Importing {source.path.name}", sum(len(walk.files) for walk in walks)) as bar,
@@ -215,12 +216,12 @@ def _load(source: Source, walk: Walk, size: int) -> _Loaded:
     if not aligned:
         return result
     result.frames = np.stack(aligned)
-    for problem, found in (
-        ("sequences that look inverted (the person should be white on black)", inverted > len(aligned) / 2),
-        ("sequences that look like photographs, not masks", _grey_share(result.frames) > 0.6),
-    ):
-        if found:
-            result.suspicious.add(problem, printable(walk.folder or "."))
+    if _grey_share(result.frames) > 0.6:
+        problem = "sequences that look like photographs, not masks"
+        result.suspicious.add(problem, printable(walk.folder or "."))
+    elif inverted > len(aligned) / 2:
+        problem = "sequences that look inverted (the person should be white on black)"
+        result.suspicious.add(problem, printable(walk.folder or "."))
     if len(cut) == len(aligned):
         result.frames, result.crop, result.unchanged = np.stack(cut), "cut", len(cut)
     return result
