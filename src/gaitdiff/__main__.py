@@ -1,0 +1,7 @@
+"""``python -m gaitdiff`` is the command line."""
+
+import sys
+
+from gaitdiff.cli import main
+
+sys.exit(main())

@@ -1,0 +1,187 @@
+"""The command line: one function a verb, nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gaitdiff.errors import UserError, nearest
+
+_HELP = """usage: gaitdiff VERB [options]
+
+gait recognition that learns from unlabelled walks
+
+  quickstart        the whole method, from made-up walkers to a report
+  data walkers      make synthetic walking people
+  data import       turn folders of silhouettes into a sequence store
+  data inspect      check a store, show its table and a contact sheet
+  pretrain          stage 1: learn a backbone without labels, by diffusion
+  finetune          stage 2: recognition, from a pretrained backbone or from scratch
+  evaluate          rank-1, rank-5, mAP, mINP of a checkpoint, beside the gait energy image
+  models            models and their presets
+
+gaitdiff VERB --help shows the options of a verb."""
+
+
+def quickstart(argv: Sequence[str]) -> None:
+    """Walkers, pretraining, fine-tuning and training from scratch, evaluation, table, report."""
+    parser = argparse.ArgumentParser(prog="gaitdiff quickstart", description=quickstart.__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder (default: %(default)s)")
+    parser.add_argument("--small", action="store_true", help="a tiny run that shows the way, in about a minute")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    from gaitdiff.quickstart import run
+
+    run(args.out, small=args.small, device=args.device, seed=args.seed)
+
+
+def data_walkers(argv: Sequence[str]) -> None:
+    """Make synthetic walking people as a sequence store."""
+    from gaitdiff.walkers import generate, list_presets
+
+    parser = argparse.ArgumentParser(prog="gaitdiff data walkers", description=data_walkers.__doc__)
+    parser.add_argument("--people", type=int, required=True, help="number of identities")
+    parser.add_argument("--sequences", type=int, required=True, help="sequences of each")
+    parser.add_argument("--preset", default="lite", help=f"one of {', '.join(list_presets())} (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=40, help="frames of each sequence (default: %(default)s)")
+    parser.add_argument("--test-people", type=int, default=None, help="identities of the test split")
+    parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new store")
+    args = parser.parse_args(argv)
+    path = generate(
+        args.out,
+        people=args.people,
+        sequences=args.sequences,
+        preset=args.preset,
+        seed=args.seed,
+        frames=args.frames,
+        test_people=args.test_people,
+        workers=args.workers,
+    )
+    print(path)
+
+
+def data_import(argv: Sequence[str]) -> None:
+    """Align silhouettes and pack them into a sequence store."""
+    from gaitdiff.data.importers import IMPORTERS
+
+    parser = argparse.ArgumentParser(prog="gaitdiff data import", description=data_import.__doc__)
+    parser.add_argument("source", type=Path, help="folder or .zip file")
+    parser.add_argument("--as", dest="kind", default="frames", help=f"one of {', '.join(IMPORTERS)}")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new store")
+    parser.add_argument("--seed", type=int, default=0, help="of the split into train and test (default: %(default)s)")
+    args = parser.parse_args(argv)
+    if args.kind not in IMPORTERS:
+        raise UserError(f"there is no importer {args.kind!r}{nearest(args.kind, IMPORTERS)}; known: {list(IMPORTERS)}")
+    IMPORTERS[args.kind](args.source, args.out, seed=args.seed)
+
+
+def data_inspect(argv: Sequence[str]) -> None:
+    """Check a store's checksums, print its table, draw a contact sheet."""
+    parser = argparse.ArgumentParser(prog="gaitdiff data inspect", description=data_inspect.__doc__)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--sheet", type=Path, default=None, help="contact sheet (default: beside the store)")
+    args = parser.parse_args(argv)
+    from gaitdiff.data.inspect import inspect
+
+    inspect(args.store, sheet=args.sheet)
+
+
+def pretrain(argv: Sequence[str]) -> None:
+    """Stage 1: learn a backbone from unlabelled sequences."""
+    from gaitdiff.training.config import PretrainConfig
+    from gaitdiff.training.recipe import parse_config
+
+    config = parse_config(PretrainConfig, "gaitdiff pretrain", argv)
+    from gaitdiff.training.pretrain import pretrain as run
+
+    print(run(config))
+
+
+def finetune(argv: Sequence[str]) -> None:
+    """Stage 2: recognition with labels."""
+    from gaitdiff.training.config import TransferConfig
+    from gaitdiff.training.recipe import parse_config
+
+    config = parse_config(TransferConfig, "gaitdiff finetune", argv)
+    from gaitdiff.training.transfer import finetune as run
+
+    print(run(config))
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Score a checkpoint on the test split of a store, beside the gait energy image."""
+    parser = argparse.ArgumentParser(prog="gaitdiff evaluate", description=evaluate.__doc__)
+    parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint")
+    parser.add_argument("--data", type=Path, required=True, help="folder of a sequence store")
+    parser.add_argument(
+        "--features",
+        choices=("auto", "raw", "embedding"),
+        default="auto",
+        help="the backbone's raw features or the head's embeddings (default: embeddings where a head was trained)",
+    )
+    parser.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")
+    parser.add_argument("--protocol", default="gait3d", help="gait3d (one probe a person) or leave-one-out")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=None, help="write the scores there too")
+    args = parser.parse_args(argv)
+    from gaitdiff.report.scores import score_checkpoint
+
+    score_checkpoint(args.checkpoint, args.data, args.features, args.metric, args.protocol, args.device, args.json)
+
+
+def models(argv: Sequence[str]) -> None:
+    """List models and their presets."""
+    argparse.ArgumentParser(prog="gaitdiff models", description=models.__doc__).parse_args(argv)
+    from gaitdiff.models import list_models, list_presets
+
+    for name in list_models():
+        print(f"{name}: {', '.join(list_presets(name))}")
+
+
+_VERBS: dict[str, Callable[[Sequence[str]], None]] = {
+    "quickstart": quickstart,
+    "data walkers": data_walkers,
+    "data import": data_import,
+    "data inspect": data_inspect,
+    "pretrain": pretrain,
+    "finetune": finetune,
+    "evaluate": evaluate,
+    "models": models,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; return 0, or 2 after a mistake that the user can mend."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_HELP)
+        return 0
+    if words[0] == "--version":
+        from gaitdiff import __version__
+
+        print(__version__)
+        return 0
+    length = 2 if words[0] == "data" else 1
+    verb = " ".join(words[:length])
+    try:
+        if verb not in _VERBS:
+            raise UserError(f"there is no verb {verb!r}{nearest(verb, _VERBS)}: gaitdiff --help lists them")
+        _VERBS[verb](words[length:])
+    except UserError as error:
+        print(f"gaitdiff: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("gaitdiff: stopped; start the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
