@@ -6,7 +6,8 @@ import csv
 import io
 import re
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 #: The values a row's split, role and crop may have.
 SPLITS = ("train", "test")
@@ -50,7 +51,7 @@ def encode_manifest(rows: Iterable[Row]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(astuple(row) for row in rows)
+    writer.writerows(map(attrgetter(*COLUMNS), rows))
     return text.getvalue().encode("utf-8")
 
 
@@ -81,7 +82,7 @@ def problem_with(row: Row) -> str:
         return "it has no frames"
     if not row.subject or not row.sequence:
         return "its subject and sequence must have names"
-    if any(_CONTROL.search(part) for part in row.key):
+    if _CONTROL.search("".join(row.key)):
         return "a name in it holds control characters"
     for what, value, allowed in (
         ("split", row.split, SPLITS),

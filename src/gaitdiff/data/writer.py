@@ -44,9 +44,7 @@ class StoreWriter:
             any sequence.
     """
 
-    def __init__(
-        self, path: str | Path, *, height: int = 64, width: int = 64, crop: str = "full", source: str
-    ) -> None:
+    def __init__(self, path: str | Path, *, height: int = 64, width: int = 64, crop: str = "full", source: str) -> None:
         if crop not in CROPS:
             raise UserError(f"crop is {crop!r} but must be one of {', '.join(map(repr, CROPS))}")
         self.path = Path(path).absolute()
