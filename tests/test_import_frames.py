@@ -232,11 +232,12 @@ def test_grey_edges_survive(bits: int) -> None:
     np.testing.assert_array_equal(decode_mask(encode(image))[0], mask)
 
 
-def test_report_says_what_was_changed(tmp_path: Path) -> None:
+def test_report_says_what_was_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = {f"a/w/{i}.png": encode(person(i) // 255) for i in range(4)}
     store, report = run(tmp_path, tree)
     np.testing.assert_array_equal(store[0].frames, align_sequence(person(i) for i in range(4)))
     assert "4 frames: masks of two values made 0 and 255: a/w/0.png, a/w/1.png, a/w/2.png, …" in str(report)
+    assert str(report) in capsys.readouterr().out
 
 
 def test_strays_are_skipped_and_counted(tmp_path: Path) -> None:
@@ -447,7 +448,7 @@ def test_existing_target_is_refused_before_the_work(tmp_path: Path) -> None:
 # Inspection
 
 
-def test_inspect(tmp_path: Path) -> None:
+def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree: Tree = {}
     for p in range(9):
         for w in range(3):
@@ -465,7 +466,9 @@ def test_inspect(tmp_path: Path) -> None:
     assert summary.foreground == pytest.approx(share)
     assert summary.sheet == tmp_path / "store-contact.png"
     np.testing.assert_array_equal(cv2.imread(str(summary.sheet), cv2.IMREAD_UNCHANGED), contact_sheet(store))
-    assert len(summary.tables()) == 2
+    table = capsys.readouterr().out
+    assert "1 to 9, median 5" in table
+    assert "probe" in table
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "store", "store-contact.png"]
 
 

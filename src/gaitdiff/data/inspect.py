@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from gaitdiff.data.header import Header
@@ -78,11 +80,14 @@ class Summary:
 
 
 def inspect(path: str | Path, *, sheet: str | Path | None = None) -> Summary:
-    """Check every checksum of a store, count what it holds, and draw a contact sheet.
+    """Check every checksum of a store, count what it holds, draw a contact sheet, and print a table.
 
     Args:
         path: the store.
         sheet: where the contact sheet (PNG) goes; by default beside the store, as ``NAME-contact.png``.
+
+    Returns:
+        what the table says.
 
     Raises:
         UserError: the store cannot be used, a sequence is damaged, or the sheet cannot be written.
@@ -94,7 +99,7 @@ def inspect(path: str | Path, *, sheet: str | Path | None = None) -> Summary:
         white += int(np.count_nonzero(sequence.frames >= 128))
     _write_png(target, contact_sheet(store))
     lengths = [row.frames for row in store.rows]
-    return Summary(
+    summary = Summary(
         path=store.path,
         header=store.header,
         people=len({row.subject for row in store.rows}),
@@ -106,6 +111,8 @@ def inspect(path: str | Path, *, sheet: str | Path | None = None) -> Summary:
         bytes=sum(file.stat().st_size for file in store.path.iterdir()),
         sheet=target,
     )
+    Console().print(*summary.tables(), sep="\n")
+    return summary
 
 
 def contact_sheet(store: SequenceStore) -> np.ndarray:
@@ -132,9 +139,14 @@ def _draw_label(area: np.ndarray, row: Row) -> None:
     facts = f"{row.frames} frames, {row.split} {row.role}".rstrip()
     lines = ((row.subject, 0.45, _INK), (place, 0.36, _FAINT), (facts, 0.36, _FAINT))
     for number, (text, scale, ink) in enumerate(lines):
-        ascii_text = text.encode("ascii", "replace").decode()  # the font knows no other letters
-        text = _shorten(ascii_text, scale, area.shape[1] - 8)
-        cv2.putText(area, text, (8, 20 + 17 * number), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
+        shown = _shorten(_to_ascii(text), scale, area.shape[1] - 8)
+        cv2.putText(area, shown, (8, 20 + 17 * number), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
+
+
+def _to_ascii(text: str) -> str:
+    """Drop accents, and put ? for the letters that OpenCV's font does not know."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return plain.encode("ascii", "replace").decode()
 
 
 def _shorten(text: str, scale: float, width: int) -> str:
@@ -147,11 +159,12 @@ def _shorten(text: str, scale: float, width: int) -> str:
 
 
 def _choose(rows: tuple[Row, ...]) -> list[int]:
-    """Return the sequences to show: of people evenly spread over the store, several each when they are few."""
+    """Return the sequences to show: of people evenly spread over the store, two or more each where they have them."""
     walks: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         walks[row.subject].append(i)
-    people = _spread(list(walks), _ROWS if len(walks) < _ROWS else _ROWS // 2)
+    several = any(len(numbers) > 1 for numbers in walks.values())
+    people = _spread(list(walks), _ROWS // 2 if several else _ROWS)
     each = max(_ROWS // len(people), 1)
     return [i for person in people for i in _spread(walks[person], each)]
 

@@ -105,7 +105,7 @@ def import_frames(
         workers: threads; as many as there are processors by default.
 
     Returns:
-        what was done.
+        what was done; it is printed, too.
 
     Raises:
         UserError: nothing usable in the source, cut and uncut sequences in one source, an impossible argument, or
@@ -127,6 +127,7 @@ def import_frames(
             subjects = [row.subject for row in writer.rows]
             writer.assign(split_people(subjects, split=split, test_fraction=test_fraction, seed=seed))
     _summarise(report, writer)
+    print(report)
     return report
 
 
