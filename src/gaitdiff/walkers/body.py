@@ -63,27 +63,25 @@ class BodyModel:
     """
 
     def __init__(self, asset: dict[str, np.ndarray]) -> None:
-        order = [list(asset["names"]).index(name) for name in BONES]
-        vertices = len(asset["W"])
-        mean, basis = asset["mu"].astype(np.float64), asset["B"].astype(np.float64)
-        basis = basis * asset["std"][:, None].astype(np.float64)
-        cut = vertices * 3
+        vertices = 3 * len(asset["weights"])
+        mean = asset["mean"].astype(np.float64)
+        basis = asset["basis"].astype(np.float64) * asset["scale"].astype(np.float64)[:, None]
         self.components = len(basis)
-        self._joints = mean[cut:].reshape(-1, 3)[order]
-        self._joint_basis = basis[:, cut:].reshape(self.components, -1, 3)[:, order]
-        self._vertices = mean[:cut].reshape(-1, 3)
-        self._vertex_basis = basis[:, :cut]
-        self._faces = asset["F"].astype(np.int64)
-        self._vertex_weights = _prune(asset["W"][:, order].astype(np.float64))
+        self._vertices = mean[:vertices].reshape(-1, 3)
+        self._vertex_basis = basis[:, :vertices]
+        self._joints = mean[vertices:].reshape(-1, 3)
+        self._joint_basis = basis[:, vertices:]
+        self._faces = asset["faces"].astype(np.int64)
+        self._vertex_weights = _prune(asset["weights"].astype(np.float64))
         self._corners, self._blend = _sample_surface(self._vertices, self._faces)
         self.weights = (self._vertex_weights[self._corners] * self._blend[..., None]).sum(1)
         self.parts = _split(self.weights)
 
     def body(self, coefficients: Array) -> Body:
         """Make the body with the given shape coefficients (components,), each in standard deviations."""
-        shift = (coefficients @ self._vertex_basis).reshape(-1, 3)
-        joints = self._joints + np.tensordot(coefficients, self._joint_basis, axes=1)
-        vertices = self._relax_hands(self._vertices + shift, joints)
+        joints = self._joints + (coefficients @ self._joint_basis).reshape(-1, 3)
+        vertices = self._vertices + (coefficients @ self._vertex_basis).reshape(-1, 3)
+        vertices = self._relax_hands(vertices, joints)
         normals = self._on_surface(_vertex_normals(vertices, self._faces))
         normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
         return Body(joints, self._on_surface(vertices), normals)

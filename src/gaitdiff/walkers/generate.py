@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,7 +83,6 @@ def generate(
         UserError: an argument is out of its range, the preset is unknown, or ``out`` exists or cannot be written.
     """
     chosen = get_preset(preset)
-    held_out = _test_people(people, test_people)
     for what, value, least in (
         ("people", people, 2),
         ("sequences", sequences, 2),
@@ -90,6 +92,7 @@ def generate(
     ):
         if value < least:
             raise UserError(f"{what} is {value}, but walkers need at least {least}")
+    held_out = _test_people(people, test_people)
     source = f"walkers, preset {preset}, seed {seed}, {people} people"
     with (
         StoreWriter(out, source=source) as store,
@@ -179,10 +182,7 @@ def _render_people(
             yield _render_person(person, sequences, preset, seed, frames)
         return
     context = multiprocessing.get_context("spawn")
-    with (
-        _one_thread_each(),
-        ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool,
-    ):
+    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker) as pool:
         ahead: deque[Future[list[_Filmed]]] = deque()
         try:
             for person in people:
@@ -191,8 +191,27 @@ def _render_people(
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that renders walkers ended too early: protect your script's entry point by "
+                'if __name__ == "__main__", or use workers=1'
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepare_worker() -> None:
+    """One thread, no answer to Ctrl-C but the parent's, and no life without it."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
