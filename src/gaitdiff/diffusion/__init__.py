@@ -1,13 +1,16 @@
 """Latent diffusion of silhouette clips: schedules, loss weights, denoiser, autoencoder."""
 
+from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.denoiser_reference import load_reference_state_dict, reference_state_dict
 from gaitdiff.diffusion.schedule import NoiseSchedule, make_schedule
 from gaitdiff.diffusion.weighting import loss_weight
 
 __all__ = [
+    "Autoencoder",
     "Denoiser",
     "NoiseSchedule",
+    "load_autoencoder",
     "load_reference_state_dict",
     "loss_weight",
     "make_schedule",

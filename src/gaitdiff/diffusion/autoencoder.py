@@ -1,0 +1,73 @@
+"""The frozen autoencoder between silhouettes and latents: TAESD, or the student that ships with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from gaitdiff.diffusion.student import load_student
+
+
+class Codec(Protocol):
+    """What encodes and decodes single frames: (N, 1, H, W) in 0..1 ↔ (N, 4, H/8, W/8)."""
+
+    def encode_frames(self, frames: Tensor) -> Tensor: ...
+
+    def decode_frames(self, latents: Tensor) -> Tensor: ...
+
+
+class Autoencoder(nn.Module):
+    """A frozen codec over clips. It keeps no gradients, and stays in evaluation mode.
+
+    It computes in float32, on CUDA in bfloat16; latents and frames are always float32. ``chunk`` frames go through at
+    a time, which bounds the memory it takes.
+    """
+
+    def __init__(self, codec: nn.Module, name: str, chunk: int = 128) -> None:
+        super().__init__()
+        self.codec = codec.eval().requires_grad_(False)
+        self.name = name
+        self.chunk = chunk
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """Clips (B, T, H, W) in 0..1 → latents (B, 4, T, H/8, W/8)."""
+        latents = self._in_chunks(cast(Codec, self.codec).encode_frames, clips.flatten(0, 1)[:, None])
+        return latents.unflatten(0, clips.shape[:2]).transpose(1, 2)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, 4, T, h, w) → clips (B, T, 8h, 8w) in 0..1."""
+        frames = latents.transpose(1, 2)
+        decoded = self._in_chunks(cast(Codec, self.codec).decode_frames, frames.flatten(0, 1))
+        return decoded[:, 0].unflatten(0, frames.shape[:2])
+
+    def train(self, mode: bool = True) -> Autoencoder:
+        """Does nothing: the autoencoder is frozen."""
+        return self
+
+    @torch.no_grad()
+    def _in_chunks(self, function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+        kind = frames.device.type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
+            return torch.cat([function(part).float() for part in frames.float().split(self.chunk)])
+
+
+def load_autoencoder(source: str = "student", device: torch.device | str | None = None) -> Autoencoder:
+    """Load a frozen autoencoder.
+
+    Args:
+        source: "student" (ships with the package); "taesd" (the path in the environment variable GAITDIFF_TAESD, or
+            else the hub's madebyollin/taesd); the path of a folder or of a safetensors file with TAESD's weights,
+            under the original project's keys or diffusers'; or the id of a hub repository, "owner/name".
+        device: where to put it.
+
+    Raises:
+        UserError: the weights are missing, unreachable, or not TAESD's.
+    """
+    if source == "student":
+        return Autoencoder(load_student(), "student").to(device)
+    from gaitdiff.diffusion.taesd import load_taesd  # diffusers takes its time to import
+
+    return Autoencoder(load_taesd(source), "taesd").to(device)

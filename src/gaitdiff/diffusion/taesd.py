@@ -1,0 +1,136 @@
+"""TAESD, the Tiny AutoEncoder for Stable Diffusion, on silhouettes; and where its weights may come from.
+
+TAESD is Ollin Boer Bohan's (github.com/madebyollin/taesd, MIT). Its weights are not part of this project.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import cast
+
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gaitdiff.errors import UserError
+
+#: The environment variable that says where TAESD's weights are on this machine: a folder or a file.
+VARIABLE = "GAITDIFF_TAESD"
+HUB_ID = "madebyollin/taesd"
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+WAYS_OUT = 'use the autoencoder "student", or give the path of a folder with TAESD\'s safetensors'
+
+
+class Taesd(nn.Module):
+    """TAESD on silhouettes: three equal channels, -1..1 instead of 0..1."""
+
+    def __init__(self, tiny: AutoencoderTiny) -> None:
+        super().__init__()
+        self.tiny = tiny
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """(N, 1, H, W) in 0..1 → (N, 4, H/8, W/8)."""
+        return self.tiny.encode(frames.expand(-1, 3, -1, -1) * 2 - 1).latents
+
+    def decode_frames(self, latents: Tensor) -> Tensor:
+        """(N, 4, h, w) → (N, 1, 8h, 8w) in 0..1."""
+        rgb = self.tiny.decode(latents).sample
+        return ((rgb.mean(dim=1, keepdim=True) + 1) / 2).clamp(0, 1)
+
+
+def load_taesd(source: str = "taesd") -> Taesd:
+    """Load TAESD from ``source``, as :func:`gaitdiff.diffusion.autoencoder.load_autoencoder` describes it.
+
+    Raises UserError when the weights are missing, unreachable, or not TAESD's.
+    """
+    if source == "taesd":
+        source = os.environ.get(VARIABLE) or HUB_ID
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return Taesd(_from_folder(path))
+    if path.is_file():
+        return Taesd(_from_file(path))
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
+        return Taesd(_from_hub(source))
+    raise UserError(f"There is no autoencoder at {source!r}; {WAYS_OUT}.")
+
+
+def _from_hub(repository: str) -> AutoencoderTiny:
+    try:
+        weights = hf_hub_download(repository, DIFFUSERS_WEIGHTS)
+        config = hf_hub_download(repository, "config.json")
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise UserError(
+            f"The autoencoder {repository!r} could not be fetched from the Hugging Face hub "
+            f"({type(error).__name__}); {WAYS_OUT} (or set {VARIABLE} to it)."
+        ) from error
+    return _build(_read(Path(weights)), Path(weights), Path(config))
+
+
+def _from_folder(folder: Path) -> AutoencoderTiny:
+    if (folder / DIFFUSERS_WEIGHTS).is_file():
+        config = folder / "config.json"
+        return _build(_read(folder / DIFFUSERS_WEIGHTS), folder, config if config.is_file() else None)
+    return _from_pair(folder / "taesd_encoder.safetensors", folder / "taesd_decoder.safetensors")
+
+
+def _from_file(path: Path) -> AutoencoderTiny:
+    state = _read(path)
+    if not any(key[0].isdigit() for key in state):
+        return _build(state, path)
+    for part, other in (("encoder", "decoder"), ("decoder", "encoder")):
+        if part in path.name:
+            pair = {part: path, other: path.with_name(path.name.replace(part, other))}
+            return _from_pair(pair["encoder"], pair["decoder"])
+    raise UserError(f"{path} is half of TAESD, but its name does not say which; give the folder with both halves.")
+
+
+def _from_pair(encoder: Path, decoder: Path) -> AutoencoderTiny:
+    """The original project keeps encoder and decoder in a file each, whose keys do not say which it is."""
+    state: dict[str, Tensor] = {}
+    for part, path in (("encoder", encoder), ("decoder", decoder)):
+        if not path.is_file():
+            raise UserError(f"{path} is missing; {WAYS_OUT}.")
+        state.update({f"{part}.{key}": tensor for key, tensor in _read(path).items()})
+    return _build(state, encoder.parent)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error}); {WAYS_OUT}.") from error
+
+
+def _build(state: dict[str, Tensor], where: Path, config: Path | None = None) -> AutoencoderTiny:
+    try:
+        settings = json.loads(config.read_text()) if config else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{config} cannot be read as JSON ({error}); {WAYS_OUT}.") from error
+    tiny = cast(AutoencoderTiny, AutoencoderTiny.from_config(settings))
+    renamed = {_diffusers_key(key): tensor.float() for key, tensor in state.items()}
+    expected = tiny.state_dict()
+    for key in sorted(expected.keys() | renamed.keys()):
+        if key not in renamed or key not in expected or renamed[key].shape != expected[key].shape:
+            fault = "lacks" if key not in renamed else "has no use for" if key not in expected else "differs at"
+            raise UserError(f"{where} does not hold TAESD's weights: it {fault} {key!r}; {WAYS_OUT}.")
+    tiny.load_state_dict(renamed)
+    return tiny
+
+
+def _diffusers_key(key: str) -> str:
+    """Name a tensor as diffusers does.
+
+    The original's "encoder.3.…" is "encoder.layers.3.…"; its decoder counts one more layer in front, without weights.
+    """
+    match = re.fullmatch(r"(encoder|decoder)\.(\d+)\.(.+)", key)
+    if not match:
+        return key
+    part, number, rest = match.groups()
+    return f"{part}.layers.{int(number) - (part == 'decoder')}.{rest}"
