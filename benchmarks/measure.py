@@ -1,0 +1,71 @@
+"""What every benchmark needs: two sides timed alternately in one process, the machine's name, and a result file."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def alternate(sides: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 2) -> dict[str, list[float]]:
+    """Seconds of each side's calls; the sides take turns, so that what else the machine does hits all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for i in range(warm_up + repeats):
+        for name, call in sides.items():
+            start = _now()
+            call()
+            if i >= warm_up:
+                seconds[name].append(_now() - start)
+    return seconds
+
+
+def summary(seconds: dict[str, list[float]], reference: str) -> dict[str, Any]:
+    """Median of each side, and the median over turns of how many times ``reference`` took a side's time."""
+    return {
+        name: {
+            "median_s": round(statistics.median(times), 5),
+            "speed_up": round(statistics.median(r / t for r, t in zip(seconds[reference], times, strict=True)), 3),
+        }
+        for name, times in seconds.items()
+    }
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """What the numbers were measured on."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if info.exists()
+        else []
+    )
+    found: dict[str, Any] = {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    if device.startswith("cuda"):
+        found["accelerator"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def write(name: str, result: dict[str, Any]) -> Path:
+    """Write a result as results/NAME.json."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
