@@ -79,8 +79,8 @@ class BodyModel:
 
     def body(self, coefficients: Array) -> Body:
         """Make the body with the given shape coefficients (components,), each in standard deviations."""
-        joints = self._joints + (coefficients @ self._joint_basis).reshape(-1, 3)
-        vertices = self._vertices + (coefficients @ self._vertex_basis).reshape(-1, 3)
+        joints = self._joints + np.einsum("k,kx->x", coefficients, self._joint_basis).reshape(-1, 3)
+        vertices = self._vertices + np.einsum("k,kx->x", coefficients, self._vertex_basis).reshape(-1, 3)
         vertices = self._relax_hands(vertices, joints)
         normals = self._on_surface(_vertex_normals(vertices, self._faces))
         normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
@@ -98,7 +98,7 @@ class BodyModel:
             offset = vertices - joints[BONE["hand" + side]]
             axis = (offset * weight).sum(0)
             axis /= np.linalg.norm(axis)
-            along = (offset @ axis)[:, None] * axis
+            along = (offset * axis).sum(1, keepdims=True) * axis
             vertices += weight * (0.78 * along + 0.55 * (offset - along) - offset)
         return vertices
 

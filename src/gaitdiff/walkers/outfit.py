@@ -45,7 +45,7 @@ def inflate(body: Body, weights: Array, wardrobe: Wardrobe, bulk: float) -> Arra
         (("footL", "footR"), wardrobe.shoes),
     ):
         thickness[[BONE[name] for name in names]] = metres
-    return body.points + body.normals * (weights @ thickness)[:, None]
+    return body.points + body.normals * np.einsum("pb,b->p", weights, thickness)[:, None]
 
 
 def make_solids(body: Body, surface: Array, weights: Array, wardrobe: Wardrobe, load: Load) -> Solids | None:

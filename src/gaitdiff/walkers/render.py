@@ -21,6 +21,9 @@ _FULL_HEIGHT = 140
 #: Empty pixels around the person; more than the reach of any later filter.
 MARGIN = 8
 
+#: Points in one slice of the skinning product.
+_SLICE = 16
+
 #: Frames by which loose cloth trails behind the legs.
 _TRAIL = 2
 
@@ -61,11 +64,16 @@ def _in_camera(pose: Pose, joints: Array, track: Track) -> Array:
 
 
 def _skin(points: Array, weights: Array, transforms: Array) -> Array:
-    """Linear blend skinning: points (n, 3) with weights (n, b) under transforms (b, 4, 3, T) -> (n, 3, T)."""
-    bones, _, _, frames = transforms.shape
-    homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1)
-    left = (weights[:, :, None] * homogeneous[:, None, :]).reshape(len(points), 4 * bones)
-    return (left @ transforms.reshape(4 * bones, 3 * frames)).reshape(len(points), 3, frames)
+    """Linear blend skinning: points (n, 3) with weights (n, b) under transforms (b, 4, 3, T) -> (n, 3, T).
+
+    The product is cut into slices that fit the cache and are too small for any BLAS to start threads for.
+    """
+    (n, bones), frames = weights.shape, transforms.shape[-1]
+    left = np.zeros((-(-n // _SLICE) * _SLICE, bones, 4))
+    np.multiply(weights[:, :, None], points[:, None, :], out=left[:n, :, :3])
+    left[:n, :, 3] = weights
+    places = left.reshape(-1, _SLICE, bones * 4) @ transforms.reshape(bones * 4, 3 * frames)
+    return places.reshape(-1, 3, frames)[:n]
 
 
 def _perspective(places: Array, track: Track, out: Array) -> None:
