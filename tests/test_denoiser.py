@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from gaitdiff.diffusion.denoiser import PRESETS, Denoiser
+from gaitdiff.diffusion.denoiser import PRESETS, Denoiser, attend
 from gaitdiff.diffusion.denoiser_reference import load_reference_state_dict, reference_state_dict
 from gaitdiff.errors import UserError
 
@@ -137,6 +138,34 @@ def test_float_and_integer_noise_levels_agree() -> None:
     x, t, condition = inputs()
     with torch.no_grad():
         torch.testing.assert_close(denoiser(x, t, condition), denoiser(x, t.float(), condition))
+
+
+def test_attention_equals_the_fused_kernel() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 6, 2, 5, 8, generator=g)
+    bias = torch.randn(2, 5, 5, generator=g)
+    fused = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+    torch.testing.assert_close(attend(q, k, v, bias), fused)
+
+
+def test_attention_knows_the_order_of_frames() -> None:
+    """Rotary angles and position bias both: with either alone switched off, reversing a clip still shows."""
+    x, t, condition = inputs()
+    for silenced in ("position_bias.table", "rotary_frequencies"):
+        denoiser = small()
+        with torch.no_grad():
+            denoiser.get_parameter(silenced).zero_()
+            back = denoiser(x.flip(2), t, condition).flip(2)
+            assert (denoiser(x, t, condition) - back).abs().max() > 1e-3
+
+
+def test_compiles_as_one_graph() -> None:
+    denoiser = small()
+    x, t, condition = inputs()
+    drop = torch.tensor([True, False, False])
+    compiled = torch.compile(denoiser, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, t, condition, drop), denoiser(x, t, condition, drop))
 
 
 def test_bf16_autocast_stays_near_float32() -> None:
