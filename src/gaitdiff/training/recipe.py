@@ -23,8 +23,8 @@ Config = TypeVar("Config")
 def parse_config(kind: type[Config], prog: str, argv: Sequence[str]) -> Config:
     """Build ``kind``, a configuration dataclass, from command-line arguments.
 
-    ``--recipe`` names a YAML file, or one of ``list_recipes()``; every other flag is a field, nested ones with dots
-    (``--optim.lr 1e-3``).
+    ``--recipe`` names a YAML file, or one of ``list_recipes()``; its key ``base`` may name another to start from. Every
+    other flag is a field, nested ones with dots (``--optim.lr 1e-3``).
 
     Raises:
         UserError: unknown keys (the nearest known one is named), values of a wrong type, missing ones.
@@ -67,7 +67,10 @@ def _split_recipe(argv: Sequence[str]) -> tuple[str, list[str]]:
     return found.recipe, rest
 
 
-def _read_recipe(recipe: str, known: list[str]) -> dict[str, Any]:
+def _read_recipe(recipe: str, known: list[str], seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Settings of a recipe by dotted name, those of its base first."""
+    if recipe in seen:
+        raise UserError(f"recipe {recipe} is its own base: remove the key 'base' from one of {list(seen)}")
     shipped = resources.files("gaitdiff") / "recipes" / f"{recipe}.yaml"
     source: Traversable | Path = shipped if shipped.is_file() else Path(recipe)
     if not source.is_file():
@@ -79,7 +82,8 @@ def _read_recipe(recipe: str, known: list[str]) -> dict[str, Any]:
         raise UserError(f"recipe {recipe} is not readable YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise UserError(f"recipe {recipe} must be a mapping of settings, such as 'optim: {{lr: 0.001}}'")
-    flat: dict[str, Any] = {}
+    base = content.pop("base", None)
+    flat = _read_recipe(str(base), known, (*seen, recipe)) if base is not None else {}
     for key, value in _flat(content, known):
         if key not in known:
             raise UserError(f"recipe {recipe} has the unknown key {key!r}{nearest(key, known)}")
