@@ -1,0 +1,98 @@
+"""Protocols and metrics against golden numbers and brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gaitdiff.errors import UserError
+from gaitdiff.evaluation import distance_matrix, evaluate, rank_metrics
+from reference import golden_arrays, golden_document
+
+NAMES = {"Rank-1": "rank1", "Rank-5": "rank5", "Rank-10": "rank10", "mAP": "mAP", "mINP": "mINP"}
+
+
+@pytest.mark.parametrize("case", ["gait3d", "gait3d_small_gallery"])
+@pytest.mark.parametrize(("metric", "short"), [("euclidean", "euc"), ("cosine", "cos")])
+def test_gait3d_equals_the_reference(case: str, metric: str, short: str) -> None:
+    meta, features = golden_document(case), golden_arrays(case)["features"]
+    scores = evaluate(
+        "gait3d", features, meta["labels"], meta["types"], meta["views"], metric, probe_set=meta["probe_set"]
+    )
+    for theirs, ours in NAMES.items():
+        assert scores[ours] == pytest.approx(meta["expected"][short][theirs], abs=1e-4)
+
+
+def test_distances_equal_the_reference() -> None:
+    arrays = golden_arrays("gait3d")
+    features, probe = torch.from_numpy(arrays["features"]), torch.from_numpy(arrays["probe_mask"])
+    for metric, key in (("euclidean", "dist_euc"), ("cosine", "dist_cos")):
+        ours = distance_matrix(features[probe], features[~probe], metric).numpy()
+        assert np.abs(ours - arrays[key]).max() < 1e-4 * np.abs(arrays[key]).max()
+
+
+def test_leave_one_out_equals_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    labels = [str(i) for i in rng.integers(0, 8, 30)]
+    features = rng.normal(size=(30, 6, 2)).astype(np.float32) + 0.7 * np.array([int(x) for x in labels])[:, None, None]
+    scores = evaluate("leave-one-out", features, labels, ["a"] * 30, ["b"] * 30)
+    right, precision, inverse, counted = 0, 0.0, 0.0, 0
+    for i in range(30):
+        distance = [np.linalg.norm(features[i] - features[j], axis=0).mean() for j in range(30)]
+        order = [j for j in np.argsort(distance, kind="stable") if j != i]
+        hits = [labels[j] == labels[i] for j in order]
+        if not any(hits):
+            continue
+        counted += 1
+        right += hits[0]
+        positions = [k + 1 for k, hit in enumerate(hits) if hit]
+        precision += float(np.mean([(n + 1) / k for n, k in enumerate(positions)]))
+        inverse += len(positions) / positions[-1]
+    assert scores["probes"] == counted
+    assert scores["rank1"] == pytest.approx(100 * right / counted)
+    assert scores["mAP"] == pytest.approx(100 * precision / counted)
+    assert scores["mINP"] == pytest.approx(100 * inverse / counted)
+
+
+def test_rank_beyond_the_gallery_counts_all_of_it() -> None:
+    distance = np.array([[0.1, 0.2, 0.3]])
+    scores = rank_metrics(distance, np.array(["b"]), np.array(["a", "a", "b"]), ranks=(1, 10))
+    assert scores["rank1"] == 0
+    assert scores["rank10"] == 100
+
+
+def gait3d(**changed: object) -> dict[str, float]:
+    data: dict[str, object] = {
+        "features": np.eye(4, dtype=np.float32)[:, :, None],
+        "labels": ["a", "a", "b", "b"],
+        "types": ["0"] * 4,
+        "views": ["0", "1", "0", "1"],
+        "probe_set": ["a-0-0", "b-0-0"],
+        **changed,
+    }
+    return evaluate("gait3d", **data)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"probe_set": []}, "probe set is empty"),
+        ({"probe_set": ["a-0-0", "a-0-1", "b-0-0", "b-0-1"]}, "gallery set is empty"),
+        ({"labels": ["a", "b", "c", "d"], "probe_set": ["a-0-0"]}, "no probe's person is in the gallery"),
+        ({"labels": ["a"]}, "4 features but 1 labels"),
+        ({"metric": "cosin"}, "did you mean 'cosine'"),
+        ({"features": np.full((4, 2, 1), np.nan, np.float32)}, "not finite"),
+        ({"features": np.zeros((4, 2), np.float32)}, r"\(n, C, P\)"),
+    ],
+)
+def test_mistakes_are_named(changed: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        gait3d(**changed)
+
+
+def test_unknown_protocol_and_missing_data_are_named() -> None:
+    with pytest.raises(UserError, match="did you mean 'gait3d'"):
+        evaluate("gait3", np.eye(2)[:, :, None], ["a", "b"], ["0", "0"], ["0", "0"])
+    with pytest.raises(UserError, match="probe_set"):
+        evaluate("gait3d", np.eye(2)[:, :, None], ["a", "b"], ["0", "0"], ["0", "0"])
