@@ -1,0 +1,155 @@
+"""Curves of both stages over their iterations, from the metrics that runs keep."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gaitdiff.report.commands import differences
+from gaitdiff.report.figures import Level, Series, chart, standard_error
+from gaitdiff.report.pieces import left_out
+from gaitdiff.training.run import read_config, read_metrics
+
+_SUPERVISED, _PRETRAINING = "supervised iterations", "pretraining iterations"
+_BASELINE = "gait energy\nimage"
+
+
+class Panel(NamedTuple):
+    """A chart with a heading above it and a caption, which may be empty, below."""
+
+    heading: str
+    caption: str
+    chart: str
+
+
+def transfer(finetuned: Path, scratch: Path, baseline: dict[str, float] | None) -> str:
+    """Rank-1 and mAP of both supervised runs over their iterations."""
+    curves = (("fine-tuned", "blue", _evaluations(finetuned)), ("from scratch", "red", _evaluations(scratch)))
+    shown = [curve for curve in curves if curve[2]]
+    if not shown:
+        return left_out("Neither run was evaluated while it trained, so there are no curves over iterations")
+    panels = [
+        _scores_panel("Rank-1 on held-out people", "rank-1, %", "rank1", shown, _SUPERVISED, baseline),
+        _scores_panel("mAP on held-out people", "mAP, %", "mAP", shown, _SUPERVISED, baseline),
+    ]
+    missing = [name for name, _, records in curves if not records]
+    unlike = differences(read_config(finetuned), read_config(scratch))
+    besides = f" Their settings differ besides in (fine-tuned, from scratch): {'; '.join(unlike)}." if unlike else ""
+    return (
+        "<p>Both models are the same network with the same head to start from, trained on the same batches; what "
+        f"differs is where the backbone starts.{html.escape(besides)} Bands are one binomial standard error over "
+        f"{_probes(shown[0][2]):,} probes; they tell how sure a point is, not how much another seed would differ.</p>"
+        + "".join(left_out(f"The run {name} was not evaluated while it trained") for name in missing)
+        + _grid(panels)
+    )
+
+
+def pretraining(run: Path, baseline: dict[str, float] | None) -> str:
+    """Loss, condition gap, pair distances, and scores of raw features over pretraining."""
+    logged = [record for record in read_metrics(run) if "loss" in record]
+    evaluated = _evaluations(run)
+    panels, notes = [], []
+    if logged:
+        panels += [_loss(logged), _condition_gap(logged), _distances(logged), _distance_ratio(logged)]
+    else:
+        notes.append(left_out("The pretraining run logged no losses, so their curves are left out"))
+    if evaluated:
+        kinds = (("cosine", "blue", evaluated), ("Euclidean", "red", evaluated))
+        panels += [
+            _scores_panel("Rank-1 of raw features", "rank-1, %", "rank1", kinds, _PRETRAINING, baseline),
+            _scores_panel("mAP of raw features", "mAP, %", "mAP", kinds, _PRETRAINING, baseline),
+        ]
+    else:
+        notes.append(left_out("Raw features were not scored during pretraining, so their rank-1 is left out"))
+    return (
+        "<p>No labels take part in this stage: the backbone learns only by helping the denoiser. Points are single "
+        "batches, lines a smoothed mean.</p>" + "".join(notes) + _grid(panels)
+    )
+
+
+def _loss(records: list[dict[str, Any]]) -> Panel:
+    series = [_logged("loss", records, "loss", "blue")]
+    picture = chart("Pretraining loss", series, x_label=_PRETRAINING, y_label="weighted noise error")
+    return Panel("Loss", "Weighted squared error of the predicted noise.", picture)
+
+
+def _condition_gap(records: list[dict[str, Any]]) -> Panel:
+    caption = (
+        "By how much the loss would rise with a wrong condition. Above zero, the denoiser listens to the backbone."
+    )
+    series = [
+        _logged("another’s\ncondition", records, "gap_shuffled", "blue", of="gap_loss", scale=100.0),
+        _logged("no\ncondition", records, "gap_dropped", "red", of="gap_loss", scale=100.0),
+    ]
+    picture = chart("Condition gap", series, x_label=_PRETRAINING, y_label="gap, % of the loss", levels=[Level(0.0)])
+    return Panel("Condition gap", caption, picture)
+
+
+def _distances(records: list[dict[str, Any]]) -> Panel:
+    series = [_logged("AN", records, "an", "red"), _logged("AP", records, "ap", "blue")]
+    picture = chart("Distances of raw features", series, x_label=_PRETRAINING, y_label="cosine distance")
+    return Panel("Distances of pairs", "AP: two clips of one sequence. AN: clips of two sequences.", picture)
+
+
+def _distance_ratio(records: list[dict[str, Any]]) -> Panel:
+    caption = "How many times farther apart different sequences lie. At 1 they are not told apart."
+    series = [_logged("AN / AP", records, "an", "purple", of="ap")]
+    picture = chart("AN over AP", series, x_label=_PRETRAINING, y_label="ratio", levels=[Level(1.0)])
+    return Panel("AN over AP", caption, picture)
+
+
+def _evaluations(run: Path) -> list[dict[str, Any]]:
+    """``step`` and scores of a run's evaluations."""
+    return [{"step": r["step"], **r["evaluation"]} for r in read_metrics(run) if "evaluation" in r]
+
+
+def _probes(records: list[dict[str, Any]]) -> int:
+    return int(records[-1]["probes"])
+
+
+def _scores_panel(
+    heading: str,
+    y_label: str,
+    key: str,
+    curves: Sequence[tuple[str, str, list[dict[str, Any]]]],
+    x_label: str,
+    baseline: dict[str, float] | None,
+) -> Panel:
+    """One score over iterations; rank-1 with a band of a binomial standard error.
+
+    Args:
+        curves: (label, colour, evaluations); ``key_label`` is read where ``key`` itself is not in the evaluations.
+    """
+    series = []
+    for label, colour, records in curves:
+        name = key if key in records[0] else f"{key}_{label.lower()}"
+        values = [record[name] for record in records]
+        error = [standard_error(value, record["probes"]) for value, record in zip(values, records, strict=True)]
+        series.append(
+            Series(label, [record["step"] for record in records], values, colour, error if key == "rank1" else None)
+        )
+    levels = [Level(baseline[key], _BASELINE)] if baseline else []
+    picture = chart(heading, series, x_label=x_label, y_label=y_label, levels=levels, percent=True)
+    return Panel(heading, "", picture)
+
+
+def _logged(
+    label: str, records: list[dict[str, Any]], key: str, colour: str, of: str | None = None, scale: float = 1.0
+) -> Series:
+    """A logged quantity, or ``scale`` times its ratio to another one."""
+    nan = float("nan")
+    values = [record.get(key, nan) for record in records]
+    if of is not None:
+        values = [scale * v / (record.get(of) or nan) for v, record in zip(values, records, strict=True)]
+    return Series(label, [record["step"] for record in records], values, colour, smooth=True)
+
+
+def _grid(panels: Sequence[Panel]) -> str:
+    """Charts with headings and captions, two abreast where there is room."""
+    cells = (
+        f"<figure><h3>{panel.heading}</h3>{panel.chart}<figcaption>{panel.caption}</figcaption></figure>"
+        for panel in panels
+    )
+    return f'<div class="charts">{"".join(cells)}</div>'

@@ -1,0 +1,143 @@
+"""What pretraining does to one sequence, step by step: augmentations, latents, noise and its removal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gaitdiff.data.augment import NO_AUGMENT, AugmentPlan, augment, draw_plan
+from gaitdiff.data.clips import crop_sides, sample_clip
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.diffusion.autoencoder import load_autoencoder
+from gaitdiff.diffusion.denoiser import Denoiser
+from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective
+from gaitdiff.diffusion.schedule import make_schedule
+from gaitdiff.models import create_model
+from gaitdiff.training.checkpoint import latest_checkpoint, load_into, read_document, read_tensors
+
+#: Names of the augmentations, in the order in which a report shows them.
+AUGMENTATIONS = ("affine", "perspective", "flip", "dilate", "blur")
+
+_DRAWS = 15  # draws of an augmentation, the one of median strength is shown
+_LEVELS = (0.1, 0.5, 0.9)  # noise levels shown, as shares of the schedule's steps
+
+
+def augmented(frames: np.ndarray, names: tuple[str, ...], seed: int = 0) -> np.ndarray:
+    """A typical draw of some augmentations, the one of median strength among fifteen.
+
+    Args:
+        frames: (T, H, W) uint8.
+        names: of ``AUGMENTATIONS``; all of them are applied for certain.
+
+    Returns:
+        (T, H, W) float32 in 0..1.
+    """
+    config = replace(NO_AUGMENT, **dict.fromkeys(names, 1.0))
+    height, width = frames.shape[1:]
+    plan = draw_plan(config, _DRAWS, height, width, np.random.default_rng(seed))
+    clip = torch.from_numpy(np.ascontiguousarray(frames)).float().div(255)
+    still = clip[:: max(1, len(clip) // 4)]
+    change = (augment(still.expand(_DRAWS, *still.shape), plan) - still).abs().mean((1, 2, 3))
+    median = int(change.argsort()[_DRAWS // 2])
+    return augment(clip[None], _one(plan, median))[0].numpy()
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """One noise level: ``noised`` and ``predicted`` are decoded clips (T, 64, 64) in 0..1."""
+
+    t: int
+    alpha_bar: float
+    noised: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True)
+class LatentExample:
+    """A clip's way through the autoencoder and the denoiser.
+
+    Attributes:
+        frames: (T, 64, 64) in 0..1.
+        latents: (4, T, 8, 8).
+        decoded: (T, 64, 64) in 0..1, from the latents.
+        iou: overlap of ``frames`` and ``decoded`` at a threshold of one half, intersection over union.
+        levels: noise levels from low to high.
+    """
+
+    frames: np.ndarray
+    latents: np.ndarray
+    decoded: np.ndarray
+    iou: float
+    levels: tuple[Denoised, ...]
+
+
+def latent_example(
+    run: Path, config: dict[str, Any], store: SequenceStore, row: int, device: torch.device
+) -> LatentExample:
+    """Encode a clip, decode it again, noise it, and let the pretrained denoiser predict it from the noise.
+
+    The condition comes from another clip of the same sequence, as in training; noise is drawn from a fixed seed.
+
+    Args:
+        run, config: a run of ``gaitdiff pretrain`` and its configuration.
+        row: which sequence of the store.
+
+    Raises:
+        UserError: the run has no checkpoint, or the autoencoder's weights are not to be had.
+    """
+    objective, sampling = _load_objective(run, config, device)
+    autoencoder = load_autoencoder(config["diffusion"]["autoencoder"], device)
+    data, available, rng = config["data"], store.rows[row].frames, np.random.default_rng(0)
+    window = sample_clip("consecutive", available, data["latent_frames"], rng)
+    clip = _clip(store, row, window, device)
+    gait = crop_sides(_clip(store, row, sample_clip(sampling, available, data["gait_frames"], rng), device))
+    latents = autoencoder.encode(clip)
+    decoded = autoencoder.decode(latents)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    with torch.no_grad():
+        condition = objective.pooling(objective.backbone(gait))
+        levels = []
+        for share in _LEVELS:
+            t = torch.tensor([max(1, round(share * objective.schedule.steps))], device=device)
+            noised = objective.schedule.add_noise(latents, noise, t)
+            predicted = objective.denoiser(noised, t, condition, torch.zeros_like(t, dtype=torch.bool)).float()
+            clean = objective.schedule.predict_x0(noised, predicted, t)
+            signal = float(objective.schedule.alpha_bar[t])
+            levels.append(
+                Denoised(int(t), signal, _frames(autoencoder.decode(noised)), _frames(autoencoder.decode(clean)))
+            )
+    a, b = clip > 0.5, decoded > 0.5
+    iou = float((a & b).sum() / (a | b).sum().clamp(min=1))
+    return LatentExample(_frames(clip), latents[0].cpu().numpy(), _frames(decoded), iou, tuple(levels))
+
+
+def _load_objective(run: Path, config: dict[str, Any], device: torch.device) -> tuple[DiffusionObjective, str]:
+    """Backbone, pooling and denoiser of a pretraining run in evaluation mode, and how clips are sampled for it."""
+    checkpoint, diffusion = latest_checkpoint(run), config["diffusion"]
+    recipe = read_document(checkpoint, "model")
+    backbone = create_model(recipe["model"], recipe["preset"], recipe["num_classes"], **recipe["overrides"]).backbone
+    pooling = ConditionPooling(
+        diffusion["pooling"], backbone.channels, backbone.parts, diffusion["normalize_condition"]
+    )
+    denoiser = Denoiser.preset(diffusion["denoiser"], pooling.width)
+    for stem, module in (("backbone", backbone), ("pooling", pooling), ("denoiser", denoiser)):
+        load_into(module, read_tensors(checkpoint, stem), str(checkpoint))
+    objective = DiffusionObjective(backbone, pooling, denoiser, make_schedule(diffusion["schedule"]))
+    return objective.eval().to(device), backbone.sampling
+
+
+def _one(plan: AugmentPlan, i: int) -> AugmentPlan:
+    return AugmentPlan(**{field.name: getattr(plan, field.name)[i : i + 1] for field in fields(plan)})
+
+
+def _clip(store: SequenceStore, row: int, index: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(store.clip(row, index)).to(device).float().div_(255)[None]
+
+
+def _frames(clips: Tensor) -> np.ndarray:
+    return clips[0].cpu().numpy()

@@ -1,0 +1,213 @@
+"""Curves of a report: small matplotlib charts as inline SVG that take their colours and fonts from the page."""
+
+from __future__ import annotations
+
+import html
+import io
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+#: Colours by name (Okabe & Ito's, which colour-blind people tell apart); the page sets its own for dark mode.
+COLOURS = {
+    "blue": "#0072b2",
+    "red": "#d55e00",
+    "green": "#009e73",
+    "purple": "#9c4f86",
+    "ink": "#1f2328",
+    "muted": "#6b7280",
+    "rule": "#d0d4da",
+}
+
+_WIDTH, _HEIGHT = 4.9, 3.0  # inches; about 490 pixels wide on a page, so that 9 pt text reads well
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 9.3,
+    "axes.edgecolor": COLOURS["rule"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": COLOURS["rule"],
+    "ytick.color": COLOURS["rule"],
+    "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
+    "text.color": COLOURS["ink"],
+    "path.simplify": True,
+}
+_MOST_POINTS = 300  # raw points drawn of a longer series
+_LINE = 0.072  # height of a line of a direct label, as a share of the axes' height
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve.
+
+    Attributes:
+        label: written at the curve's end, in its colour.
+        steps, values: (n,) each; values that are not finite are left out.
+        colour: a name of ``COLOURS``.
+        error: (n,) half-widths of a light band around the curve.
+        smooth: draw the values as faint points, and a smoothed curve over them.
+    """
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    colour: str
+    error: Sequence[float] | None = None
+    smooth: bool = False
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line to compare with; without a label it is a plain thin rule."""
+
+    value: float
+    label: str = ""
+
+
+def chart(
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    levels: Sequence[Level] = (),
+    percent: bool = False,
+) -> str:
+    """Draw curves over training steps.
+
+    Args:
+        title: said to screen readers, followed by where each curve begins and ends; it must be unique on its page.
+        percent: keep the vertical axis within 0..100.
+
+    Returns:
+        An ``<svg>`` element without references to anything outside it.
+    """
+    with rc_context(_STYLE | {"svg.hashsalt": title}):
+        figure = Figure(figsize=(_WIDTH, _HEIGHT))
+        FigureCanvasSVG(figure)
+        axes = figure.add_axes((0.125, 0.155, 0.62, 0.81))
+        ends = [end for one in series if (end := _draw(axes, one))]
+        for level in levels:
+            dashes = (0, (4, 3)) if level.label else "-"
+            axes.axhline(level.value, color=COLOURS["muted"], lw=1.0, ls=dashes)
+            if level.label:
+                ends.append((level.value, level.label, "muted"))
+        _dress(axes, x_label, y_label, percent)
+        _label_ends(axes, ends)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True)
+    return _inline(out.getvalue(), f"{title}. {' '.join(_spoken(one) for one in series)}".strip())
+
+
+def standard_error(percentage: float, count: float) -> float:
+    """Binomial standard error of a percentage counted over ``count`` cases, in percentage points."""
+    share = min(max(percentage / 100.0, 0.0), 1.0)
+    return 100.0 * float(np.sqrt(share * (1.0 - share) / count))
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """Gaussian-weighted mean over neighbours, a fifteenth of the series wide; (n,) → (n,)."""
+    width = max(len(values) / 15.0, 0.7)
+    apart = np.arange(len(values))
+    weights = np.exp(-0.5 * ((apart[:, None] - apart[None, :]) / width) ** 2)
+    return weights @ values / weights.sum(1)
+
+
+def _draw(axes: Axes, one: Series) -> tuple[float, str, str] | None:
+    """Draw a curve; its last value, label and colour, None if there is nothing to draw."""
+    steps, values = _finite(one)
+    if len(steps) == 0:
+        return None
+    colour = COLOURS[one.colour]
+    if one.smooth:
+        keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _MOST_POINTS)).round().astype(int))
+        steps, values = steps[keep], values[keep]
+        axes.plot(steps, values, ls="", marker="o", ms=2.4, mew=0, color=colour, alpha=0.35)
+        values = smoothed(values)
+    axes.plot(steps, values, color=colour, lw=1.9, marker="" if one.smooth else "o", ms=3.5, solid_capstyle="round")
+    if one.error is not None:
+        error = np.asarray(one.error, float)[np.isfinite(np.asarray(one.values, float))]
+        axes.fill_between(steps, values - error, values + error, color=colour, alpha=0.13, lw=0)
+    return float(values[-1]), one.label, one.colour
+
+
+def _finite(one: Series) -> tuple[np.ndarray, np.ndarray]:
+    steps, values = np.asarray(one.steps, float), np.asarray(one.values, float)
+    keep = np.isfinite(values)
+    return steps[keep], values[keep]
+
+
+def _dress(axes: Axes, x_label: str, y_label: str, percent: bool) -> None:
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.margins(x=0.02, y=0.12)
+    if percent:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0.0), min(high, 100.0))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.grid(axis="y", color=COLOURS["rule"], lw=0.6, alpha=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=3, width=0.6)
+
+
+def _label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Write labels beside the curves' ends, moved apart where they would touch."""
+    low, high = axes.get_ylim()
+    ends = sorted(ends, key=lambda end: end[0])
+    wanted = [float(np.clip((value - low) / (high - low), 0.02, 0.98)) for value, _, _ in ends]
+    heights = [_LINE * (1 + label.count("\n")) for _, label, _ in ends]
+    for place, (_, label, colour) in zip(_apart(wanted, heights), ends, strict=True):
+        axes.text(1.025, place, label, color=COLOURS[colour], va="center", transform=axes.transAxes, linespacing=1.15)
+
+
+def _apart(wanted: list[float], heights: list[float]) -> list[float]:
+    """Centres of labels of these heights that do not overlap, near the wanted ones and in their (ascending) order."""
+    gaps = [(a + b) / 2 for a, b in itertools.pairwise(heights)]
+    places = list(wanted)
+    for i, gap in enumerate(gaps):  # upwards: each above the one before
+        places[i + 1] = max(places[i + 1], places[i] + gap)
+    for i in reversed(range(len(places))):  # back down: none above the axes
+        ceiling = 1.0 if i == len(gaps) else places[i + 1] - gaps[i]
+        places[i] = min(places[i], ceiling)
+    return places
+
+
+def _spoken(one: Series) -> str:
+    steps, values = _finite(one)
+    if len(steps) == 0:
+        return f"{one.label}: no values."
+    if one.smooth:
+        values = smoothed(values)
+    name = one.label.replace("\n", " ")
+    return f"{name}: from {values[0]:.3g} at {steps[0]:,.0f} to {values[-1]:.3g} at {steps[-1]:,.0f}."
+
+
+def _inline(svg: str, label: str) -> str:
+    """Turn matplotlib's SVG file into an element for a page: no prologue, the page's fonts and colours, unique ids."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = svg.replace("xlink:href=", "href=")
+    svg = re.sub(r"font: ?([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font-family: ?[^;\"]*;? ?", "", svg)
+    view_box = re.search(r'viewBox="([^"]+)"', svg)
+    assert view_box is not None  # matplotlib always writes one
+    opening = f'<svg class="chart" viewBox="{view_box[1]}" role="img" aria-label="{html.escape(label, quote=True)}">'
+    svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1, flags=re.DOTALL)
+    for name, value in COLOURS.items():
+        svg = svg.replace(value, f"var(--{name}, {value})")
+    return re.sub(r"\n\s*", "\n", svg).strip()

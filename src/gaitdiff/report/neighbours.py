@@ -1,0 +1,87 @@
+"""Who stands next to whom: the gallery ranked for each probe, and which probes a report shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.errors import UserError
+from gaitdiff.evaluation.metrics import distance_matrix
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The k nearest gallery sequences of n probes, by ascending distance.
+
+    Attributes:
+        probes: (n,) row numbers of the store, those whose person is in the gallery.
+        nearest: (n, k) row numbers.
+        distances: (n, k).
+        right: (n, k) bool, whether it is the probe's person.
+    """
+
+    probes: np.ndarray
+    nearest: np.ndarray
+    distances: np.ndarray
+    right: np.ndarray
+
+
+def rank_gallery(
+    features: Tensor, rows: np.ndarray, store: SequenceStore, protocol: str, metric: str, k: int = 5
+) -> Ranking:
+    """Rank the gallery as ``gaitdiff.evaluation.evaluate`` does, and keep who it is.
+
+    Args:
+        features: (N, C, P) of the rows.
+        rows: (N,) row numbers of the store.
+        protocol: ``"gait3d"`` (rows whose role is probe against all others) or ``"leave-one-out"``.
+        metric: ``"cosine"`` or ``"euclidean"``.
+
+    Raises:
+        UserError: no probe's person is in the gallery.
+    """
+    subjects = np.array([store.rows[int(row)].subject for row in rows])
+    if protocol == "gait3d":
+        is_probe = np.array([store.rows[int(row)].role == "probe" for row in rows])
+        probe, gallery = np.flatnonzero(is_probe), np.flatnonzero(~is_probe)
+    else:
+        probe = gallery = np.arange(len(rows))
+    itself = probe[:, None] == gallery[None, :]
+    match = (subjects[probe][:, None] == subjects[gallery][None, :]) & ~itself
+    counted = match.any(1)
+    if not counted.any():
+        raise UserError(f"no probe of {store.path} has its person in the gallery, so there is nothing to rank")
+    distance = distance_matrix(features[probe[counted]], features[gallery], metric).cpu().numpy()
+    distance = np.where(itself[counted], np.inf, distance)
+    others = len(gallery) - int(protocol != "gait3d")
+    order = np.argsort(distance, axis=1, kind="stable")[:, : min(k, others)]
+    return Ranking(
+        probes=rows[probe[counted]],
+        nearest=rows[gallery[order]],
+        distances=np.take_along_axis(distance, order, axis=1),
+        right=np.take_along_axis(match[counted], order, axis=1),
+    )
+
+
+def pick_probes(ranking: Ranking, other: Ranking) -> list[tuple[int, str]]:
+    """Choose the probes to show, by a rule and not by their looks.
+
+    Returns:
+        Up to three (position in ``ranking.probes``, why it was chosen): in the store's order the first whose nearest
+        is right, the first whose nearest is wrong, and the first of the rest on which the two rankings disagree.
+    """
+    hit, other_hit = ranking.right[:, 0], other.right[:, 0]
+    chosen: list[tuple[int, str]] = []
+    for mask, why in (
+        (hit, "the first probe that the fine-tuned model gets right"),
+        (~hit, "the first probe that the fine-tuned model gets wrong"),
+        (hit != other_hit, "the first other probe on which the two models disagree"),
+    ):
+        taken = {place for place, _ in chosen}
+        place = next((int(i) for i in np.flatnonzero(mask) if int(i) not in taken), None)
+        if place is not None:
+            chosen.append((place, why))
+    return chosen

@@ -1,0 +1,137 @@
+"""The report of a quick start: one HTML file that needs nothing beside it, neither network nor scripts."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import torch
+
+from gaitdiff.errors import UserError
+from gaitdiff.report import curves, pictures
+from gaitdiff.report.figures import standard_error
+from gaitdiff.report.pieces import left_out
+from gaitdiff.report.settings import settings
+
+#: The row of ``QuickstartResult.scores`` that figures show as a dashed line.
+BASELINE = "gait energy image"
+
+
+@dataclass(frozen=True)
+class QuickstartResult:
+    """What a quick start has made, for its report.
+
+    Attributes:
+        title: heading of the page.
+        store: sequence store.
+        pretrain_run: run folder of ``gaitdiff pretrain``.
+        finetuned_run: run folder of ``gaitdiff finetune`` from the pretrained backbone.
+        scratch_run: the same model, seed and iterations from scratch.
+        scores: row of the table → ``rank1``, ``rank5``, ``mAP``, ``mINP`` in percent, and ``probes``; the row
+            ``"gait energy image"``, if there, is drawn into the figures.
+        verdict: one sentence, what the numbers do and do not show.
+        facts: settings worth knowing, by name.
+    """
+
+    title: str
+    store: Path
+    pretrain_run: Path
+    finetuned_run: Path
+    scratch_run: Path
+    scores: dict[str, dict[str, float]]
+    verdict: str
+    facts: dict[str, str]
+
+
+def write_report(folder: Path, result: QuickstartResult, device: torch.device | str = "cpu") -> Path:
+    """Write ``folder/index.html``.
+
+    What cannot be shown (a run without evaluations, a store without a test split) is left out, with a sentence in its
+    place that says so.
+
+    Args:
+        device: where embeddings and latents are computed.
+
+    Raises:
+        UserError: the page cannot be written.
+    """
+    place, store = torch.device(device), result.store
+    pretrained, finetuned, scratch = runs = (result.pretrain_run, result.finetuned_run, result.scratch_run)
+    baseline = result.scores.get(BASELINE)
+    parts: list[tuple[str, str, Callable[[], str]]] = [
+        ("transfer", "With and without pretraining", lambda: curves.transfer(finetuned, scratch, baseline)),
+        ("pretraining", "What pretraining did", lambda: curves.pretraining(pretrained, baseline)),
+        ("neighbours", "Who the models take for whom", lambda: pictures.neighbours(store, finetuned, scratch, place)),
+        ("augmentations", "Augmentations", lambda: pictures.augmentations(store, pretrained)),
+        ("latents", "Latents and noise", lambda: pictures.latents(store, pretrained, place)),
+        ("settings", "Settings, commands, words", lambda: settings(result.facts, runs, store)),
+    ]
+    content = {
+        "title": html.escape(result.title),
+        "style": _asset("page.css"),
+        "verdict": html.escape(result.verdict),
+        "scores": score_table(result.scores),
+        "contents": " ".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in parts),
+        "sections": "\n".join(
+            f'<section id="{name}">\n<h2>{heading}</h2>\n{_built(build)}\n</section>' for name, heading, build in parts
+        ),
+    }
+    return _write(folder, Template(_asset("page.html")).substitute(content))
+
+
+def score_table(scores: dict[str, dict[str, float]]) -> str:
+    """Scores by what was compared, as an HTML table; rank-1 with its binomial standard error."""
+    heads = "".join(f"<th>{name}</th>" for name in ("rank-1", "rank-5", "mAP", "mINP", "probes"))
+    rows = "\n".join(_score_row(name, row) for name, row in scores.items())
+    return (
+        '<div class="scroll"><table>\n'
+        f'<thead><tr><th>features</th><th class="whisker"><span class="muted">rank-1, 0 to 100 %</span></th>'
+        f"{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n"
+        '<p class="note">Percent, on people that no training has seen. ± is one binomial standard error over the '
+        "probes; differences below about twice as much may be chance.</p>"
+    )
+
+
+def _score_row(name: str, row: dict[str, float]) -> str:
+    error = standard_error(row["rank1"], row["probes"])
+    low, high = max(row["rank1"] - error, 0.0), min(row["rank1"] + error, 100.0)
+    picture = (
+        '<svg viewBox="-4 0 188 16" aria-hidden="true">'
+        '<path d="M0 8H180" stroke="var(--rule)"/>'
+        f'<path d="M{1.8 * low:.1f} 8H{1.8 * high:.1f}" stroke="var(--blue)" stroke-width="4" opacity=".35"/>'
+        f'<circle cx="{1.8 * row["rank1"]:.1f}" cy="8" r="4" fill="var(--blue)"/></svg>'
+    )
+    first = f'{row["rank1"]:.1f} <span class="error">± {error:.1f}</span>'
+    numbers = (first, *(f"{row[key]:.1f}" for key in ("rank5", "mAP", "mINP")), f"{int(row['probes'])}")
+    return (
+        f'<tr><th scope="row">{html.escape(name)}</th><td class="whisker">{picture}</td>'
+        f"{''.join(f'<td>{number}</td>' for number in numbers)}</tr>"
+    )
+
+
+def _built(build: Callable[[], str]) -> str:
+    try:
+        return build()
+    except UserError as error:
+        return left_out(str(error))
+
+
+def _asset(name: str) -> str:
+    return (resources.files("gaitdiff.report") / name).read_text(encoding="utf-8")
+
+
+def _write(folder: Path, page: str) -> Path:
+    target = folder / "index.html"
+    partial = folder / ".index.html.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_text(page, encoding="utf-8")
+        os.replace(partial, target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written ({error.strerror}): mend the folder or choose another") from error
+    return target
