@@ -141,5 +141,5 @@ def _sphere() -> Array:
 
 @cache
 def _rounded_box() -> Array:
-    """Points over the surface x⁴ + y⁴ + z⁴ = 1, (n, 3)."""
-    return _sphere() / (_sphere() ** 4).sum(1, keepdims=True) ** 0.25
+    """Points over the surface |x|³ + |y|³ + |z|³ = 1, (n, 3)."""
+    return _sphere() / np.linalg.norm(_sphere(), ord=3, axis=1, keepdims=True)
