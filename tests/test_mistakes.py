@@ -1,0 +1,283 @@
+"""What a user can get wrong in training: one clear sentence, exit code 2, nothing lost or half-written."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gaitdiff.data.store import StoreWriter
+from gaitdiff.errors import UserError
+from gaitdiff.training.config import PretrainConfig, TransferConfig
+from gaitdiff.training.pretrain import pretrain
+from gaitdiff.training.recipe import list_recipes, parse_config
+from gaitdiff.training.transfer import finetune
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence
+
+
+def refused(stage: str, *flags: str | Path) -> str:
+    """The sentence with which a run is refused."""
+    words = [str(flag) for flag in flags]
+
+    def run() -> None:
+        if stage == "pretrain":
+            pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", [*TINY_PRETRAIN, *words]))
+        else:
+            finetune(parse_config(TransferConfig, "gaitdiff finetune", [*TINY_SCRATCH, *words]))
+
+    with pytest.raises(UserError) as caught:
+        run()
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "store")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+STAGES = ("pretrain", "finetune")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"people": 6, "test_people": 6}, "no training sequences"),
+        ({"frames": 1}, "1 frame"),
+    ],
+)
+def test_stores_that_cannot_be_trained_on(
+    stage: str, changed: dict[str, int], sentence: str, tmp_path: Path, out: Path
+) -> None:
+    made = make_store(tmp_path / "odd", **changed)
+    assert sentence in refused(stage, "--data.store", made, "--out", out)
+    assert not out.exists()
+
+
+def test_one_person(tmp_path: Path, out: Path) -> None:
+    made = make_store(tmp_path / "one", people=1, test_people=0)
+    assert "1 person" in refused("finetune", "--data.store", made, "--out", out)
+    made = make_store(tmp_path / "single", people=1, sequences=1, test_people=0)
+    assert "1 training sequence" in refused("pretrain", "--data.store", made, "--out", out)
+    assert not out.exists()
+
+
+def test_fewer_sequences_than_k(store: Path, out: Path) -> None:
+    sentence = refused("finetune", "--data.store", store, "--out", out, "--batch.sequences", "4")
+    assert "--batch.sequences 3" in sentence
+    assert "--batch.people 4" in refused("finetune", "--data.store", store, "--out", out, "--batch.people", "9")
+    assert not out.exists()
+
+
+def test_wrong_crop_width(tmp_path: Path, out: Path) -> None:
+    cut = make_store(tmp_path / "cut", width=44)
+    assert "64x44" in refused("pretrain", "--data.store", cut, "--out", out)
+    assert not out.exists()
+
+
+def test_cut_frames_are_not_cut_twice(tmp_path: Path, out: Path) -> None:
+    """Frames cut before they were stored are trained on and evaluated as they are."""
+    cut = make_store(tmp_path / "cut", width=44)
+    argv = [*TINY_SCRATCH, "--data.store", str(cut), "--out", str(out), "--optim.iterations", "2"]
+    assert finetune(parse_config(TransferConfig, "gaitdiff", argv)) == out.resolve()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_missing_store_and_truncated_frames(stage: str, store: Path, tmp_path: Path, out: Path) -> None:
+    assert str(tmp_path / "nowhere") in refused(stage, "--data.store", tmp_path / "nowhere", "--out", out)
+    frames = store / "frames.bin"
+    os.truncate(frames, frames.stat().st_size - 1)
+    assert "frames.bin" in refused(stage, "--data.store", store, "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_flipped_bit_stops_training(stage: str, store: Path, out: Path) -> None:
+    frames = np.memmap(store / "frames.bin", mode="r+")
+    frames[::4096] ^= 1
+    frames.flush()
+    sentence = refused(stage, "--data.store", store, "--out", out, "--run.evaluate_every", "0")
+    assert "p" in sentence
+    assert "frames.bin" in sentence
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--optim.lrr", "1"], "did you mean 'optim.lr'"),
+        (["--optim.lr", "quick"], "optim.lr"),
+        (["--optim.batch", "0"], "--optim.batch cannot be 0"),
+        (["--optim.lr", "nan"], "--optim.lr cannot be nan"),
+        (["--diffusion.drop", "1.5"], "--diffusion.drop cannot be 1.5"),
+        (["--diffusion.schedule", "cosin"], "did you mean 'cosine'"),
+        (["--diffusion.weighting", "mpn"], "did you mean 'mnp'"),
+        (["--diffusion.pooling", "means"], "did you mean 'mean'"),
+        (["--diffusion.denoiser", "bace"], "did you mean 'base'"),
+        (["--model.name", "gaitsmpl"], "there is no model"),
+        (["--model.overrides.chanels", "[1,2,3]"], "did you mean 'channels'"),
+        (["--machine.device", "cuda:9"], "auto, cpu, cuda or mps"),
+        (["--recipe", "walkers/pretrian"], "did you mean 'walkers/pretrain'"),
+        (["--run.protocol", "gait3"], "did you mean 'gait3d'"),
+    ],
+)
+def test_wrong_settings(flags: list[str], sentence: str, store: Path, out: Path) -> None:
+    assert sentence in refused("pretrain", "--data.store", store, "--out", out, *flags)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("optim: {iteratons: 3}", "did you mean 'optim.iterations'"),
+        ("optimm: {lr: 3}", "unknown key 'optimm.lr'"),
+        ("optim: [1, 2", "not readable YAML"),
+        ("- 1", "must be a mapping"),
+        ("optim: {lr: fast}", "optim.lr"),
+        ("base: walkers/nothing", "there is no recipe"),
+    ],
+)
+def test_wrong_recipes(text: str, sentence: str, store: Path, tmp_path: Path, out: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(text)
+    assert sentence in refused("pretrain", "--recipe", recipe, "--data.store", store, "--out", out)
+
+
+def test_recipe_that_is_its_own_base(store: Path, tmp_path: Path, out: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"base: {recipe}")
+    assert "its own base" in refused("pretrain", "--recipe", recipe, "--data.store", store, "--out", out)
+
+
+def test_every_shipped_recipe_is_sound() -> None:
+    names = list_recipes()
+    assert {"gait3d/pretrain_smplgait", "walkers/pretrain", "ablations/same_clip"} <= set(names)
+    for name in names:
+        kind = PretrainConfig if "pretrain" in name or "ablations" in name else TransferConfig
+        config = parse_config(kind, "gaitdiff", ["--recipe", name, "--out", "x", "--data.store", "y"])
+        assert config.out == "x"
+    assert parse_config(
+        PretrainConfig, "g", ["--recipe", "ablations/lr_ratio_1", "--out", "x", "--data.store", "y"]
+    ) == (
+        parse_config(
+            PretrainConfig,
+            "g",
+            [
+                "--recipe",
+                "gait3d/pretrain_smplgait",
+                "--optim.backbone_lr_ratio",
+                "1",
+                "--out",
+                "x",
+                "--data.store",
+                "y",
+            ],
+        )
+    )
+
+
+def test_transfer_settings_that_contradict_each_other(store: Path, tmp_path: Path, out: Path) -> None:
+    where = ("--data.store", store, "--out", out)
+    assert "init names a checkpoint" in refused("finetune", *where, "--init", tmp_path)
+    assert "init names no checkpoint" in refused("finetune", *where, "--mode", "finetune")
+    assert "holds no checkpoint" in refused("finetune", *where, "--mode", "frozen", "--init", tmp_path)
+    assert "model.name is not set" in refused("finetune", *where, "--model.name", "")
+
+
+def test_output_that_cannot_be_written(store: Path, tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("here first")
+    assert "choose another --out" in refused("pretrain", "--data.store", store, "--out", blocker)
+    assert "choose another --out" in refused("pretrain", "--data.store", store, "--out", blocker / "below")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("precious")
+    assert "choose another --out" in refused("pretrain", "--data.store", store, "--out", other)
+    assert [path.name for path in other.iterdir()] == ["thesis.tex"]
+
+
+def test_other_settings_do_not_continue_a_run(store: Path, out: Path) -> None:
+    words = ["pretrain", *TINY_PRETRAIN, "--data.store", store, "--out", out, "--optim.iterations", "2"]
+    assert gaitdiff(*words).returncode == 0
+    config = (out / "config.yaml").read_text()
+    sentence = refused("pretrain", "--data.store", store, "--out", out, "--optim.iterations", "3")
+    assert "optim.iterations = 2, not 3" in sentence
+    assert (out / "config.yaml").read_text() == config
+
+
+def test_loss_that_is_no_number_stops_and_keeps_the_batch(store: Path, out: Path) -> None:
+    sentence = refused(
+        "pretrain",
+        *("--data.store", store, "--out", out, "--optim.iterations", "20", "--optim.lr", "1e30"),
+        *("--optim.clip_grad", "0", "--run.evaluate_every", "0", "--run.save_every", "1"),
+    )
+    kept = next(out.glob("nonfinite-step-*.npz"))
+    assert str(kept) in sentence
+    with np.load(kept) as batch:
+        assert batch["latent"].shape == (4, 2, 64, 64)
+        assert batch["gait"].dtype == np.uint8
+
+
+def limited() -> None:
+    """Files beyond 300 kB fail, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+
+
+def test_full_disk_while_saving_keeps_the_old_checkpoint(store: Path, out: Path) -> None:
+    flags = [*TINY_PRETRAIN, "--data.store", str(store), "--run.save_every", "2", "--run.evaluate_every", "0"]
+    words = [sys.executable, "-m", "gaitdiff", "pretrain", *flags, "--optim.iterations", "4", "--out", str(out)]
+    # A first checkpoint is written whole; then no file may grow, then all is well again.
+    whole = out.parent / "whole"
+    done = gaitdiff("pretrain", *flags, "--optim.iterations", "4", "--run.keep", "9", "--out", whole)
+    assert done.returncode == 0, done.stderr
+    out.mkdir()
+    (out / "checkpoints").mkdir()
+    (whole / "checkpoints" / "step-00000002").rename(out / "checkpoints" / "step-00000002")
+    (out / "config.yaml").write_text((whole / "config.yaml").read_text().replace("keep: 9", "keep: 2"))
+    before = {path.name: path.read_bytes() for path in (out / "checkpoints" / "step-00000002").iterdir()}
+    full = subprocess.run(words, capture_output=True, text=True, preexec_fn=limited, check=False)
+    assert "could not be written" in one_sentence(full)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000002"]
+    assert {path.name: path.read_bytes() for path in (out / "checkpoints" / "step-00000002").iterdir()} == before
+    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    ours, theirs = (run / "checkpoints" / "step-00000004" / "backbone.safetensors" for run in (out, whole))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_unreachable_hub_names_the_student(store: Path, out: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(out.parent / "hub")}
+    environment.pop("GAITDIFF_TAESD", None)
+    words = [*TINY_PRETRAIN, "--diffusion.autoencoder", "taesd", "--data.store", str(store), "--out", str(out)]
+    command = [sys.executable, "-m", "gaitdiff", "pretrain", *words]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    sentence = one_sentence(result)
+    assert "student" in sentence
+    assert "path" in sentence
+    assert not out.exists()
+
+
+def test_command_line_mistakes(tmp_path: Path) -> None:
+    assert "did you mean 'pretrain'" in one_sentence(gaitdiff("pretrian"))
+    assert "did you mean 'data inspect'" in one_sentence(gaitdiff("data", "inspct"))
+    assert "required" in one_sentence(gaitdiff("pretrain"))
+    assert "no checkpoint" in one_sentence(gaitdiff("evaluate", tmp_path, "--data", tmp_path))
+    assert gaitdiff("--help").returncode == 0
+    assert gaitdiff("pretrain", "--help").returncode == 0
+
+
+def test_empty_sequence_is_refused_when_stored(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no frames|empty"), StoreWriter(tmp_path / "s", source="test") as writer:
+        writer.add(np.zeros((0, 64, 64), np.uint8), subject="a", condition="b", view="c", sequence="d", split="train")
+    assert not (tmp_path / "s").exists()

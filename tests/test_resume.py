@@ -1,0 +1,82 @@
+"""A run that is killed and started again goes through the same numbers as one that is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store
+
+PACE = ("--run.log_every", "1", "--run.evaluate_every", "5", "--run.save_every", "3", "--optim.iterations", "24")
+STAGES = {"pretrain": (*TINY_PRETRAIN, *PACE), "finetune": (*TINY_SCRATCH, *PACE)}
+
+
+def records(run: Path) -> list[dict[str, object]]:
+    """Metrics without what depends on the clock."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds_per_step"} for line in lines]
+
+
+def kill_after(words: list[str], metrics: Path, lines: int) -> None:
+    """Start a run and kill it without warning once its metrics have ``lines`` lines."""
+    process = subprocess.Popen([sys.executable, "-m", "gaitdiff", *words], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.is_file() and metrics.read_text().count("\n") >= lines:
+            break
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_twice_equals_uninterrupted(stage: str, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    flags = [*STAGES[stage], "--data.store", str(store)]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert gaitdiff(stage, *flags, "--out", whole).returncode == 0
+    words = [stage, *flags, "--out", str(broken)]
+    before = 0
+    for lines in (6, 15):
+        kill_after(words, broken / "metrics.jsonl", lines)
+        saved = sorted(path.name for path in (broken / "checkpoints").glob("step-*"))
+        assert saved, "killed before the first checkpoint"
+        assert before < int(saved[-1].removeprefix("step-")) < 24
+        before = int(saved[-1].removeprefix("step-"))
+    final = gaitdiff(*words)
+    assert final.returncode == 0, final.stderr
+    assert records(broken) == records(whole)
+    for name in ("backbone", "optimizer"):
+        one, other = (
+            load_file(run / "checkpoints" / "step-00000024" / f"{name}.safetensors") for run in (whole, broken)
+        )
+        assert one.keys() == other.keys()
+        assert all((one[key] == other[key]).all() for key in one)
+
+
+def test_complete_run_is_left_alone(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    words = [
+        "finetune",
+        *TINY_SCRATCH,
+        "--optim.iterations",
+        "2",
+        "--data.store",
+        str(store),
+        "--out",
+        tmp_path / "run",
+    ]
+    assert gaitdiff(*words).returncode == 0
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    again = gaitdiff(*words)
+    assert again.returncode == 0
+    assert "is complete" in again.stderr
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before

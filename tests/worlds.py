@@ -1,0 +1,67 @@
+"""Tiny stores and commands that several tests share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from gaitdiff.data.store import StoreWriter
+
+#: A pretraining run of a second or two.
+TINY_PRETRAIN = (
+    *("--model.name", "smplgait", "--model.preset", "walkers", "--model.overrides.channels", "[4, 4, 8]"),
+    *("--diffusion.denoiser", "walkers", "--diffusion.pooling", "mean"),
+    *("--data.latent_frames", "2", "--data.gait_frames", "2", "--optim.batch", "4", "--optim.warmup", "2"),
+    *("--machine.device", "cpu", "--machine.threads", "1"),
+)
+#: A supervised run alike.
+TINY_SCRATCH = (
+    *("--mode", "scratch", "--model.name", "smplgait", "--model.preset", "walkers"),
+    *("--model.overrides.channels", "[4, 4, 8]", "--data.frames", "2"),
+    *("--batch.people", "3", "--batch.sequences", "2", "--optim.optimizer", "adamw", "--optim.lr", "0.001"),
+    *("--machine.device", "cpu", "--machine.threads", "1"),
+)
+
+
+def make_store(
+    path: Path, people: int = 6, sequences: int = 3, frames: int = 6, test_people: int = 2, width: int = 64
+) -> Path:
+    """A store of moving bars, each person's of another width."""
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, width=width, crop="full" if width == 64 else "cut", source="test") as writer:
+        for person in range(people):
+            test = person >= people - test_people
+            for number in range(sequences):
+                clip = np.zeros((frames, 64, width), np.uint8)
+                for t in range(frames):
+                    left = width // 2 - 4 + int(rng.integers(-3, 4))
+                    clip[t, :, left : left + 4 + 2 * person] = 255
+                    clip[t, 20 + person, left - 4 : left] = 255
+                writer.add(
+                    clip,
+                    subject=f"p{person}",
+                    condition="nm",
+                    view=f"cam{number}",
+                    sequence="s0",
+                    split="test" if test else "train",
+                    role=("probe" if number == 0 else "gallery") if test else "",
+                )
+    return path
+
+
+def gaitdiff(*words: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "gaitdiff", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
+    """The message of a refused command: exit code 2, one line, no stack trace."""
+    assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
+    lines = [line for line in result.stderr.strip().splitlines() if line]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("gaitdiff: ")
+    return lines[0]
