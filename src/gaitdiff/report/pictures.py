@@ -93,9 +93,10 @@ def latents(store_path: Path, pretrain_run: Path, device: torch.device) -> str:
     held = "held-out " if len(held_out) else ""
     return (
         "<p>The denoiser does not see silhouettes but latents: a frozen autoencoder "
-        f"({html.escape(str(config['diffusion']['autoencoder']))}) turns each frame into 4 × {height // 8} × {width // 8} numbers. "
-        f"This is a {held}walk ({html.escape(store.rows[row].name)}): its frames, their latents, and the frames "
-        "decoded from these; IoU is the overlap of the two silhouettes, 1 being a perfect match.</p>\n"
+        f"({html.escape(str(config['diffusion']['autoencoder']))}) turns each frame into "
+        f"4 × {height // 8} × {width // 8} numbers. This is a {held}walk ({html.escape(store.rows[row].name)}): "
+        "its frames, their latents, and the frames decoded from these; IoU is the overlap of the two silhouettes, "
+        "1 being a perfect match.</p>\n"
         f'<div class="strips">{"".join(f"<p>{label}</p>{picture}" for label, picture in lines)}</div>\n'
         "<h3>Noise, and what the denoiser makes of it</h3>\n"
         "<p>The same latents with noise, decoded, and the clean latents that the pretrained denoiser predicts from "
