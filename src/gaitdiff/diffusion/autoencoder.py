@@ -26,11 +26,12 @@ class Autoencoder(nn.Module):
     a time, which bounds the memory it takes.
     """
 
-    def __init__(self, codec: nn.Module, name: str, chunk: int = 128) -> None:
+    def __init__(self, codec: nn.Module, name: str, chunk: int = 64) -> None:
         super().__init__()
         self.codec = codec.eval().requires_grad_(False)
         self.name = name
         self.chunk = chunk
+        self.training = False
 
     def encode(self, clips: Tensor) -> Tensor:
         """Clips (B, T, H, W) in 0..1 → latents (B, 4, T, H/8, W/8)."""
