@@ -534,10 +534,19 @@ def test_standard_error() -> None:
     assert standard_error(30.0, 40) == pytest.approx(flips.std(), rel=0.01)
 
 
-def test_smoothing_keeps_constants_and_calms_noise() -> None:
-    np.testing.assert_allclose(smoothed(np.full(7, 3.0)), 3.0)
+def test_smoothing_keeps_straight_lines_and_calms_noise() -> None:
+    line = 3.0 - 0.5 * np.arange(40)
+    np.testing.assert_allclose(smoothed(line), line, atol=1e-9)
+    for short in ([], [1.0], [1.0, 5.0]):
+        np.testing.assert_array_equal(smoothed(np.array(short)), short)
     noise = np.random.default_rng(0).normal(size=300)
-    assert smoothed(noise).std() < 0.3 * noise.std()
+    assert smoothed(noise).std() < 0.4 * noise.std()
+
+
+def test_long_series_stay_small() -> None:
+    steps = np.arange(12_000)
+    picture = chart("Long", [Series("noisy", steps, np.sin(steps), "blue", smooth=True)], x_label="x", y_label="y")
+    assert len(picture) < 100_000
 
 
 def test_chart_is_a_sound_picture_with_labels_apart() -> None:

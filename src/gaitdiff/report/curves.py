@@ -64,8 +64,8 @@ def pretraining(run: Path, baseline: dict[str, float] | None) -> str:
     else:
         notes.append(left_out("Raw features were not scored during pretraining, so their rank-1 is left out"))
     return (
-        "<p>No labels take part in this stage: the backbone learns only by helping the denoiser. Points are single "
-        "batches, lines a smoothed mean.</p>" + "".join(notes) + _grid(panels)
+        "<p>No labels take part in this stage: the backbone learns only by helping the denoiser. Points are what "
+        "was logged, lines are smoothed.</p>" + "".join(notes) + _grid(panels)
     )
 
 

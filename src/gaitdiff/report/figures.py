@@ -43,7 +43,7 @@ _STYLE: dict[Any, Any] = {
     "text.color": COLOURS["ink"],
     "path.simplify": True,
 }
-_MOST_POINTS = 300  # raw points drawn of a longer series
+_MOST_POINTS = 300  # raw points drawn of a longer series; its curve is smoothed from as many means
 _LINE = 0.072  # height of a line of a direct label, as a share of the axes' height
 
 
@@ -117,24 +117,29 @@ def standard_error(percentage: float, count: float) -> float:
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """Gaussian-weighted mean over neighbours, a fifteenth of the series wide; (n,) → (n,)."""
-    width = max(len(values) / 15.0, 0.7)
-    apart = np.arange(len(values))
-    weights = np.exp(-0.5 * ((apart[:, None] - apart[None, :]) / width) ** 2)
-    return weights @ values / weights.sum(1)
+    """Local straight lines, their neighbours weighted by a Gaussian an eighteenth of the series wide; (n,) → (n,).
+
+    Unlike a moving mean it follows a steep beginning.
+    """
+    if len(values) < 3:
+        return values
+    apart = np.arange(len(values))[None, :] - np.arange(len(values))[:, None]
+    weights = np.exp(-0.5 * (apart / max(len(values) / 18.0, 0.7)) ** 2)
+    s0, s1, s2 = (np.sum(weights * apart**power, axis=1, keepdims=True) for power in range(3))
+    fit: np.ndarray = (weights * (s2 - s1 * apart)) @ values / (s0 * s2 - s1**2)[:, 0]
+    return fit
 
 
 def _draw(axes: Axes, one: Series) -> tuple[float, str, str] | None:
     """Draw a curve; its last value, label and colour, None if there is nothing to draw."""
-    steps, values = _finite(one)
+    steps, values = _curve(one)
     if len(steps) == 0:
         return None
     colour = COLOURS[one.colour]
     if one.smooth:
-        keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _MOST_POINTS)).round().astype(int))
-        steps, values = steps[keep], values[keep]
-        axes.plot(steps, values, ls="", marker="o", ms=2.4, mew=0, color=colour, alpha=0.35)
-        values = smoothed(values)
+        raw_steps, raw = _finite(one)
+        keep = np.unique(np.linspace(0, len(raw) - 1, min(len(raw), _MOST_POINTS)).round().astype(int))
+        axes.plot(raw_steps[keep], raw[keep], ls="", marker="o", ms=2.4, mew=0, color=colour, alpha=0.35)
     axes.plot(steps, values, color=colour, lw=1.9, marker="" if one.smooth else "o", ms=3.5, solid_capstyle="round")
     if one.error is not None:
         error = np.asarray(one.error, float)[np.isfinite(np.asarray(one.values, float))]
@@ -146,6 +151,16 @@ def _finite(one: Series) -> tuple[np.ndarray, np.ndarray]:
     steps, values = np.asarray(one.steps, float), np.asarray(one.values, float)
     keep = np.isfinite(values)
     return steps[keep], values[keep]
+
+
+def _curve(one: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the line that is drawn."""
+    steps, values = _finite(one)
+    if not one.smooth or len(steps) == 0:
+        return steps, values
+    bins = min(len(steps), _MOST_POINTS)
+    means = [np.array([part.mean() for part in np.array_split(column, bins)]) for column in (steps, values)]
+    return means[0], smoothed(means[1])
 
 
 def _dress(axes: Axes, x_label: str, y_label: str, percent: bool) -> None:
@@ -186,11 +201,9 @@ def _apart(wanted: list[float], heights: list[float]) -> list[float]:
 
 
 def _spoken(one: Series) -> str:
-    steps, values = _finite(one)
+    steps, values = _curve(one)
     if len(steps) == 0:
         return f"{one.label}: no values."
-    if one.smooth:
-        values = smoothed(values)
     name = one.label.replace("\n", " ")
     return f"{name}: from {values[0]:.3g} at {steps[0]:,.0f} to {values[-1]:.3g} at {steps[-1]:,.0f}."
 
