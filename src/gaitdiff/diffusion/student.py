@@ -1,7 +1,8 @@
 """The student: a small encoder and decoder of our own between silhouettes and TAESD's latent space.
 
-It learned from TAESD on walkers (``tools/distil_student.py``), so that a latent clip costs a fraction of TAESD's time
-on a CPU, and nothing has to be downloaded. Its latents are TAESD's own: either can decode what the other encoded.
+It learned from TAESD on walkers (``python -m tools.distil_student``), so that a latent clip costs a fraction of
+TAESD's time on a CPU, and nothing has to be downloaded. Its latents are TAESD's own: either can decode what the other
+encoded.
 """
 
 from __future__ import annotations
