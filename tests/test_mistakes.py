@@ -119,7 +119,7 @@ def test_flipped_bit_stops_training(stage: str, store: Path, out: Path) -> None:
         (["--optim.lrr", "1"], "did you mean 'optim.lr'"),
         (["--optim.lr", "quick"], "optim.lr"),
         (["--optim.batch", "0"], "--optim.batch cannot be 0"),
-        (["--optim.lr", "nan"], "--optim.lr cannot be nan"),
+        (["--optim.lr=-0.5"], "--optim.lr cannot be -0.5"),
         (["--diffusion.drop", "1.5"], "--diffusion.drop cannot be 1.5"),
         (["--diffusion.schedule", "cosin"], "did you mean 'cosine'"),
         (["--diffusion.weighting", "mpn"], "did you mean 'mnp'"),
