@@ -23,19 +23,18 @@ class TemporalContext:
     """What all temporal attentions of one forward pass share."""
 
     bias: Tensor  # (heads, T, T), added to the attention scores
-    cos: Tensor  # (T, head_dim / 2), of the rotary angles
-    sin: Tensor  # (T, head_dim / 2)
+    rotation: Tensor  # (T, d, d), by which each frame's queries and keys are turned: y = x·rotation
 
-    def turn(self, weight: Tensor) -> Tensor:
-        """Rotate the outputs of a projection, pair by pair of a head's dims, by the angles of each frame.
+    def project_turned(self, tokens: Tensor, weight: Tensor) -> Tensor:
+        """Project (T, N, C) by a weight (heads·d, C), and turn each head by its frame's angles: (T, N, heads·d).
 
-        A rotation is linear, so it is done to the weight, (heads·d, C) → (T, heads·d, C), which is far smaller than
-        the activations.
+        A rotation is linear: it can be done to the weight as well, which is cheaper where tokens outnumber channels.
         """
-        pairs = weight.view(-1, self.cos.shape[1], 2, weight.shape[1])  # (heads, d/2, 2, C)
-        even, odd = pairs.unbind(2)
-        cos, sin = self.cos[:, None, :, None], self.sin[:, None, :, None]
-        return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=3).flatten(1, 3)
+        T, N, C = tokens.shape
+        d = self.rotation.shape[-1]
+        if N < C:
+            return (F.linear(tokens, weight).view(T, -1, d) @ self.rotation).view(T, N, -1)
+        return tokens @ (weight.t().reshape(-1, d) @ self.rotation).view(T, C, -1)
 
 
 class Denoiser(nn.Module):
@@ -148,10 +147,14 @@ class Denoiser(nn.Module):
         return torch.cat((time, condition.to(time.dtype)), dim=-1)
 
     def temporal_context(self, frames: int, device: torch.device) -> TemporalContext:
-        """Position bias and rotary angles for clips of ``frames`` frames."""
+        """Position bias and rotary embedding for clips of ``frames`` frames (Su et al. 2021)."""
         positions = torch.arange(frames, device=device)
-        angles = positions[:, None] * self.rotary_frequencies  # (T, head_dim / 2)
-        return TemporalContext(self.position_bias(positions), angles.cos(), angles.sin())
+        angles = positions[:, None] * self.rotary_frequencies  # (T, d/2), one for each pair of neighbouring dims
+        cos, sin = angles.cos(), angles.sin()
+        turns = torch.stack((cos, sin, -sin, cos), dim=-1).unflatten(-1, (2, 2))  # (T, d/2, 2, 2)
+        pairs = torch.eye(turns.shape[1], device=device)
+        rotation = torch.einsum("tpij,pq->tpiqj", turns, pairs).reshape(frames, self.head_dim, self.head_dim)
+        return TemporalContext(self.position_bias(positions), rotation)
 
 
 PRESETS: dict[str, dict] = {
@@ -257,8 +260,8 @@ class TemporalAttention(Attention):
         T, B, H, W, _ = x.shape
         tokens = self.norm(x).flatten(1, 3)  # (T, BHW, C)
         wq, wk, wv = self.qkv.weight.chunk(3)
-        q = tokens @ context.turn(wq * self.head_dim**-0.5).transpose(1, 2).to(tokens.dtype)
-        k = tokens @ context.turn(wk).transpose(1, 2).to(tokens.dtype)
+        q = context.project_turned(tokens, wq * self.head_dim**-0.5)
+        k = context.project_turned(tokens, wk)
         v = F.linear(tokens, wv)
         # Views (BHW, heads, T, d): positions and heads are one batch axis, no copies.
         q, k, v = (y.unflatten(-1, (self.heads, self.head_dim)).permute(1, 2, 0, 3) for y in (q, k, v))
