@@ -73,11 +73,27 @@ def data_import(argv: Sequence[str]) -> None:
     parser.add_argument("source", type=Path, help="folder or .zip file")
     parser.add_argument("--as", dest="kind", default="frames", help=f"one of {', '.join(IMPORTERS)}")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new store")
+    parser.add_argument("--size", type=int, default=64, help="height of the aligned frames (default: %(default)s)")
+    parser.add_argument(
+        "--layout", default="auto", help="what the folders mean, such as '*/subject/sequence' (default: %(default)s)"
+    )
+    parser.add_argument("--split", default="auto", help="auto, train or test (default: %(default)s)")
+    parser.add_argument("--test-fraction", type=float, default=None, help="share of the people in the test split")
     parser.add_argument("--seed", type=int, default=0, help="of the split into train and test (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=None, help="threads (default: one a core)")
     args = parser.parse_args(argv)
     if args.kind not in IMPORTERS:
         raise UserError(f"there is no importer {args.kind!r}{nearest(args.kind, IMPORTERS)}; known: {list(IMPORTERS)}")
-    IMPORTERS[args.kind](args.source, args.out, seed=args.seed)
+    IMPORTERS[args.kind](
+        args.source,
+        args.out,
+        size=args.size,
+        layout=args.layout,
+        split=args.split,
+        test_fraction=args.test_fraction,
+        seed=args.seed,
+        workers=args.workers,
+    )
 
 
 def data_inspect(argv: Sequence[str]) -> None:

@@ -86,7 +86,6 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     """
     started = time.perf_counter()
     scale = SMALL if small else USUAL
-    out = out.resolve()
     machine = ("--machine.device", device, "--seed", str(seed))
     place = make_accelerator(MachineConfig(device=device)).device
     store_path = out / "walkers"
@@ -109,7 +108,7 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     store = SequenceStore(store_path)
     scores = _scores(store, pretrained, finetuned, scratch, seed, place)
     verdict = _verdict(scores)
-    facts = _facts(store, scale, pretrained, finetuned, (time.perf_counter() - started) / 60, place)
+    facts = _facts(store, scale, pretrained, finetuned, (time.perf_counter() - started) / 60, place, seed)
     result = QuickstartResult(
         "gaitdiff quick start", store_path, pretrained, finetuned, scratch, scores, verdict, facts
     )
@@ -181,7 +180,13 @@ def _verdict(scores: dict[str, dict[str, float]]) -> str:
 
 
 def _facts(
-    store: SequenceStore, scale: Scale, pretrained: Path, finetuned: Path, minutes: float, place: torch.device
+    store: SequenceStore,
+    scale: Scale,
+    pretrained: Path,
+    finetuned: Path,
+    minutes: float,
+    place: torch.device,
+    seed: int,
 ) -> dict[str, str]:
     stage1, stage2 = read_config(pretrained)["optim"], read_config(finetuned)["optim"]
     return {
@@ -190,5 +195,6 @@ def _facts(
         "pretraining": f"{stage1['iterations']} iterations of {stage1['batch']} sequences",
         "supervised training": f"{stage2['iterations']} iterations, each of both runs",
         "minutes": f"{minutes:.1f} in this call",
+        "command": "gaitdiff quickstart" + (" --small" if scale is SMALL else "") + f" --seed {seed}",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {place.type}, torch {torch.__version__}",
     }

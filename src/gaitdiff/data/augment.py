@@ -198,7 +198,7 @@ def _band_mask(band: np.ndarray, height: int, device: torch.device) -> Tensor:
 
 def _dilate(clips: Tensor, plan: AugmentPlan) -> Tensor:
     """Grey dilation of the band alone: rows outside neither change nor reach in."""
-    chosen = plan.dilate.any((1, 2))
+    chosen = np.any(plan.dilate, axis=(1, 2))
     if not chosen.any():
         return clips
     rows = _rows_of(chosen, clips.device)

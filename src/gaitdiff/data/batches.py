@@ -135,7 +135,8 @@ class IdentityBatches:
             self.by_label[number[store.rows[row].subject]].append(int(row))
         if len(self.subjects) < 2:
             raise UserError(
-                f"{store.path} has {len(self.subjects)} person(s) to train on, but telling walkers apart needs at least 2"
+                f"{store.path} has {len(self.subjects)} person(s) to train on, "
+                "but telling walkers apart needs at least 2"
             )
         most = max(len(of_one) for of_one in self.by_label)
         if most < sequences:

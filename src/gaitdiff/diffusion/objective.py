@@ -87,6 +87,7 @@ class DiffusionObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.pooling, self.denoiser, self.schedule = backbone, pooling, denoiser, schedule
+        loss_weight(weighting, torch.ones(1), gamma)  # an unknown name is refused here, not after an hour of loading
         self.weighting, self.gamma, self.drop_probability = weighting, gamma, drop_probability
 
     def draw(self, latents: Tensor, generator: torch.Generator) -> Noised:

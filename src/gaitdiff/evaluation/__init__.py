@@ -1,6 +1,6 @@
 """Protocols, metrics and features: how well do they tell walkers apart?"""
 
 from gaitdiff.evaluation.metrics import distance_matrix, rank_metrics
-from gaitdiff.evaluation.protocols import PROTOCOLS, evaluate
+from gaitdiff.evaluation.protocols import evaluate
 
-__all__ = ["PROTOCOLS", "distance_matrix", "evaluate", "rank_metrics"]
+__all__ = ["distance_matrix", "evaluate", "rank_metrics"]

@@ -37,10 +37,7 @@ def evaluate(
     Raises:
         UserError: unknown protocol or missing data, lists of other lengths, an empty probe set or gallery.
     """
-    if protocol not in _PROTOCOLS:
-        raise UserError(
-            f"there is no protocol {protocol!r}{nearest(protocol, _PROTOCOLS)}; known: {', '.join(_PROTOCOLS)}"
-        )
+    check_protocol(protocol)
     rows = torch.as_tensor(features)
     for name, column in (("labels", labels), ("types", types), ("views", views)):
         if len(column) != len(rows):
@@ -50,6 +47,14 @@ def evaluate(
         return _PROTOCOLS[protocol](rows, np.asarray(labels), keys, metric, **protocol_data)
     except TypeError as error:
         raise UserError(f"protocol {protocol!r} needs other data: {error}") from error
+
+
+def check_protocol(protocol: str) -> None:
+    """Raise a UserError that names the nearest protocol, unless ``evaluate`` knows it."""
+    if protocol not in _PROTOCOLS:
+        raise UserError(
+            f"there is no protocol {protocol!r}{nearest(protocol, _PROTOCOLS)}; known: {', '.join(_PROTOCOLS)}"
+        )
 
 
 def _gait3d(
@@ -71,6 +76,3 @@ def _leave_one_out(features: Tensor, labels: np.ndarray, keys: list[str], metric
 
 
 _PROTOCOLS: dict[str, Callable[..., dict[str, float]]] = {"gait3d": _gait3d, "leave-one-out": _leave_one_out}
-
-#: Protocol names that ``evaluate`` takes.
-PROTOCOLS = tuple(_PROTOCOLS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from gaitdiff.errors import UserError, nearest
@@ -55,9 +55,7 @@ def create_model(name: str, preset: str = "gait3d", num_classes: int = 0, **over
         UserError: unknown name, preset or override; the message names the nearest known one.
     """
     config = model_config(name, preset, overrides)
-    model = _entry(name).build(config, num_classes)
-    model.recipe = {"model": name, "preset": preset, "num_classes": num_classes, "overrides": dict(overrides)}
-    return model
+    return _entry(name).build(config, num_classes)
 
 
 def model_config(name: str, preset: str, overrides: Mapping[str, Any]) -> Any:
@@ -75,11 +73,6 @@ def model_config(name: str, preset: str, overrides: Mapping[str, Any]) -> Any:
             )
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
     return replace(config, **values)
-
-
-def describe(name: str, preset: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole configuration as plain values, for checkpoints and run folders."""
-    return asdict(model_config(name, preset, overrides))
 
 
 def _entry(name: str) -> ModelEntry:

@@ -61,7 +61,9 @@ class PlainBackbone(Backbone):
         self.channels = in_channels
         self.parts = self.pool.parts
         initialize(self)
-        self.to(memory_format=torch.channels_last)
+        for weight in self.parameters():
+            if weight.ndim == 4:  # as the frames come, so that convolutions copy nothing
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         frames = clip.flatten(0, 1).unsqueeze(1)  # (B·T, 1, H, W)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,11 +14,8 @@ from gaitdiff.data.augment import NO_AUGMENT, AugmentPlan, augment, draw_plan
 from gaitdiff.data.clips import crop_sides, sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.autoencoder import load_autoencoder
-from gaitdiff.diffusion.denoiser import Denoiser
-from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective
-from gaitdiff.diffusion.schedule import make_schedule
-from gaitdiff.models import create_model
-from gaitdiff.training.checkpoint import latest_checkpoint, load_into, read_document, read_tensors
+from gaitdiff.models import Backbone
+from gaitdiff.training.pretrain import load_objective
 
 #: Names of the augmentations, in the order in which a report shows them.
 AUGMENTATIONS = ("affine", "perspective", "flip", "dilate", "blur")
@@ -90,7 +87,8 @@ def latent_example(
     Raises:
         UserError: the run has no checkpoint, or the autoencoder's weights are not to be had.
     """
-    objective, sampling = _load_objective(run, config, device)
+    objective = load_objective(run, device)
+    sampling = cast(Backbone, objective.backbone).sampling
     autoencoder = load_autoencoder(config["diffusion"]["autoencoder"], device)
     data, available, rng = config["data"], store.rows[row].frames, np.random.default_rng(0)
     window = sample_clip("consecutive", available, data["latent_frames"], rng)
@@ -114,21 +112,6 @@ def latent_example(
     a, b = clip > 0.5, decoded > 0.5
     iou = float((a & b).sum() / (a | b).sum().clamp(min=1))
     return LatentExample(_frames(clip), latents[0].cpu().numpy(), _frames(decoded), iou, tuple(levels))
-
-
-def _load_objective(run: Path, config: dict[str, Any], device: torch.device) -> tuple[DiffusionObjective, str]:
-    """Backbone, pooling and denoiser of a pretraining run in evaluation mode, and how clips are sampled for it."""
-    checkpoint, diffusion = latest_checkpoint(run), config["diffusion"]
-    recipe = read_document(checkpoint, "model")
-    backbone = create_model(recipe["model"], recipe["preset"], recipe["num_classes"], **recipe["overrides"]).backbone
-    pooling = ConditionPooling(
-        diffusion["pooling"], backbone.channels, backbone.parts, diffusion["normalize_condition"]
-    )
-    denoiser = Denoiser.preset(diffusion["denoiser"], pooling.width)
-    for stem, module in (("backbone", backbone), ("pooling", pooling), ("denoiser", denoiser)):
-        load_into(module, read_tensors(checkpoint, stem), str(checkpoint))
-    objective = DiffusionObjective(backbone, pooling, denoiser, make_schedule(diffusion["schedule"]))
-    return objective.eval().to(device), backbone.sampling
 
 
 def _one(plan: AugmentPlan, i: int) -> AugmentPlan:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.errors import UserError, nearest
+from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_images, held_out_rows
-from gaitdiff.evaluation.protocols import PROTOCOLS
+from gaitdiff.evaluation.protocols import check_protocol
 from gaitdiff.training.checkpoint import has_head, load_checkpoint
 from gaitdiff.training.config import MachineConfig
 from gaitdiff.training.loop import make_accelerator
@@ -38,12 +38,11 @@ def score_checkpoint(
     Raises:
         UserError: no checkpoint, no test split, embeddings asked of a checkpoint without a trained head, …
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"there is no protocol {protocol!r}{nearest(protocol, PROTOCOLS)}; known: {list(PROTOCOLS)}")
+    check_protocol(protocol)
     place = make_accelerator(MachineConfig(device=device)).device
+    headed = has_head(checkpoint)
     store = SequenceStore(data)
     rows = held_out_rows(store)
-    headed = has_head(checkpoint)
     if features == "embedding" and not headed:
         raise UserError(f"{checkpoint} holds a backbone without a trained head: use --features raw")
     model = load_checkpoint(checkpoint, place)

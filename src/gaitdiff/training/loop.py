@@ -35,16 +35,19 @@ class Stage(Protocol, Generic[Batch]):
     """What the loop trains: stage 1 and stage 2 each are one of these.
 
     Attributes:
-        module: all that is trained, one module; its forward makes the loss, so that it can be wrapped for several
-            processes.
-        optimizer: over its parameters; the groups' ``lr`` are the base learning rates.
+        optimizer: over the module's parameters; the groups' ``lr`` are the base learning rates.
         iterations, clip_grad: see the optimiser's configuration.
     """
 
-    module: nn.Module
     optimizer: torch.optim.Optimizer
     iterations: int
     clip_grad: float
+
+    @property
+    def module(self) -> nn.Module:
+        """All that is trained, one module; its forward makes the loss, so that it can be wrapped for several
+        processes.
+        """
 
     def make_batch(self, step: int, rank: int) -> Batch:
         """The batch of a step, in host memory; called from another thread."""
@@ -133,7 +136,11 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             done = step + 1
             if done % run.log_every == 0 or done == stage.iterations:
                 pending[-1] = _finite(pending[-1], stage, folder, step, rank)
-                record = {"step": done, "loss": math.fsum(pending) / len(pending), **stage.probe(batch, step, rank)}
+                record: dict[str, Any] = {
+                    "step": done,
+                    "loss": math.fsum(pending) / len(pending),
+                    **stage.probe(batch, step, rank),
+                }
                 record["lr"] = [group["lr"] for group in optimizer.param_groups]
                 record["seconds_per_step"] = round((time.perf_counter() - started) / (done - begun), 5)
                 pending = []
@@ -184,7 +191,8 @@ def _finite(loss: Any, stage: Stage[Batch], folder: RunFolder, step: int, rank: 
         return value
     kept = folder.path / f"nonfinite-step-{step}.npz"
     batch = stage.make_batch(step, rank)
-    np.savez_compressed(kept, **{k: v for k, v in vars(batch).items() if isinstance(v, np.ndarray)})
+    arrays: dict[str, Any] = {name: value for name, value in vars(batch).items() if isinstance(value, np.ndarray)}
+    np.savez_compressed(kept, **arrays)
     raise UserError(
         f"the loss of step {step} is {value}: its batch is kept in {kept}; lower the learning rate or use "
         "--machine.precision float32, in a new --out"

@@ -20,12 +20,14 @@ from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
 from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows
-from gaitdiff.models import create_model
-from gaitdiff.training.checkpoint import load_into, read_tensors
-from gaitdiff.training.config import PretrainConfig
+from gaitdiff.evaluation.protocols import check_protocol
+from gaitdiff.models import Backbone, create_model
+from gaitdiff.training.checkpoint import latest_checkpoint, load_into, read_tensors
+from gaitdiff.training.config import DiffusionConfig, ModelConfig, PretrainConfig
 from gaitdiff.training.loop import make_accelerator, train
-from gaitdiff.training.run import RunFolder
+from gaitdiff.training.run import RunFolder, read_config
 
+_PARTS = ("backbone", "denoiser", "pooling")  # what a checkpoint of stage 1 holds
 _NOISE = 10  # the stream of random numbers that noise and noise levels come from
 
 
@@ -50,11 +52,13 @@ class PretrainStage:
 
     def __init__(self, config: PretrainConfig, device: torch.device, world: int) -> None:
         self.config, self.device = config, device
+        check_protocol(config.run.protocol)
         self.store = SequenceStore(config.data.store)
         optim = config.optim
         self.iterations, self.clip_grad = optim.iterations, optim.clip_grad
         torch.manual_seed(config.seed)
         model = create_model(config.model.name, config.model.preset, **config.model.overrides)
+        self.module = build_objective(model.backbone, config.diffusion)
         self.batches = PretrainBatches(
             self.store,
             training_rows(self.store, config.data.min_frames),
@@ -68,20 +72,7 @@ class PretrainStage:
             world=world,
         )
         self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
-        diffusion = config.diffusion
-        pooling = ConditionPooling(
-            diffusion.pooling, model.backbone.channels, model.backbone.parts, diffusion.normalize_condition
-        )
-        self.module = DiffusionObjective(
-            model.backbone,
-            pooling,
-            Denoiser.preset(diffusion.denoiser, pooling.width),
-            make_schedule(diffusion.schedule),
-            diffusion.weighting,
-            diffusion.gamma,
-            diffusion.drop,
-        )
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             [
                 {"params": _trained(self.module.denoiser), "lr": optim.lr},
                 {"params": _trained(self.module.backbone), "lr": optim.lr * optim.backbone_lr_ratio},
@@ -134,16 +125,11 @@ class PretrainStage:
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Backbone, denoiser, and the condition's running statistics."""
-        module = self.module
-        return {
-            "backbone": module.backbone.state_dict(),
-            "denoiser": module.denoiser.state_dict(),
-            "pooling": module.pooling.state_dict(),
-        }
+        return {stem: getattr(self.module, stem).state_dict() for stem in _PARTS}
 
     def load(self, checkpoint: Path) -> None:
         """Inverse of ``tensors``."""
-        for stem in ("backbone", "denoiser", "pooling"):
+        for stem in _PARTS:
             load_into(getattr(self.module, stem), read_tensors(checkpoint, stem), str(checkpoint))
 
     def model_document(self) -> Mapping[str, Any]:
@@ -165,6 +151,35 @@ class PretrainStage:
         seed = np.random.SeedSequence([self.config.seed, step, rank, _NOISE]).generate_state(1, np.uint64)[0]
         generator = torch.Generator(latents.device).manual_seed(int(seed >> np.uint64(1)))
         return self.module.draw(latents, generator)
+
+
+def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> DiffusionObjective:
+    """A backbone with a pooling and a denoiser made for it."""
+    pooling = ConditionPooling(diffusion.pooling, backbone.channels, backbone.parts, diffusion.normalize_condition)
+    return DiffusionObjective(
+        backbone,
+        pooling,
+        Denoiser.preset(diffusion.denoiser, pooling.width),
+        make_schedule(diffusion.schedule),
+        diffusion.weighting,
+        diffusion.gamma,
+        diffusion.drop,
+    )
+
+
+def load_objective(run: Path, device: torch.device) -> DiffusionObjective:
+    """What a pretraining run has learned, in evaluation mode.
+
+    Raises:
+        UserError: the run has no checkpoint, or one that is corrupt.
+    """
+    checkpoint, config = latest_checkpoint(run), read_config(run)
+    model = ModelConfig(**config["model"])
+    backbone = create_model(model.name, model.preset, **model.overrides).backbone
+    objective = build_objective(backbone, DiffusionConfig(**config["diffusion"]))
+    for stem in _PARTS:
+        load_into(getattr(objective, stem), read_tensors(checkpoint, stem), str(checkpoint))
+    return objective.eval().to(device)
 
 
 def raw_features(backbone: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -34,10 +35,11 @@ def parse_config(kind: type[Config], prog: str, argv: Sequence[str]) -> Config:
     parser.add_class_arguments(kind)
     recipe, rest = _split_recipe(argv)
     known = list(_fields(kind))
-    if recipe:
-        parser.set_defaults(_read_recipe(recipe, known))
+    settings = _read_recipe(recipe, known) if recipe else {}
+    # As flags in front of the user's own, a recipe's values are checked like theirs.
+    written = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
     try:
-        values = parser.parse_args(rest)
+        values = parser.parse_args([*written, *rest])
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         raise UserError(_explain(str(error), known)) from error
     made = parser.instantiate(values).as_dict()

@@ -14,7 +14,7 @@ import yaml
 from gaitdiff.errors import UserError
 
 #: Parts of a configuration that may differ when a run is continued.
-_FREE = ("machine",)
+_FREE = ("machine", "out")
 
 
 class RunFolder:

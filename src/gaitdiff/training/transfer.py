@@ -16,6 +16,7 @@ from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows
+from gaitdiff.evaluation.protocols import check_protocol
 from gaitdiff.losses import cross_entropy, triplet_terms
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, read_document, read_tensors
@@ -71,19 +72,21 @@ class TransferStage:
 
     def __init__(self, config: TransferConfig, device: torch.device) -> None:
         self.config, self.device = config, device
+        check_protocol(config.run.protocol)
         self.store = SequenceStore(config.data.store)
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
         start, choice = starting_point(config)
         torch.manual_seed(config.seed)
         rows = training_rows(self.store, config.data.min_frames)
         subjects = len({self.store.rows[row].subject for row in rows})
+        classes = subjects if config.loss.cross_entropy > 0 else 0
         self.document = {
             "model": choice.name,
             "preset": choice.preset,
-            "num_classes": subjects if config.loss.cross_entropy > 0 else 0,
+            "num_classes": classes,
             "overrides": dict(choice.overrides),
         }
-        model = create_model(choice.name, choice.preset, self.document["num_classes"], **choice.overrides)
+        model = create_model(choice.name, choice.preset, classes, **choice.overrides)
         self.batches = IdentityBatches(
             self.store,
             rows,
