@@ -1,0 +1,144 @@
+"""Does pretraining help? Scratch against fine-tuned over several seeds, and what the pretraining run itself showed.
+
+    python -m benchmarks.transfer --store STORE --pretrained RUN --runs FOLDER
+
+The runs are ordinary ones of ``gaitdiff finetune`` below FOLDER and continue where they were stopped; the result is
+benchmarks/results/transfer.json and docs/figures/transfer.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from benchmarks.measure import machine, write
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.evaluation.features import evaluate_store, gait_energy_images, held_out_rows
+from gaitdiff.progress import console
+from gaitdiff.report.figures import smoothed
+from gaitdiff.training.config import TransferConfig
+from gaitdiff.training.recipe import parse_config
+from gaitdiff.training.run import read_config, read_metrics
+from gaitdiff.training.transfer import finetune
+
+FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "transfer.png"
+BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#777777"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--pretrained", type=Path, required=True, help="run of gaitdiff pretrain")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for the supervised runs")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--ratios", type=float, nargs="+", default=[1.0], help="learning-rate ratios r to fine-tune with"
+    )
+    args, flags = parser.parse_known_args()
+    kinds = {f"fine-tuned, r = {ratio:g}": ("walkers/finetune", ratio) for ratio in args.ratios}
+    curves: dict[str, list[list[dict[str, float]]]] = {name: [] for name in ("from scratch", *kinds)}
+    for seed in range(args.seeds):
+        for name in curves:
+            recipe, ratio = kinds.get(name, ("walkers/scratch", 1.0))
+            own = ["--init", str(args.pretrained)] if name in kinds else []
+            out = args.runs / f"{name.replace(', r = ', '-r').replace(' ', '-')}-seed{seed}"
+            argv = ["--recipe", recipe, "--data.store", str(args.store), "--out", str(out), "--seed", str(seed)]
+            argv += ["--optim.backbone_lr_ratio", str(ratio), "--run.protocol", "leave-one-out", *own, *flags]
+            curves[name].append(evaluations(finetune(parse_config(TransferConfig, "transfer", argv))))
+    report = gather(args.store, args.pretrained, curves)
+    console.print(table(report))
+    console.print(write("transfer", report))
+    draw(report, FIGURE)
+
+
+def evaluations(run: Path) -> list[dict[str, float]]:
+    """Scores of a run, each with its step."""
+    return [{"step": line["step"], **line["evaluation"]} for line in read_metrics(run) if "evaluation" in line]
+
+
+def gather(store_path: Path, pretrained: Path, curves: dict[str, list[list[dict[str, float]]]]) -> dict[str, Any]:
+    """Everything measured, as plain values."""
+    store = SequenceStore(store_path)
+    rows = held_out_rows(store)
+    config = read_config(pretrained)
+    logged = [line for line in read_metrics(pretrained) if "loss" in line]
+    keys = ("step", "loss", "gap_shuffled", "gap_dropped", "gap_loss", "ap", "an")
+    return {
+        "machine": machine(),
+        "store": store.header.source,
+        "gait_energy_image": evaluate_store(gait_energy_images(store, rows), store, rows, "leave-one-out"),
+        "pretraining": {
+            "config": {key: value for key, value in config.items() if key not in ("out", "machine")}
+            | {"data": {key: value for key, value in config["data"].items() if key != "store"}},
+            "log": {key: [round(line[key], 7) for line in logged] for key in keys},
+            "evaluations": evaluations(pretrained),
+        },
+        "supervised": {
+            name: {
+                "steps": [score["step"] for score in seeds[0]],
+                "rank1": [[round(score["rank1"], 3) for score in seed] for seed in seeds],
+                "mAP": [[round(score["mAP"], 3) for score in seed] for seed in seeds],
+                "probes": seeds[0][-1]["probes"],
+            }
+            for name, seeds in curves.items()
+        },
+    }
+
+
+def table(report: dict[str, Any]) -> Table:
+    """Rank-1 of each kind over supervised iterations: mean over seeds, and each seed."""
+    steps = next(iter(report["supervised"].values()))["steps"]
+    shown = Table("rank-1, percent", *(str(step) for step in steps))
+    for name, one in report["supervised"].items():
+        by_step = list(zip(*one["rank1"], strict=True))
+        shown.add_row(name, *(f"{statistics.mean(v):.1f} ({' '.join(f'{x:.1f}' for x in v)})" for v in by_step))
+    return shown
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Four panels: condition gap, AP/AN, rank-1 of raw features, scratch against fine-tuned."""
+    figure = Figure(figsize=(11, 7.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    (gap, pairs), (raw, supervised) = figure.subplots(2, 2)
+    log = {key: np.array(values) for key, values in report["pretraining"]["log"].items()}
+    for key, colour, label in (("gap_shuffled", BLUE, "another's condition"), ("gap_dropped", ORANGE, "no condition")):
+        share = 100 * log[key] / log["gap_loss"]
+        gap.plot(log["step"], share, ".", ms=2, alpha=0.3, color=colour)
+        gap.plot(log["step"], smoothed(share), color=colour, label=label)
+    gap.axhline(0, color=GREY, lw=0.8)
+    low = np.percentile(100 * log["gap_dropped"] / log["gap_loss"], 8)
+    gap.set(title="Condition gap", ylabel="% of the loss", ylim=(min(low, -1), None))
+    for key, colour, label in (("an", ORANGE, "different sequences (AN)"), ("ap", BLUE, "the same sequence (AP)")):
+        pairs.plot(log["step"], log[key], ".", ms=2, alpha=0.3, color=colour)
+        pairs.plot(log["step"], smoothed(log[key]), color=colour, label=label)
+    pairs.set(title="Distance of pairs", ylabel="cosine distance")
+    scores = report["pretraining"]["evaluations"]
+    for metric, colour in (("cosine", BLUE), ("euclidean", GREEN)):
+        steps = [score["step"] for score in scores]
+        raw.plot(steps, [score[f"rank1_{metric}"] for score in scores], "o-", ms=3, color=colour, label=metric)
+    raw.set(title="Raw features of held-out people", ylabel="rank-1, %")
+    for (name, one), colour in zip(report["supervised"].items(), (ORANGE, BLUE, GREEN, GREY), strict=False):
+        values = np.array(one["rank1"])
+        supervised.plot(one["steps"], values.mean(0), "o-", ms=3, color=colour, label=name)
+        supervised.fill_between(one["steps"], values.min(0), values.max(0), color=colour, alpha=0.15, lw=0)
+    supervised.set(title=f"With labels, {len(values)} seeds (band: lowest to highest)", ylabel="rank-1, %")
+    for axes in (raw, supervised):
+        axes.axhline(report["gait_energy_image"]["rank1"], color=GREY, ls="--", lw=1, label="gait energy image")
+    for axes, what in ((gap, "pretraining"), (pairs, "pretraining"), (raw, "pretraining"), (supervised, "supervised")):
+        axes.set_xlabel(f"{what} iterations")
+        axes.legend(frameon=False, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
