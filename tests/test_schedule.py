@@ -71,9 +71,7 @@ def test_noise_is_added_at_the_right_strength_and_taken_off_again(name: str) -> 
     x_t = schedule.add_noise(x0, noise, t)
     for i, step in enumerate(t.tolist()):
         a = closed_form(name, step)
-        torch.testing.assert_close(
-            x_t[i], math.sqrt(a) * x0[i] + math.sqrt(1 - a) * noise[i], rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(x_t[i], math.sqrt(a) * x0[i] + math.sqrt(1 - a) * noise[i], rtol=1e-5, atol=1e-5)
         assert schedule.snr(t)[i].item() == pytest.approx(a / (1 - a), rel=1e-3)
     torch.testing.assert_close(schedule.predict_x0(x_t, noise, t), x0, rtol=1e-5, atol=1e-4)
 
@@ -130,9 +128,7 @@ def test_weighted_errors_agree_between_predictions(name: str, schedule_name: str
 
     expected = loss("epsilon", noise, guess)
     torch.testing.assert_close(loss("x0", x0, x0_guess), expected, rtol=1e-6, atol=0)
-    torch.testing.assert_close(
-        loss("v", velocity(x0, noise), velocity(x0_guess, guess)), expected, rtol=1e-6, atol=0
-    )
+    torch.testing.assert_close(loss("v", velocity(x0, noise), velocity(x0_guess, guess)), expected, rtol=1e-6, atol=0)
 
 
 def test_unknown_weighting_names_the_nearest() -> None:

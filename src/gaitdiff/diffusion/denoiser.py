@@ -63,8 +63,7 @@ class Denoiser(nn.Module):
         super().__init__()
         if dim % 2 or dim < 4 or head_dim % 2:
             raise UserError(f"The denoiser's dim ({dim}) must be even and at least 4, its head_dim ({head_dim}) even.")
-        self.dim, self.cond_dim, self.channels = dim, cond_dim, channels
-        self.head_dim, self.downscale = head_dim, 2 ** (len(dim_mults) - 1)
+        self.dim, self.head_dim = dim, head_dim
         widths = [dim * m for m in dim_mults]
         pairs = list(zip([dim, *widths[:-1]], widths, strict=True))
         embedding = 4 * dim + cond_dim
@@ -73,8 +72,9 @@ class Denoiser(nn.Module):
             return Level(c_in, c_out, embedding, heads, head_dim, resample)
 
         self.null_condition = nn.Parameter(torch.randn(cond_dim))
-        # Fixed, but a parameter: the published parameter counts include it.
-        frequencies = 10000.0 ** -(torch.arange(0, head_dim, 2).float() / head_dim)
+        # Fixed, but a parameter: the published parameter counts include it. At most 32 dims of a head are turned.
+        turned = min(head_dim, 32)
+        frequencies = 10000.0 ** -(torch.arange(0, turned, 2).float() / turned)
         self.rotary_frequencies = nn.Parameter(frequencies, requires_grad=False)
         self.position_bias = RelativePositionBias(heads)
         self.time_mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, 4 * dim))
@@ -149,7 +149,8 @@ class Denoiser(nn.Module):
     def temporal_context(self, frames: int, device: torch.device) -> TemporalContext:
         """Position bias and rotary embedding for clips of ``frames`` frames (Su et al. 2021)."""
         positions = torch.arange(frames, device=device)
-        angles = positions[:, None] * self.rotary_frequencies  # (T, d/2), one for each pair of neighbouring dims
+        angles = positions[:, None] * self.rotary_frequencies  # one for each pair of neighbouring dims
+        angles = F.pad(angles, (0, self.head_dim // 2 - angles.shape[1]))  # (T, d/2)
         cos, sin = angles.cos(), angles.sin()
         turns = torch.stack((cos, sin, -sin, cos), dim=-1).unflatten(-1, (2, 2))  # (T, d/2, 2, 2)
         pairs = torch.eye(turns.shape[1], device=device)
