@@ -62,7 +62,7 @@ class Denoiser(nn.Module):
     ) -> None:
         super().__init__()
         if dim % 2 or dim < 4 or head_dim % 2:
-            raise UserError(f"The denoiser's dim ({dim}) must be even and at least 4, its head_dim ({head_dim}) even.")
+            raise UserError(f"the denoiser's dim ({dim}) must be even and at least 4, its head_dim ({head_dim}) even")
         self.dim, self.head_dim = dim, head_dim
         widths = [dim * m for m in dim_mults]
         pairs = list(zip([dim, *widths[:-1]], widths, strict=True))
@@ -104,9 +104,7 @@ class Denoiser(nn.Module):
         Raises UserError for an unknown name.
         """
         if name not in PRESETS:
-            raise UserError(
-                f"Unknown denoiser preset {name!r}{nearest(name, PRESETS)}; known are {', '.join(PRESETS)}."
-            )
+            raise UserError(f"unknown denoiser preset {name!r}{nearest(name, PRESETS)}; known are {', '.join(PRESETS)}")
         return cls(cond_dim=cond_dim, **PRESETS[name])
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor, drop: Tensor | None = None) -> Tensor:

@@ -71,18 +71,18 @@ def load_reference_state_dict(denoiser: Denoiser, state: Mapping[str, Tensor]) -
     for key, view in views.items():
         if key not in state:
             raise UserError(
-                f"The checkpoint lacks {key!r}: either it is not of the reference denoiser, or this denoiser was "
-                "built with other dim_mults."
+                f"the checkpoint lacks {key!r}: either it is not of the reference denoiser, or this denoiser was "
+                "built with other dim_mults"
             )
         if state[key].shape != view.shape:
             raise UserError(
                 f"{key!r} is {tuple(state[key].shape)} in the checkpoint and {tuple(view.shape)} in this denoiser; "
-                "build it with the checkpoint's dim, cond_dim, dim_mults, channels, heads and head_dim."
+                "build it with the checkpoint's dim, cond_dim, dim_mults, channels, heads and head_dim"
             )
     for key in state:
         if key not in views:
             raise UserError(
-                f"The checkpoint's {key!r} has no place in this denoiser; build it with the checkpoint's dim_mults."
+                f"the checkpoint's {key!r} has no place in this denoiser; build it with the checkpoint's dim_mults"
             )
     with torch.no_grad():
         for key, view in views.items():

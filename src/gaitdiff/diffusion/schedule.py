@@ -49,8 +49,8 @@ class NoiseSchedule(nn.Module):
         table = torch.tensor(values, dtype=torch.float64).float()
         if not bool((table.diff() < 0).all() and table[-1] > 0):
             raise UserError(
-                f"A noise schedule of {steps} steps cannot be held in float32: its values do not strictly "
-                "decrease inside (0, 1); use fewer steps."
+                f"a noise schedule of {steps} steps cannot be held in float32: its values do not strictly "
+                "decrease inside (0, 1); use fewer steps"
             )
         self.register_buffer("alpha_bar", table, persistent=False)
 
@@ -79,7 +79,7 @@ def make_schedule(name: str, steps: int = 1000) -> NoiseSchedule:
     Raises UserError for an unknown name or a number of steps that no table can hold.
     """
     if name not in SCHEDULES:
-        raise UserError(f"Unknown noise schedule {name!r}{nearest(name, SCHEDULES)}; known are {', '.join(SCHEDULES)}.")
+        raise UserError(f"unknown noise schedule {name!r}{nearest(name, SCHEDULES)}; known are {', '.join(SCHEDULES)}")
     if steps < 1:
-        raise UserError(f"A noise schedule needs at least 1 step, not {steps}.")
+        raise UserError(f"a noise schedule needs at least 1 step, not {steps}")
     return NoiseSchedule(SCHEDULES[name], steps)

@@ -6,6 +6,7 @@ TAESD is Ollin Boer Bohan's (github.com/madebyollin/taesd, MIT). Its weights are
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from pathlib import Path
@@ -58,18 +59,23 @@ def load_taesd(source: str = "taesd") -> Taesd:
         return Taesd(_from_file(path))
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
         return Taesd(_from_hub(source))
-    raise UserError(f"There is no autoencoder at {source!r}; {WAYS_OUT}.")
+    raise UserError(f"there is no autoencoder at {source!r}; {WAYS_OUT}")
 
 
 def _from_hub(repository: str) -> AutoencoderTiny:
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # its retries are many lines, our sentence is one
     try:
         weights = hf_hub_download(repository, DIFFUSERS_WEIGHTS)
         config = hf_hub_download(repository, "config.json")
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise UserError(
-            f"The autoencoder {repository!r} could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}); {WAYS_OUT} (or set {VARIABLE} to it)."
+            f"the autoencoder {repository!r} could not be fetched from the Hugging Face hub "
+            f"({type(error).__name__}); {WAYS_OUT} (or set {VARIABLE} to it)"
         ) from error
+    finally:
+        logger.setLevel(level)
     return _build(_read(Path(weights)), Path(weights), Path(config))
 
 
@@ -88,7 +94,7 @@ def _from_file(path: Path) -> AutoencoderTiny:
         if part in path.name:
             pair = {part: path, other: path.with_name(path.name.replace(part, other))}
             return _from_pair(pair["encoder"], pair["decoder"])
-    raise UserError(f"{path} is half of TAESD, but its name does not say which; give the folder with both halves.")
+    raise UserError(f"{path} is half of TAESD, but its name does not say which; give the folder with both halves")
 
 
 def _from_pair(encoder: Path, decoder: Path) -> AutoencoderTiny:
@@ -96,7 +102,7 @@ def _from_pair(encoder: Path, decoder: Path) -> AutoencoderTiny:
     state: dict[str, Tensor] = {}
     for part, path in (("encoder", encoder), ("decoder", decoder)):
         if not path.is_file():
-            raise UserError(f"{path} is missing; {WAYS_OUT}.")
+            raise UserError(f"{path} is missing; {WAYS_OUT}")
         state.update({f"{part}.{key}": tensor for key, tensor in _read(path).items()})
     return _build(state, encoder.parent)
 
@@ -105,21 +111,21 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as safetensors ({error}); {WAYS_OUT}.") from error
+        raise UserError(f"{path} cannot be read as safetensors ({error}); {WAYS_OUT}") from error
 
 
 def _build(state: dict[str, Tensor], where: Path, config: Path | None = None) -> AutoencoderTiny:
     try:
         settings = json.loads(config.read_text()) if config else {}
     except (OSError, ValueError) as error:
-        raise UserError(f"{config} cannot be read as JSON ({error}); {WAYS_OUT}.") from error
+        raise UserError(f"{config} cannot be read as JSON ({error}); {WAYS_OUT}") from error
     tiny = cast(AutoencoderTiny, AutoencoderTiny.from_config(settings))
     renamed = {_diffusers_key(key): tensor.float() for key, tensor in state.items()}
     expected = tiny.state_dict()
     for key in sorted(expected.keys() | renamed.keys()):
         if key not in renamed or key not in expected or renamed[key].shape != expected[key].shape:
             fault = "lacks" if key not in renamed else "has no use for" if key not in expected else "differs at"
-            raise UserError(f"{where} does not hold TAESD's weights: it {fault} {key!r}; {WAYS_OUT}.")
+            raise UserError(f"{where} does not hold TAESD's weights: it {fault} {key!r}; {WAYS_OUT}")
     tiny.load_state_dict(renamed)
     return tiny
 

@@ -35,7 +35,7 @@ def loss_weight(name: str, snr: Tensor, gamma: float = 5.0, prediction: str = "e
         weight = torch.minimum(gamma / snr, gamma * snr).clamp(max=1.0)
     else:
         raise UserError(
-            f"Unknown loss weighting {name!r}{nearest(name, WEIGHTINGS)}; known are {', '.join(WEIGHTINGS)}."
+            f"unknown loss weighting {name!r}{nearest(name, WEIGHTINGS)}; known are {', '.join(WEIGHTINGS)}"
         )
     if prediction == "epsilon":
         return weight
@@ -44,6 +44,6 @@ def loss_weight(name: str, snr: Tensor, gamma: float = 5.0, prediction: str = "e
     if prediction == "v":
         return weight * (snr / (1.0 + snr))
     raise UserError(
-        f"Unknown prediction target {prediction!r}{nearest(prediction, PREDICTIONS)}; "
-        f"known are {', '.join(PREDICTIONS)}."
+        f"unknown prediction target {prediction!r}{nearest(prediction, PREDICTIONS)}; "
+        f"known are {', '.join(PREDICTIONS)}"
     )

@@ -43,4 +43,4 @@ def get_preset(name: str) -> Preset:
         if preset.name == name:
             return preset
     known = ", ".join(list_presets())
-    raise UserError(f"There is no walkers preset {name!r}{nearest(name, list_presets())}; presets: {known}.")
+    raise UserError(f"there is no walkers preset {name!r}{nearest(name, list_presets())}; presets: {known}")
