@@ -80,3 +80,24 @@ def test_complete_run_is_left_alone(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert "is complete" in again.stderr
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_two_processes_train_one_run(tmp_path: Path) -> None:
+    """Under torchrun each process draws its own batches, and one of them writes."""
+    store = make_store(tmp_path / "store")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gaitdiff"]
+    flags = [*STAGES["pretrain"], "--data.store", str(store), "--out", str(tmp_path / "run"), "--optim.iterations", "6"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, "pretrain", *flags], capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    steps = [record["step"] for record in records(tmp_path / "run") if "loss" in record]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    alone = gaitdiff("pretrain", *flags[:-3], tmp_path / "alone", "--optim.iterations", "6")
+    assert alone.returncode == 0, alone.stderr
+    # The gradient is shared: after the first step the weights differ from those of a process of its own.
+    weights = [
+        load_file(tmp_path / run / "checkpoints" / "step-00000006" / "backbone.safetensors") for run in ("run", "alone")
+    ]
+    assert any((weights[0][key] != weights[1][key]).any() for key in weights[0])

@@ -26,7 +26,7 @@ class SMPLGaitConfig:
         embedding: channels of the part FCs.
         stem_stride: 2 lets the first convolution halve the frame in place of the first pooling: a quarter of the work,
             for the narrow preset.
-        head_norm: BatchNorm without learned scale on the feature before the part FCs; not in the published model, it keeps
+        head_norm: BatchNorm without learned scale before the part FCs; not in the published model, it keeps
             the triplet loss of the narrow preset from resting at its margin.
         batch_norm: BatchNorm after each convolution. The published model has none; the narrow preset needs it, since
             the raw features of an untrained plain network are nearly parallel.

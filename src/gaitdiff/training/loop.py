@@ -106,14 +106,14 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     Raises:
         UserError: the loss is not finite (the batch is kept), or a file cannot be read or written.
     """
-    first, pending = _resume(stage, folder)
+    rank, main = accelerator.process_index, accelerator.is_main_process
+    first, pending = _resume(stage, folder, main)
     if first >= stage.iterations:
         console.print(f"{folder.path} is complete: {stage.iterations} iterations")
         return
     stage.module.to(accelerator.device)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
     base = [group["lr"] for group in stage.optimizer.param_groups]
-    rank, main = accelerator.process_index, accelerator.is_main_process
     if first == 0 and run.evaluate_every:
         _evaluate(stage, folder, 0, main)
     batches = Prefetcher(lambda step: stage.make_batch(step, rank), first, stage.iterations)
@@ -158,16 +158,18 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             bar.advance()
 
 
-def _resume(stage: Stage[Batch], folder: RunFolder) -> tuple[int, list[Any]]:
+def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, list[Any]]:
     """Load the newest checkpoint; the step to go on from and the losses not logged yet."""
     if not list_checkpoints(folder.path):
-        folder.rewind(-1)
+        if main:
+            folder.rewind(-1)
         return 0, []
     checkpoint = latest_checkpoint(folder.path)
     state = read_document(checkpoint, "state")
     stage.load(checkpoint)
     load_optimizer(stage.optimizer, read_tensors(checkpoint, "optimizer"))
-    folder.rewind(state["step"])
+    if main:
+        folder.rewind(state["step"])
     return state["step"], list(state["pending"])
 
 

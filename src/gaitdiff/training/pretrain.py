@@ -42,7 +42,8 @@ def pretrain(config: PretrainConfig) -> Path:
     """
     accelerator = make_accelerator(config.machine)
     stage = PretrainStage(config, accelerator.device, accelerator.num_processes)
-    folder = RunFolder.open(config.out, "pretrain", config)
+    with accelerator.main_process_first():
+        folder = RunFolder.open(config.out, "pretrain", config)
     train(stage, folder, config.run, accelerator)
     return folder.path
 

@@ -36,7 +36,8 @@ def finetune(config: TransferConfig) -> Path:
     """
     accelerator = make_accelerator(config.machine)
     stage = TransferStage(config, accelerator.device)
-    folder = RunFolder.open(config.out, "finetune", config)
+    with accelerator.main_process_first():
+        folder = RunFolder.open(config.out, "finetune", config)
     train(stage, folder, config.run, accelerator)
     return folder.path
 
