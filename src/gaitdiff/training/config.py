@@ -153,11 +153,13 @@ class TransferData:
         store: folder of a sequence store.
         frames: frames of a training clip.
         min_frames: refuse a training sequence with fewer frames.
+        people: learn from this many identities, drawn by the seed; 0 takes all.
     """
 
     store: str
     frames: int = 30
     min_frames: int = 2
+    people: int = 0
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,7 @@ _MAY_BE_ZERO = (
     "momentum",
     "margin",
     "keep",
+    "data.people",
 )
 
 
@@ -153,6 +154,6 @@ def _check_numbers(config: Any, prefix: str = "") -> None:
         if dataclasses.is_dataclass(value):
             _check_numbers(value, f"{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            lowest_fits = value >= 0 if field.name in _MAY_BE_ZERO else value > 0
+            lowest_fits = value >= 0 if {field.name, name} & set(_MAY_BE_ZERO) else value > 0
             if not lowest_fits or not math.isfinite(value) or (field.name in _SHARES and value > 1):
                 raise UserError(f"setting --{name} cannot be {value}")

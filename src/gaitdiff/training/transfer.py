@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from gaitdiff.evaluation.protocols import check_protocol
 from gaitdiff.losses import cross_entropy, triplet_terms
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, read_document, read_tensors
-from gaitdiff.training.config import LossConfig, ModelConfig, TransferConfig
+from gaitdiff.training.config import LossConfig, ModelConfig, TransferConfig, TransferData
 from gaitdiff.training.loop import make_accelerator, train
 from gaitdiff.training.run import RunFolder
 
@@ -78,7 +79,7 @@ class TransferStage:
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
         start, choice = starting_point(config)
         torch.manual_seed(config.seed)
-        rows = training_rows(self.store, config.data.min_frames)
+        rows = labelled_rows(self.store, config.data, config.seed)
         subjects = len({self.store.rows[row].subject for row in rows})
         classes = subjects if config.loss.cross_entropy > 0 else 0
         self.document = {
@@ -182,6 +183,22 @@ def starting_point(config: TransferConfig) -> tuple[Path | None, ModelConfig]:
             "these settings: leave out --model, the checkpoint knows it"
         )
     return checkpoint, found
+
+
+def labelled_rows(store: SequenceStore, data: TransferData, seed: int) -> np.ndarray:
+    """Row numbers of the training split, or of ``data.people`` of its identities, drawn by the seed.
+
+    Raises:
+        UserError: there are not as many, or see ``training_rows``.
+    """
+    rows = training_rows(store, data.min_frames)
+    subjects = sorted({store.rows[row].subject for row in rows})
+    if data.people == 0:
+        return rows
+    if data.people > len(subjects):
+        raise UserError(f"{store.path} has {len(subjects)} training people, fewer than data.people = {data.people}")
+    chosen = set(np.random.default_rng([seed, 40]).choice(subjects, data.people, replace=False))
+    return np.array([row for row in rows if store.rows[row].subject in chosen])
 
 
 def embeddings(model: GaitModel, store: SequenceStore, rows: Any, device: torch.device) -> Tensor:
