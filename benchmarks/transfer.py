@@ -29,6 +29,7 @@ from gaitdiff.training.run import read_config, read_metrics
 from gaitdiff.training.transfer import finetune
 
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "transfer.png"
+KINDS = ("scratch", "fine-tuned")
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#777777"
 
 
@@ -39,21 +40,22 @@ def main() -> None:
     parser.add_argument("--pretrained", type=Path, required=True, help="run of gaitdiff pretrain")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the supervised runs")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--ratios", type=float, nargs="+", default=[1.0], help="learning-rate ratios r to fine-tune with"
-    )
+    parser.add_argument("--people", type=int, nargs="+", default=[0, 40], help="labelled identities; 0 for all")
+    parser.add_argument("--only", choices=KINDS, help="make this kind of runs, for another call to gather")
     args, flags = parser.parse_known_args()
-    kinds = {f"fine-tuned, r = {ratio:g}": ("walkers/finetune", ratio) for ratio in args.ratios}
-    curves: dict[str, list[list[dict[str, float]]]] = {name: [] for name in ("from scratch", *kinds)}
-    for seed in range(args.seeds):
-        for name in curves:
-            recipe, ratio = kinds.get(name, ("walkers/scratch", 1.0))
-            own = ["--init", str(args.pretrained)] if name in kinds else []
-            out = args.runs / f"{name.replace(', r = ', '-r').replace(' ', '-')}-seed{seed}"
-            argv = ["--recipe", recipe, "--data.store", str(args.store), "--out", str(out), "--seed", str(seed)]
-            argv += ["--optim.backbone_lr_ratio", str(ratio), "--run.protocol", "leave-one-out", *own, *flags]
-            curves[name].append(evaluations(finetune(parse_config(TransferConfig, "transfer", argv))))
-    report = gather(args.store, args.pretrained, curves)
+    made: dict[str, dict[str, list[Path]]] = {}
+    for people in args.people:
+        for seed in range(args.seeds):
+            for kind in [args.only] if args.only else KINDS:
+                start = ["--init", str(args.pretrained)] if kind == "fine-tuned" else []
+                argv = ["--recipe", f"walkers/{'finetune' if start else 'scratch'}", *start, *flags]
+                argv += ["--data.store", str(args.store), "--data.people", str(people), "--seed", str(seed)]
+                argv += ["--out", str(args.runs / f"{kind}-{people}-seed{seed}")]
+                run = finetune(parse_config(TransferConfig, "transfer", argv))
+                made.setdefault(f"{people or 'all'} labelled people", {}).setdefault(kind, []).append(run)
+    if args.only:
+        return
+    report = gather(args.store, args.pretrained, made)
     console.print(table(report))
     console.print(write("transfer", report))
     draw(report, FIGURE)
@@ -64,42 +66,52 @@ def evaluations(run: Path) -> list[dict[str, float]]:
     return [{"step": line["step"], **line["evaluation"]} for line in read_metrics(run) if "evaluation" in line]
 
 
-def gather(store_path: Path, pretrained: Path, curves: dict[str, list[list[dict[str, float]]]]) -> dict[str, Any]:
+def gather(store_path: Path, pretrained: Path, made: dict[str, dict[str, list[Path]]]) -> dict[str, Any]:
     """Everything measured, as plain values."""
     store = SequenceStore(store_path)
     rows = held_out_rows(store)
-    config = read_config(pretrained)
     logged = [line for line in read_metrics(pretrained) if "loss" in line]
     keys = ("step", "loss", "gap_shuffled", "gap_dropped", "gap_loss", "ap", "an")
+    supervised: dict[str, Any] = {}
+    for labels, kinds in made.items():
+        for kind, runs in kinds.items():
+            seeds = [evaluations(run) for run in runs]
+            supervised.setdefault(labels, {"steps": [score["step"] for score in seeds[0]]})[kind] = {
+                metric: [[round(score[metric], 3) for score in seed] for seed in seeds] for metric in ("rank1", "mAP")
+            }
+    any_run = next(iter(made.values()))["fine-tuned"][0]
     return {
         "machine": machine(),
         "store": store.header.source,
-        "gait_energy_image": evaluate_store(gait_energy_images(store, rows), store, rows, "leave-one-out"),
+        "gait_energy_image": evaluate_store(
+            gait_energy_images(store, rows), store, rows, read_config(any_run)["run"]["protocol"]
+        ),
         "pretraining": {
-            "config": {key: value for key, value in config.items() if key not in ("out", "machine")}
-            | {"data": {key: value for key, value in config["data"].items() if key != "store"}},
+            "config": settings(pretrained),
             "log": {key: [round(line[key], 7) for line in logged] for key in keys},
             "evaluations": evaluations(pretrained),
         },
-        "supervised": {
-            name: {
-                "steps": [score["step"] for score in seeds[0]],
-                "rank1": [[round(score["rank1"], 3) for score in seed] for seed in seeds],
-                "mAP": [[round(score["mAP"], 3) for score in seed] for seed in seeds],
-                "probes": seeds[0][-1]["probes"],
-            }
-            for name, seeds in curves.items()
-        },
+        "supervised_config": settings(any_run),
+        "supervised": supervised,
     }
 
 
+def settings(run: Path) -> dict[str, Any]:
+    """A run's configuration without what belongs to one machine."""
+    config = read_config(run)
+    config["data"].pop("store")
+    return {key: value for key, value in config.items() if key not in ("out", "init", "machine", "seed")}
+
+
 def table(report: dict[str, Any]) -> Table:
-    """Rank-1 of each kind over supervised iterations: mean over seeds, and each seed."""
+    """Rank-1 over supervised iterations: mean over seeds, and each seed."""
     steps = next(iter(report["supervised"].values()))["steps"]
     shown = Table("rank-1, percent", *(str(step) for step in steps))
-    for name, one in report["supervised"].items():
-        by_step = list(zip(*one["rank1"], strict=True))
-        shown.add_row(name, *(f"{statistics.mean(v):.1f} ({' '.join(f'{x:.1f}' for x in v)})" for v in by_step))
+    for labels, one in report["supervised"].items():
+        for kind in KINDS:
+            by_step = zip(*one[kind]["rank1"], strict=True)
+            cells = (f"{statistics.mean(v):.1f} ({' '.join(f'{x:.1f}' for x in v)})" for v in by_step)
+            shown.add_row(f"{kind}, {labels}", *cells)
     return shown
 
 
@@ -125,10 +137,12 @@ def draw(report: dict[str, Any], path: Path) -> None:
         steps = [score["step"] for score in scores]
         raw.plot(steps, [score[f"rank1_{metric}"] for score in scores], "o-", ms=3, color=colour, label=metric)
     raw.set(title="Raw features of held-out people", ylabel="rank-1, %")
-    for (name, one), colour in zip(report["supervised"].items(), (ORANGE, BLUE, GREEN, GREY), strict=False):
-        values = np.array(one["rank1"])
-        supervised.plot(one["steps"], values.mean(0), "o-", ms=3, color=colour, label=name)
-        supervised.fill_between(one["steps"], values.min(0), values.max(0), color=colour, alpha=0.15, lw=0)
+    for (labels, one), style in zip(report["supervised"].items(), ("-", "--"), strict=False):
+        for kind, colour in zip(KINDS, (ORANGE, BLUE), strict=True):
+            values = np.array(one[kind]["rank1"])
+            label = f"{kind}, {labels}"
+            supervised.plot(one["steps"], values.mean(0), "o" + style, ms=3, color=colour, label=label)
+            supervised.fill_between(one["steps"], values.min(0), values.max(0), color=colour, alpha=0.12, lw=0)
     supervised.set(title=f"With labels, {len(values)} seeds (band: lowest to highest)", ylabel="rank-1, %")
     for axes in (raw, supervised):
         axes.axhline(report["gait_energy_image"]["rank1"], color=GREY, ls="--", lw=1, label="gait energy image")
