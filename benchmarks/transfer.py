@@ -100,7 +100,7 @@ def settings(run: Path) -> dict[str, Any]:
     """A run's configuration without what belongs to one machine."""
     config = read_config(run)
     config["data"].pop("store")
-    return {key: value for key, value in config.items() if key not in ("out", "init", "machine", "seed")}
+    return {key: value for key, value in config.items() if key not in ("out", "init", "machine", "seed", "made_from")}
 
 
 def table(report: dict[str, Any]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -10,11 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
 
+from gaitdiff.data.batches import PretrainBatch
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.training.config import PretrainConfig, TransferConfig
-from gaitdiff.training.pretrain import pretrain
+from gaitdiff.training.pretrain import PretrainStage, pretrain
 from gaitdiff.training.recipe import list_recipes, parse_config
 from gaitdiff.training.transfer import finetune
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence
@@ -48,6 +53,8 @@ def out(tmp_path: Path) -> Path:
 
 
 STAGES = ("pretrain", "finetune")
+#: What takes a model named before out of the flags again.
+NO_MODEL = ("--model.name", "", "--model.preset", "gait3d", "--model.overrides", "{}")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -109,8 +116,8 @@ def test_flipped_bit_stops_training(stage: str, store: Path, out: Path) -> None:
     frames[::4096] ^= 1
     frames.flush()
     sentence = refused(stage, "--data.store", store, "--out", out, "--run.evaluate_every", "0")
-    assert "p" in sentence
     assert "frames.bin" in sentence
+    assert any(f"p{person}" in sentence for person in range(4))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +199,7 @@ def test_transfer_settings_that_contradict_each_other(store: Path, tmp_path: Pat
     assert "init names a checkpoint" in refused("finetune", *where, "--init", tmp_path)
     assert "init names no checkpoint" in refused("finetune", *where, "--mode", "finetune")
     assert "holds no checkpoint" in refused("finetune", *where, "--mode", "frozen", "--init", tmp_path)
-    assert "model.name is not set" in refused("finetune", *where, "--model.name", "")
+    assert "model.name is not set" in refused("finetune", *where, *NO_MODEL)
 
 
 def test_output_that_cannot_be_written(store: Path, tmp_path: Path) -> None:
@@ -222,11 +229,38 @@ def test_loss_that_is_no_number_stops_and_keeps_the_batch(store: Path, out: Path
         *("--data.store", store, "--out", out, "--optim.iterations", "20", "--optim.lr", "1e30"),
         *("--optim.clip_grad", "0", "--run.evaluate_every", "0", "--run.save_every", "1"),
     )
+    assert "no weight was changed" in sentence
     kept = next(out.glob("nonfinite-step-*.npz"))
     assert str(kept) in sentence
     with np.load(kept) as batch:
         assert batch["latent"].shape == (4, 2, 64, 64)
         assert batch["gait"].dtype == np.uint8
+        assert batch["gait_plan.homography"].shape == (4, 3, 3)
+    assert_weights_are_finite(out)
+
+
+def assert_weights_are_finite(run: Path) -> None:
+    for checkpoint in (run / "checkpoints").glob("step-*"):
+        for file in checkpoint.glob("*.safetensors"):
+            assert all(tensor.isfinite().all() for tensor in load_file(file).values()), file
+
+
+def test_gradient_that_is_no_number_changes_no_weight(store: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finite loss with a gradient that is not finite stops the run before the optimiser's step."""
+    real = PretrainStage.loss
+
+    def poisoned(self: PretrainStage, module: nn.Module, batch: PretrainBatch, step: int, rank: int) -> torch.Tensor:
+        loss = real(self, module, batch, step, rank)
+        if step == 2:
+            loss.register_hook(lambda grad: grad * float("nan"))
+        return loss
+
+    monkeypatch.setattr(PretrainStage, "loss", poisoned)
+    flags = ("--optim.iterations", "6", "--run.evaluate_every", "0", "--run.save_every", "1")
+    sentence = refused("pretrain", "--data.store", store, "--out", out, *flags)
+    assert "step 3" in sentence
+    assert_weights_are_finite(out)
+    assert max(path.name for path in (out / "checkpoints").iterdir()) == "step-00000002"
 
 
 def limited() -> None:
@@ -268,12 +302,114 @@ def test_unreachable_hub_names_the_student(store: Path, out: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--batch.people", "1"], "at least 2"),
+        (["--loss.smoothing", "2"], "--loss.smoothing cannot be 2"),
+        (["--seed", "99999999999999999999999"], "--seed cannot be"),
+        (["--model.overrides", "{channels: abc}"], "three positive numbers"),
+        (["--model.overrides", "{channels: [4]}"], "three positive numbers"),
+        (["--model.overrides", "{bins: [7]}"], "divide the 16 rows"),
+        (["--data.people", "9"], "fewer than data.people = 9"),
+        (["--model.name", "", "--model.preset", "walkers"], "need model.name"),
+    ],
+)
+def test_wrong_transfer_settings(flags: list[str], sentence: str, store: Path, out: Path) -> None:
+    assert sentence in refused("finetune", "--data.store", store, "--out", out, *flags)
+    assert not out.exists()
+
+
+def test_batch_of_one_sequence(store: Path, out: Path) -> None:
+    assert "at least 2 sequences" in refused("pretrain", "--data.store", store, "--out", out, "--optim.batch", "1")
+
+
+def test_frames_of_another_size(tmp_path: Path, out: Path) -> None:
+    with StoreWriter(tmp_path / "odd", height=48, width=48, source="test") as writer:
+        for person in range(3):
+            names = {"subject": f"p{person}", "condition": "nm", "view": "c", "sequence": "s", "split": "train"}
+            writer.add(np.full((4, 48, 48), 255, np.uint8), **names)
+    for stage in STAGES:
+        assert "48 px" in refused(stage, "--data.store", tmp_path / "odd", "--out", out)
+
+
+def test_test_split_without_probes_is_not_scored(tmp_path: Path, out: Path) -> None:
+    """Unlabelled folders with one walk a person are pretrained on all the same."""
+    made = make_store(tmp_path / "s", sequences=1, people=9)
+    done = gaitdiff(
+        *("pretrain", *TINY_PRETRAIN, "--optim.iterations", "2", "--run.evaluate_every", "1"),
+        *("--data.store", made, "--out", out),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not scored" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("config.yaml", b"stage: [", "config.yaml is damaged"),
+        ("config.yaml", b"\xff\xfe", "config.yaml is damaged"),
+        ("metrics.jsonl", b'{"step": 1}\n{"st\n', "damaged in line 2"),
+        ("checkpoints/step-00000002/state.json", b"{}", "lacks 'step'"),
+        ("checkpoints/step-00000002/model.json", b"{}", "lacks 'format'"),
+        ("checkpoints/step-00000002/backbone.safetensors", b"nonsense", "backbone.safetensors cannot be read"),
+        ("checkpoints/step-00000002/optimizer.safetensors", b"", "optimizer.safetensors cannot be read"),
+    ],
+)
+def test_damaged_run_folders(file: str, content: bytes, sentence: str, store: Path, out: Path) -> None:
+    flags = [*TINY_PRETRAIN, "--data.store", str(store), "--out", str(out), "--optim.iterations", "2"]
+    pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", flags))
+    (out / file).write_bytes(content)
+    if file.endswith("model.json"):
+        where = ("--data.store", store, "--out", out.parent / "next", "--mode", "finetune", "--model.name", "")
+        assert sentence in refused(
+            "finetune", *where, "--model.preset", "gait3d", "--model.overrides", "{}", "--init", out
+        )
+    else:
+        assert sentence in refused("pretrain", "--data.store", store, "--out", out, "--optim.iterations", "2")
+
+
+def test_other_data_does_not_continue_a_run(store: Path, tmp_path: Path, out: Path) -> None:
+    flags = ["--optim.iterations", "2", "--run.evaluate_every", "0"]
+    argv = [*TINY_PRETRAIN, *flags, "--data.store", str(store), "--out", str(out)]
+    pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", argv))
+    moved = store.rename(tmp_path / "moved")
+    pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", [*argv, "--data.store", str(moved)]))
+    other = make_store(tmp_path / "other", frames=7)
+    assert "manifest_sha256" in refused("pretrain", "--data.store", other, "--out", out, *flags)
+
+
+def test_draft_of_a_killed_start_is_no_obstacle(store: Path, out: Path) -> None:
+    out.mkdir()
+    (out / ".config.yaml.partial").write_text("stage: pre")
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "checkpoints").rmdir()
+    argv = [*TINY_PRETRAIN, "--optim.iterations", "2", "--data.store", str(store), "--out", str(out)]
+    assert pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", argv)) == out.resolve()
+
+
+def test_scores_that_cannot_be_written(store: Path, out: Path) -> None:
+    argv = [*TINY_SCRATCH, "--optim.iterations", "1", "--data.store", str(store), "--out", str(out)]
+    finetune(parse_config(TransferConfig, "gaitdiff finetune", argv))
+    where = ("--data", store, "--device", "cpu", "--json")
+    assert "its folder does not exist" in one_sentence(gaitdiff("evaluate", out, *where, out / "no" / "x.json"))
+    done = gaitdiff("evaluate", out, *where, out / "x.json", "--features", "raw", "--metric", "euclidean")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads((out / "x.json").read_text())) == {"gait energy image", "raw features"}
+    one = gaitdiff("evaluate", out, *where, out / "y.json", "--protocol", "leave-one-out")
+    assert one.returncode == 0, one.stderr
+    assert json.loads((out / "y.json").read_text())["embeddings"]["probes"] == 6
+
+
 def test_command_line_mistakes(tmp_path: Path) -> None:
     assert "did you mean 'pretrain'" in one_sentence(gaitdiff("pretrian"))
     assert "did you mean 'data inspect'" in one_sentence(gaitdiff("data", "inspct"))
     assert "required" in one_sentence(gaitdiff("pretrain"))
     assert "no checkpoint" in one_sentence(gaitdiff("evaluate", tmp_path, "--data", tmp_path))
+    assert "required" in one_sentence(gaitdiff("data", "walkers"))
+    assert "expected one argument" in one_sentence(gaitdiff("data", "walkers", "--people"))
     assert gaitdiff("--help").returncode == 0
+    assert gaitdiff("data").returncode == 0
     assert gaitdiff("pretrain", "--help").returncode == 0
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from gaitdiff.errors import UserError, nearest
 
@@ -25,9 +26,16 @@ gait recognition that learns from unlabelled walks
 gaitdiff VERB --help shows the options of a verb."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Mistakes in the flags become the same one sentence as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
 def quickstart(argv: Sequence[str]) -> None:
     """Walkers, pretraining, fine-tuning and training from scratch, evaluation, table, report."""
-    parser = argparse.ArgumentParser(prog="gaitdiff quickstart", description=quickstart.__doc__)
+    parser = _Parser(prog="gaitdiff quickstart", description=quickstart.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder (default: %(default)s)")
     parser.add_argument("--small", action="store_true", help="a tiny run that shows the way, in about a minute")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
@@ -42,7 +50,7 @@ def data_walkers(argv: Sequence[str]) -> None:
     """Make synthetic walking people as a sequence store."""
     from gaitdiff.walkers import generate, list_presets
 
-    parser = argparse.ArgumentParser(prog="gaitdiff data walkers", description=data_walkers.__doc__)
+    parser = _Parser(prog="gaitdiff data walkers", description=data_walkers.__doc__)
     parser.add_argument("--people", type=int, required=True, help="number of identities")
     parser.add_argument("--sequences", type=int, required=True, help="sequences of each")
     parser.add_argument("--preset", default="lite", help=f"one of {', '.join(list_presets())} (default: %(default)s)")
@@ -69,7 +77,7 @@ def data_import(argv: Sequence[str]) -> None:
     """Align silhouettes and pack them into a sequence store."""
     from gaitdiff.data.importers import IMPORTERS
 
-    parser = argparse.ArgumentParser(prog="gaitdiff data import", description=data_import.__doc__)
+    parser = _Parser(prog="gaitdiff data import", description=data_import.__doc__)
     parser.add_argument("source", type=Path, help="folder or .zip file")
     parser.add_argument("--as", dest="kind", default="frames", help=f"one of {', '.join(IMPORTERS)}")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new store")
@@ -98,7 +106,7 @@ def data_import(argv: Sequence[str]) -> None:
 
 def data_inspect(argv: Sequence[str]) -> None:
     """Check a store's checksums, print its table, draw a contact sheet."""
-    parser = argparse.ArgumentParser(prog="gaitdiff data inspect", description=data_inspect.__doc__)
+    parser = _Parser(prog="gaitdiff data inspect", description=data_inspect.__doc__)
     parser.add_argument("store", type=Path)
     parser.add_argument("--sheet", type=Path, default=None, help="contact sheet (default: beside the store)")
     args = parser.parse_args(argv)
@@ -131,7 +139,7 @@ def finetune(argv: Sequence[str]) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Score a checkpoint on the test split of a store, beside the gait energy image."""
-    parser = argparse.ArgumentParser(prog="gaitdiff evaluate", description=evaluate.__doc__)
+    parser = _Parser(prog="gaitdiff evaluate", description=evaluate.__doc__)
     parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint")
     parser.add_argument("--data", type=Path, required=True, help="folder of a sequence store")
     parser.add_argument(
@@ -152,7 +160,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def models(argv: Sequence[str]) -> None:
     """List models and their presets."""
-    argparse.ArgumentParser(prog="gaitdiff models", description=models.__doc__).parse_args(argv)
+    _Parser(prog="gaitdiff models", description=models.__doc__).parse_args(argv)
     from gaitdiff.models import list_models, list_presets
 
     for name in list_models():
@@ -174,7 +182,7 @@ _VERBS: dict[str, Callable[[Sequence[str]], None]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; return 0, or 2 after a mistake that the user can mend."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in ("-h", "--help", "help") or words in (["data"], ["data", "-h"], ["data", "--help"]):
         print(_HELP)
         return 0
     if words[0] == "--version":
@@ -194,7 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
-        print("gaitdiff: stopped; start the same command again to go on", file=sys.stderr)
+        again = "; the same command continues it" if verb in ("quickstart", "pretrain", "finetune") else ""
+        print(f"gaitdiff: stopped{again}", file=sys.stderr)
         return 130
     return 0
 

@@ -27,7 +27,7 @@ from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.recipe import parse_config
 from gaitdiff.training.run import read_config
 from gaitdiff.training.transfer import embeddings, finetune
-from gaitdiff.walkers import generate
+from gaitdiff.walkers import generate, store_source
 
 Config = TypeVar("Config", PretrainConfig, TransferConfig)
 
@@ -70,6 +70,8 @@ SMALL = Scale(
     ),
 )
 
+#: The student autoencoder was distilled on walkers of seed 0; these are people it has never seen.
+_WALKERS_SEED = 1000
 # Rows of the table, in its order.
 _UNTRAINED, _PRETRAINED = "untrained features", "pretrained features"
 _SCRATCH, _FINETUNED = "trained from scratch", "pretrained, then fine-tuned"
@@ -90,7 +92,7 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     place = make_accelerator(MachineConfig(device=device)).device
     store_path = out / "walkers"
     _say("1/5 walkers", f"{scale.people} synthetic people, {scale.sequences} sequences each")
-    _walkers(store_path, scale, seed)
+    _walkers(store_path, scale, _WALKERS_SEED + seed)
 
     _say("2/5 pretraining", "a backbone learns from unlabelled walks by guiding a denoiser")
     pretrained = out / "pretrain"
@@ -116,7 +118,7 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     answer = Console(highlight=False)
     answer.print(score_table("held-out walkers, cosine distance", scores))
     answer.print(verdict)
-    answer.print(f"report: {report}", soft_wrap=True)
+    answer.print(f"report: {report}", soft_wrap=True, markup=False)
     return report
 
 
@@ -135,7 +137,9 @@ def _walkers(path: Path, scale: Scale, seed: int) -> None:
             test_people=scale.test_people,
         )
         return
-    if len(SequenceStore(path)) != scale.people * scale.sequences:
+    store = SequenceStore(path)
+    wanted = store_source("lite", seed, scale.people)
+    if store.header.source != wanted or len(store) != scale.people * scale.sequences:
         raise UserError(f"{path} holds other walkers than this quick start makes: choose another --out")
 
 
@@ -167,7 +171,7 @@ def _verdict(scores: dict[str, dict[str, float]]) -> str:
     """One sentence on what the numbers show, and what they do not."""
     tuned, scratch = scores[_FINETUNED], scores[_SCRATCH]
     gain, probes = tuned["rank1"] - scratch["rank1"], int(tuned["probes"])
-    # Standard error of the difference of two shares, taken as independent: an upper bound for one set of probes.
+    # Standard error of the difference of two shares as if they came from different probes.
     spread = sum(row["rank1"] * (100 - row["rank1"]) for row in (tuned, scratch)) ** 0.5 / probes**0.5
     where = "above" if gain > 0 else "below" if gain < 0 else "at"
     size = f"{abs(gain):.1f} points {where}" if gain else "exactly at"

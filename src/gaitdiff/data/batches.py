@@ -68,6 +68,9 @@ class PretrainBatches:
         seed: int = 0,
         world: int = 1,
     ) -> None:
+        check_frames(store)
+        if batch < 2:
+            raise UserError(f"optim.batch is {batch}, but pretraining compares at least 2 sequences in a step")
         if store.width != store.height:
             raise UserError(
                 f"{store.path} holds frames of {store.height}x{store.width}, cut already, but pretraining needs whole "
@@ -126,6 +129,9 @@ class IdentityBatches:
         augment: AugmentConfig,
         seed: int = 0,
     ) -> None:
+        check_frames(store)
+        if people < 2:
+            raise UserError(f"batch.people is {people}, but telling walkers apart takes at least 2 in a batch")
         self.store, self.people, self.sequences, self.seed = store, people, sequences, seed
         self.frames, self.sampling, self.augment = frames, sampling, augment
         self.subjects = sorted({store.rows[row].subject for row in rows})
@@ -163,6 +169,15 @@ class IdentityBatches:
         draw = np.random.default_rng([self.seed, step, rank, _AUGMENT])
         plan = draw_plan(self.augment, len(labels), self.store.height, self.store.width, draw)
         return LabelledBatch(np.stack(clips), plan, labels)
+
+
+def check_frames(store: SequenceStore) -> None:
+    """Raise a UserError unless a store's frames are 64 or 128 px high, which gait models are made for."""
+    if store.height not in (64, 128):
+        raise UserError(
+            f"{store.path} holds frames {store.height} px high, but gait models take 64 or 128: import them again with "
+            "--size 64"
+        )
 
 
 def training_rows(store: SequenceStore, min_frames: int) -> np.ndarray:

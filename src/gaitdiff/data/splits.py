@@ -21,8 +21,9 @@ def split_people(
 
     Args:
         subjects: who walks in each sequence.
-        split: "auto" draws test people at random; "train" and "test" put everybody there.
-        test_fraction: share of the people that "auto" sends to test, 0 <= f < 1; by default 0.25 if there are
+        split: "auto" draws test people at random from those with several sequences; "train" and "test" put everybody
+            there.
+        test_fraction: share of these people that "auto" sends to test, 0 <= f < 1; by default 0.25 if there are
             at least eight people, else 0.
         seed: of the draw.
 
@@ -45,7 +46,8 @@ def split_people(
     for number, subject in enumerate(subjects):
         walks[subject].append(number)
     result = [(TRAIN, "")] * len(subjects)
-    for person in _test_people(people, split, test_fraction, rng):
+    able = [person for person in people if len(walks[person]) > 1] if split == AUTO else people
+    for person in _test_people(able, split, test_fraction, rng):
         probe = rng.choice(walks[person]) if len(walks[person]) > 1 else None
         for number in walks[person]:
             result[number] = (TEST, "probe" if number == probe else "gallery")

@@ -48,6 +48,8 @@ class StoreWriter:
         if crop not in CROPS:
             raise UserError(f"crop is {crop!r} but must be one of {', '.join(map(repr, CROPS))}")
         self.path = Path(path).absolute()
+        if not self.path.name:
+            raise UserError(f"{self.path} cannot be a store: name a folder below it")
         self.height, self.width, self.crop, self.source = height, width, crop, source
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._rows: list[Row] = []

@@ -52,6 +52,8 @@ def load_taesd(source: str = "taesd") -> Taesd:
     """
     if source == "taesd":
         source = os.environ.get(VARIABLE) or HUB_ID
+        if source != HUB_ID and not Path(source).expanduser().exists():
+            raise UserError(f"{VARIABLE} is set to {source}, where nothing is; correct it, or {WAYS_OUT}")
     path = Path(source).expanduser()
     if path.is_dir():
         return Taesd(_from_folder(path))
@@ -71,7 +73,7 @@ def _from_hub(repository: str) -> AutoencoderTiny:
         config = hf_hub_download(repository, "config.json")
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise UserError(
-            f"the autoencoder {repository!r} could not be fetched from the Hugging Face hub "
+            f"the autoencoder {repository!r} is no path here, and could not be fetched from the Hugging Face hub "
             f"({type(error).__name__}); {WAYS_OUT} (or set {VARIABLE} to it)"
         ) from error
     finally:

@@ -11,8 +11,8 @@ from torch import Tensor
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.protocols import evaluate
-from gaitdiff.progress import progress_bar
+from gaitdiff.evaluation.protocols import check_protocol, evaluate
+from gaitdiff.progress import console, progress_bar
 
 #: Frames that go through the network at a time.
 _FRAMES_A_BATCH = 1024
@@ -58,17 +58,31 @@ def evaluate_store(
         UserError: see ``evaluate``.
     """
     chosen = [store.rows[int(row)] for row in rows]
-    # Several sequences may share condition and view, so the sequence's own name makes the key unique.
-    views = [f"{row.view}-{row.sequence}" for row in chosen]
-    types = [row.condition for row in chosen]
-    data: dict[str, object] = {}
-    if protocol == "gait3d":
-        data["probe_set"] = {
-            f"{row.subject}-{kind}-{view}"
-            for row, kind, view in zip(chosen, types, views, strict=True)
-            if row.role == "probe"
-        }
-    return evaluate(protocol, features, [row.subject for row in chosen], types, views, metric, **data)
+    data = {"probe_mask": [row.role == "probe" for row in chosen]} if protocol == "gait3d" else {}
+    return evaluate(
+        protocol,
+        features,
+        [row.subject for row in chosen],
+        [row.condition for row in chosen],
+        [row.view for row in chosen],
+        metric,
+        **data,
+    )
+
+
+def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
+    """Row numbers of the test split; none, and a note that says why, where the protocol finds nothing to score.
+
+    Raises:
+        UserError: unknown protocol.
+    """
+    check_protocol(protocol)
+    rows = store.select(split="test")
+    probes, gallery = (store.select(split="test", role=role) for role in ("probe", "gallery"))
+    if protocol == "gait3d" and (len(probes) == 0 or len(gallery) == 0):
+        console.print(f"{store.path} has no probes with a gallery to look in: this run is not scored", markup=False)
+        return rows[:0]
+    return rows
 
 
 def held_out_rows(store: SequenceStore) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
@@ -24,8 +25,9 @@ def evaluate(
     """Score features by a protocol.
 
     Args:
-        protocol: ``"gait3d"``: rows named in ``probe_set`` ("label-type-view") are probes, all others the gallery,
-            no camera is left out; ``"leave-one-out"``: every row is a probe once against all others.
+        protocol: ``"gait3d"``: rows named in ``probe_set`` ("label-type-view"), or true in ``probe_mask``, are probes,
+            all others the gallery, no camera is left out; ``"leave-one-out"``: every row is a probe once, against all
+            others.
         features: (N, C, P).
         labels, types, views: N strings each.
         metric: ``"euclidean"`` or ``"cosine"``.
@@ -43,10 +45,12 @@ def evaluate(
         if len(column) != len(rows):
             raise UserError(f"there are {len(rows)} features but {len(column)} {name}: give one a row")
     keys = [f"{label}-{kind}-{view}" for label, kind, view in zip(labels, types, views, strict=True)]
+    score = _PROTOCOLS[protocol]
     try:
-        return _PROTOCOLS[protocol](rows, np.asarray(labels), keys, metric, **protocol_data)
+        inspect.signature(score).bind(rows, np.asarray(labels), keys, metric, **protocol_data)
     except TypeError as error:
         raise UserError(f"protocol {protocol!r} needs other data: {error}") from error
+    return score(rows, np.asarray(labels), keys, metric, **protocol_data)
 
 
 def check_protocol(protocol: str) -> None:
@@ -58,10 +62,16 @@ def check_protocol(protocol: str) -> None:
 
 
 def _gait3d(
-    features: Tensor, labels: np.ndarray, keys: list[str], metric: str, *, probe_set: Collection[str]
+    features: Tensor,
+    labels: np.ndarray,
+    keys: list[str],
+    metric: str,
+    *,
+    probe_set: Collection[str] = (),
+    probe_mask: Sequence[bool] | None = None,
 ) -> dict[str, float]:
     named = set(probe_set)
-    is_probe = np.array([key in named for key in keys], bool)
+    is_probe = np.array([key in named for key in keys] if probe_mask is None else probe_mask, bool)
     for what, count in (("probe", is_probe.sum()), ("gallery", (~is_probe).sum())):
         if count == 0:
             raise UserError(f"the {what} set is empty: probe_set must name some, but not all, rows as label-type-view")

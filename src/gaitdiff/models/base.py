@@ -93,7 +93,7 @@ def check_clip(clip: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int
             f"clips are {height}x{width}, but gait models take {height}x{height * 11 // 16}: "
             f"cut {height * 10 // 64} columns off each side first (gaitdiff.data.clips.crop_sides)"
         )
-    if height * 11 != width * 16:
+    if (height, width) not in ((64, 44), (128, 88)):
         raise UserError(f"clips are {height}x{width}, but gait models take 64x44 or 128x88 frames")
     if clip.shape[0] == 0 or clip.shape[1] == 0:
         raise UserError(f"a clip must hold at least one sequence and one frame, not {tuple(clip.shape)}")

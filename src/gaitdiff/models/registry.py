@@ -72,7 +72,10 @@ def model_config(name: str, preset: str, overrides: Mapping[str, Any]) -> Any:
                 f"{name} has no setting {key!r}{nearest(key, known_fields)}; it has {', '.join(known_fields)}"
             )
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
-    return replace(config, **values)
+    try:
+        return replace(config, **values)
+    except TypeError as error:
+        raise UserError(f"{name} cannot be built with {values}: {error}") from error
 
 
 def _entry(name: str) -> ModelEntry:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
 from gaitdiff.models.parts import HorizontalPooling, PartBNNeck, PartLinear, initialize, temporal_max
 from gaitdiff.models.registry import register_model
@@ -38,6 +39,12 @@ class SMPLGaitConfig:
     stem_stride: int = 1
     batch_norm: bool = False
     head_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != 3 or not all(isinstance(width, int) and width > 0 for width in self.channels):
+            raise UserError(f"smplgait's channels must be three positive numbers, not {self.channels!r}")
+        if not self.bins or not all(isinstance(b, int) and b > 0 and 16 % b == 0 for b in self.bins):
+            raise UserError(f"smplgait's bins must divide the 16 rows of its feature map, not {self.bins!r}")
 
 
 class PlainBackbone(Backbone):
@@ -87,11 +94,12 @@ class BNNeckHead(Head):
         self.fc = PartLinear(parts, channels, embedding)
         self.neck = PartBNNeck(parts, embedding, num_classes)
         initialize(self)
+        if not num_classes:
+            self.neck.requires_grad_(False)  # nothing learns from it
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
         embedding = self.fc(self.norm(feature.flatten(1)).view_as(feature))
-        _, logits = self.neck(embedding)
-        return embedding, logits
+        return embedding, self.neck(embedding)[1] if self.neck.classifier is not None else None
 
 
 _PUBLISHED = SMPLGaitConfig()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from gaitdiff.training.config import PretrainConfig, PretrainData, TransferConfig, TransferData
-from gaitdiff.training.run import plain
+from gaitdiff.training.run import flat, plain
+
+_LEAVES = ("model.overrides",)  # a mapping that is one setting
+_NO_SETTINGS = ("stage", "made_from")  # what config.yaml holds besides settings
 
 
 def command(config: dict[str, Any]) -> list[str]:
@@ -23,10 +25,10 @@ def command(config: dict[str, Any]) -> list[str]:
     """
     stage = config["stage"]
     defaults = PretrainConfig("", PretrainData("")) if stage == "pretrain" else TransferConfig("", TransferData(""))
-    usual = dict(_flat(plain(asdict(defaults))))
+    usual = dict(flat(plain(asdict(defaults)), _LEAVES))
     flags = [
         f"--{key} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
-        for key, value in _flat({key: value for key, value in config.items() if key != "stage"})
+        for key, value in flat({key: value for key, value in config.items() if key not in _NO_SETTINGS}, _LEAVES)
         if usual.get(key) != value
     ]
     return [f"gaitdiff {stage}", *flags]
@@ -38,19 +40,11 @@ def differences(finetuned: dict[str, Any], scratch: dict[str, Any]) -> list[str]
     What makes them what they are (mode, starting point, the model's name) and where they ran is left aside. From
     scratch, the backbone learns at the head's rate, whatever its configuration says.
     """
-    one = dict(_flat(finetuned))
-    other = dict(_flat(scratch)) | {"optim.backbone_lr_ratio": 1.0}
-    aside = ("out", "mode", "init", "model", "machine")
+    one = dict(flat(finetuned, _LEAVES))
+    other = dict(flat(scratch, _LEAVES)) | {"optim.backbone_lr_ratio": 1.0}
+    aside = ("out", "mode", "init", "model", "machine", "made_from")
     return [
         f"{key}: {one.get(key)}, {other.get(key)}"
         for key in sorted(one.keys() | other.keys())
         if key.split(".")[0] not in aside and one.get(key) != other.get(key)
     ]
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, dict) and key != "overrides":
-            yield from _flat(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -40,6 +41,8 @@ def score_checkpoint(
     """
     check_protocol(protocol)
     place = make_accelerator(MachineConfig(device=device)).device
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise UserError(f"{json_file} cannot be written: its folder does not exist")
     headed = has_head(checkpoint)
     store = SequenceStore(data)
     rows = held_out_rows(store)
@@ -56,5 +59,15 @@ def score_checkpoint(
     }
     Console().print(score_table(f"{protocol}, {metric} distance", scores))
     if json_file is not None:
-        json_file.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+        _write(json_file, json.dumps(scores, indent=1) + "\n")
     return scores
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.partial")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another --json") from error

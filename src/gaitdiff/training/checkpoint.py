@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
 from gaitdiff.models import GaitModel, create_model
+from gaitdiff.models.registry import model_config
 
+#: Of model.json; raised when older versions could not read it.
+FORMAT = 1
 _PREFIX = "step-"
 
 
@@ -94,16 +98,19 @@ def read_tensors(checkpoint: Path, stem: str) -> dict[str, Tensor]:
         ) from error
 
 
-def read_document(checkpoint: Path, stem: str) -> dict[str, Any]:
+def read_document(checkpoint: Path, stem: str, keys: Sequence[str]) -> dict[str, Any]:
     """One JSON document of a checkpoint.
 
     Raises:
-        UserError: missing or corrupt.
+        UserError: missing, corrupt, or without one of ``keys``.
     """
     path = checkpoint / f"{stem}.json"
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        missing = [key for key in keys if key not in document]
+        if missing:
+            raise ValueError(f"it lacks {missing[0]!r}")
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read ({_reason(error)}): remove the folder {checkpoint.name} to go on from an older "
             "checkpoint"
@@ -140,12 +147,33 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Gai
         UserError: no checkpoint there, or one that is corrupt.
     """
     checkpoint = latest_checkpoint(Path(path))
-    recipe = read_document(checkpoint, "model")
-    model = create_model(recipe["model"], recipe["preset"], recipe["num_classes"], **recipe["overrides"])
+    recipe = read_model_document(checkpoint)
+    model = create_model(recipe["model"], recipe["preset"], recipe["num_classes"], **recipe["config"])
     load_into(model.backbone, read_tensors(checkpoint, "backbone"), str(checkpoint))
     if _file(checkpoint, "head").is_file():
         load_into(model.head, read_tensors(checkpoint, "head"), str(checkpoint))
     return model.eval().to(device)
+
+
+def model_document(name: str, preset: str, num_classes: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``load_checkpoint`` needs to build a model again, whatever its preset says by then."""
+    config = asdict(model_config(name, preset, overrides))
+    return {"format": FORMAT, "model": name, "preset": preset, "num_classes": num_classes, "config": config}
+
+
+def read_model_document(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint's ``model.json``.
+
+    Raises:
+        UserError: missing, corrupt, or of a newer format.
+    """
+    recipe = read_document(checkpoint, "model", ("format", "model", "preset", "num_classes", "config"))
+    if recipe["format"] != FORMAT:
+        raise UserError(
+            f"{checkpoint} has the format {recipe['format']}, but this version of gaitdiff reads {FORMAT}: "
+            "use the version that wrote it"
+        )
+    return recipe
 
 
 def has_head(path: str | Path) -> bool:
@@ -164,10 +192,18 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Inverse of ``optimizer_tensors``."""
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        number, key = name.split(".", 1)
-        state.setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    groups = optimizer.state_dict()["param_groups"]
+    try:
+        for name, value in tensors.items():
+            number, key = name.split(".", 1)
+            state.setdefault(int(number), {})[key] = value
+        if state.keys() - {number for group in groups for number in group["params"]}:
+            raise ValueError("it has other parameters")
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except ValueError as error:
+        raise UserError(
+            f"the optimiser's state does not fit the run ({error}): remove its newest checkpoint"
+        ) from error
 
 
 def _file(checkpoint: Path, stem: str) -> Path:

@@ -48,7 +48,7 @@ class MachineConfig:
 
     Attributes:
         device: "auto", "cpu", "cuda" or "mps".
-        precision: "auto" (bfloat16 on a GPU that has it), "float32" or "bfloat16".
+        precision: "auto" (bfloat16 on a GPU, or a CPU with AMX, that has it), "float32" or "bfloat16".
         threads: CPU threads of torch; 0 leaves torch's choice.
     """
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from gaitdiff.data.batches import Prefetcher
@@ -89,30 +90,48 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         raise UserError("machine.device is cuda, but torch finds no CUDA device: use --machine.device cpu")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("machine.device is mps, but torch finds none: use --machine.device cpu")
-    gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    half = machine.precision == "bfloat16" or (machine.precision == "auto" and gpu and torch.cuda.is_bf16_supported())
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if half else "no")
+    half = machine.precision == "bfloat16" or (machine.precision == "auto" and _has_fast_bfloat16(device))
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one process evaluates, the others wait
+    try:
+        accelerator = Accelerator(
+            cpu=device == "cpu", mixed_precision="bf16" if half else "no", kwargs_handlers=[patience]
+        )
+    except ValueError as error:
+        raise UserError(
+            f"machine.device {device} and machine.precision {machine.precision} cannot be had here ({error})"
+        ) from error
     if device not in ("auto", accelerator.device.type):
         raise UserError(f"machine.device is {device!r}, but this process computes on {accelerator.device.type} already")
     return accelerator
+
+
+def _has_fast_bfloat16(device: str) -> bool:
+    """Whether ``device`` multiplies matrices in bfloat16 faster than in float32."""
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "mps":
+        return False
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
+    return bool(capabilities.get("amx_bf16", False))
 
 
 def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: Accelerator) -> None:
     """Train to the end, from the newest checkpoint if there is one.
 
     Batches, noise and augmentations are functions of (seed, step, rank), so a run that was killed and started again
-    goes through the same numbers as one that was not.
+    goes through the same numbers as one that was not. With several processes, what is logged is the first one's share.
 
     Raises:
-        UserError: the loss is not finite (the batch is kept), or a file cannot be read or written.
+        UserError: loss or gradient is not finite (the batch is kept), or a file cannot be read or written.
     """
     rank, main = accelerator.process_index, accelerator.is_main_process
     first, pending = _resume(stage, folder, main)
     if first >= stage.iterations:
-        console.print(f"{folder.path} is complete: {stage.iterations} iterations")
+        console.print(f"{folder.path} is complete: {stage.iterations} iterations", markup=False)
         return
     stage.module.to(accelerator.device)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
+    _keep_counters_on_cpu(stage.optimizer)
     base = [group["lr"] for group in stage.optimizer.param_groups]
     if first == 0 and run.evaluate_every:
         _evaluate(stage, folder, 0, main)
@@ -121,51 +140,54 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     with progress_bar(folder.path.name, total=stage.iterations) as bar:
         bar.advance(first)
         for step, batch in batches:
+            done, last = step + 1, step + 1 == stage.iterations
             for group, lr in zip(optimizer.param_groups, base, strict=True):
                 group["lr"] = lr * stage.lr_factor(step)
             module.train()
             loss = stage.loss(module, batch, step, rank)
             accelerator.backward(loss)
-            if pending:  # the previous step's loss is there by now, asking for it stalls no device
-                pending[-1] = _finite(pending[-1], stage, folder, step - 1, rank)
-            if stage.clip_grad > 0:
-                accelerator.clip_grad_norm_(module.parameters(), stage.clip_grad)
+            norm = accelerator.clip_grad_norm_(module.parameters(), stage.clip_grad or math.inf)
+            pending.append(float(loss.detach()))
+            if not math.isfinite(float(norm)) or not math.isfinite(pending[-1]):
+                _stop(batch, folder, done, rank, pending[-1], float(norm))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            pending.append(loss.detach())
-            done = step + 1
-            if done % run.log_every == 0 or done == stage.iterations:
-                pending[-1] = _finite(pending[-1], stage, folder, step, rank)
+            if done % run.log_every == 0 or last:
                 record: dict[str, Any] = {
                     "step": done,
                     "loss": math.fsum(pending) / len(pending),
                     **stage.probe(batch, step, rank),
+                    "lr": [group["lr"] for group in optimizer.param_groups],
+                    "seconds_per_step": round((time.perf_counter() - started) / (done - begun), 5),
                 }
-                record["lr"] = [group["lr"] for group in optimizer.param_groups]
-                record["seconds_per_step"] = round((time.perf_counter() - started) / (done - begun), 5)
                 pending = []
                 if main:
                     folder.append(record)
                     bar.advance(0, note=f"loss {record['loss']:.4f}")
-            if run.evaluate_every and (done % run.evaluate_every == 0 or done == stage.iterations):
+            if run.evaluate_every and (done % run.evaluate_every == 0 or last):
                 _evaluate(stage, folder, done, main)
-            if done % run.save_every == 0 or done == stage.iterations:
-                if pending:
-                    pending[-1] = _finite(pending[-1], stage, folder, step, rank)
+            if done % run.save_every == 0 or last:
                 if main:
-                    _save(stage, folder, done, [float(x) for x in pending], run.keep)
+                    _save(stage, folder, done, pending, run.keep)
                 accelerator.wait_for_everyone()
             bar.advance()
 
 
-def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, list[Any]]:
+def _keep_counters_on_cpu(optimizer: torch.optim.Optimizer) -> None:
+    """Put step counters back where the optimiser reads them without waiting for the device."""
+    for state in optimizer.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].cpu()
+
+
+def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, list[float]]:
     """Load the newest checkpoint; the step to go on from and the losses not logged yet."""
     if not list_checkpoints(folder.path):
         if main:
             folder.rewind(-1)
         return 0, []
     checkpoint = latest_checkpoint(folder.path)
-    state = read_document(checkpoint, "state")
+    state = read_document(checkpoint, "state", ("step", "pending"))
     stage.load(checkpoint)
     load_optimizer(stage.optimizer, read_tensors(checkpoint, "optimizer"))
     if main:
@@ -186,16 +208,26 @@ def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> 
             folder.append({"step": step, "evaluation": scores})
 
 
-def _finite(loss: Any, stage: Stage[Batch], folder: RunFolder, step: int, rank: int) -> float:
-    """The loss as a number; if it is none, keep its batch and stop."""
-    value = float(loss)
-    if math.isfinite(value):
-        return value
-    kept = folder.path / f"nonfinite-step-{step}.npz"
-    batch = stage.make_batch(step, rank)
-    arrays: dict[str, Any] = {name: value for name, value in vars(batch).items() if isinstance(value, np.ndarray)}
-    np.savez_compressed(kept, **arrays)
+def _stop(batch: Any, folder: RunFolder, step: int, rank: int, loss: float, norm: float) -> NoReturn:
+    """Keep a batch whose loss or gradient is not finite, before any weight has changed, and stop."""
+    kept = folder.path / f"nonfinite-step-{step}-process-{rank}.npz"
+    try:
+        np.savez_compressed(kept, **_arrays(batch))
+        where = f"its batch is kept in {kept}"
+    except OSError as error:
+        where = f"its batch could not be kept ({error.strerror})"
     raise UserError(
-        f"the loss of step {step} is {value}: its batch is kept in {kept}; lower the learning rate or use "
-        "--machine.precision float32, in a new --out"
+        f"the loss of step {step} is {loss} and its gradient's norm {norm}: {where}, no weight was changed by it; "
+        "lower the learning rate or use --machine.precision float32, in a new --out"
     )
+
+
+def _arrays(value: Any, prefix: str = "") -> dict[str, Any]:
+    """All arrays of a batch by dotted name."""
+    found: dict[str, Any] = {}
+    for name, item in vars(value).items():
+        if isinstance(item, np.ndarray):
+            found[prefix + name] = item
+        elif hasattr(item, "__dict__"):
+            found |= _arrays(item, f"{prefix}{name}.")
+    return found

@@ -19,10 +19,9 @@ from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
 from gaitdiff.diffusion.schedule import make_schedule
-from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows
-from gaitdiff.evaluation.protocols import check_protocol
+from gaitdiff.evaluation.features import evaluate_store, extract, rows_to_score
 from gaitdiff.models import Backbone, create_model
-from gaitdiff.training.checkpoint import latest_checkpoint, load_into, read_tensors
+from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
 from gaitdiff.training.config import DiffusionConfig, ModelConfig, PretrainConfig
 from gaitdiff.training.loop import make_accelerator, train
 from gaitdiff.training.run import RunFolder, read_config
@@ -43,7 +42,7 @@ def pretrain(config: PretrainConfig) -> Path:
     accelerator = make_accelerator(config.machine)
     stage = PretrainStage(config, accelerator.device, accelerator.num_processes)
     with accelerator.main_process_first():
-        folder = RunFolder.open(config.out, "pretrain", config)
+        folder = RunFolder.open("pretrain", config, stage.made_from, write=accelerator.is_main_process)
     train(stage, folder, config.run, accelerator)
     return folder.path
 
@@ -53,8 +52,9 @@ class PretrainStage:
 
     def __init__(self, config: PretrainConfig, device: torch.device, world: int) -> None:
         self.config, self.device = config, device
-        check_protocol(config.run.protocol)
         self.store = SequenceStore(config.data.store)
+        self.held_out = rows_to_score(self.store, config.run.protocol)
+        self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}
         optim = config.optim
         self.iterations, self.clip_grad = optim.iterations, optim.clip_grad
         torch.manual_seed(config.seed)
@@ -113,10 +113,9 @@ class PretrainStage:
 
     def evaluate(self) -> dict[str, float]:
         """Rank-1 of the raw gait features on the test split; nothing where there is none."""
-        protocol = self.config.run.protocol
-        if len(self.store.select(split="test")) == 0:
+        protocol, rows = self.config.run.protocol, self.held_out
+        if len(rows) == 0:
             return {}
-        rows = held_out_rows(self.store)
         features = raw_features(self.module.backbone, self.store, rows, self.device)
         scores: dict[str, float] = {}
         for metric in ("cosine", "euclidean"):
@@ -136,7 +135,7 @@ class PretrainStage:
     def model_document(self) -> Mapping[str, Any]:
         """The model whose backbone this is."""
         model = self.config.model
-        return {"model": model.name, "preset": model.preset, "num_classes": 0, "overrides": dict(model.overrides)}
+        return model_document(model.name, model.preset, 0, model.overrides)
 
     def _augmented(self, clips: np.ndarray, plan: AugmentPlan) -> Tensor:
         frames = torch.from_numpy(clips).to(self.device, non_blocking=True).float().div_(255)

@@ -9,14 +9,17 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser
 
 from gaitdiff.errors import UserError, nearest
+from gaitdiff.training.run import flat
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable  # from Python 3.11 on
 
 Config = TypeVar("Config")
 
@@ -64,7 +67,7 @@ def _names(folder: Traversable, prefix: str = "") -> Iterator[str]:
 
 def _split_recipe(argv: Sequence[str]) -> tuple[str, list[str]]:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--recipe", default="")
+    finder.add_argument("--recipe", nargs="?", default="", const="")
     found, rest = finder.parse_known_args(list(argv))
     return found.recipe, rest
 
@@ -85,22 +88,12 @@ def _read_recipe(recipe: str, known: list[str], seen: tuple[str, ...] = ()) -> d
     if not isinstance(content, dict):
         raise UserError(f"recipe {recipe} must be a mapping of settings, such as 'optim: {{lr: 0.001}}'")
     base = content.pop("base", None)
-    flat = _read_recipe(str(base), known, (*seen, recipe)) if base is not None else {}
-    for key, value in _flat(content, known):
+    settings = _read_recipe(str(base), known, (*seen, recipe)) if base is not None else {}
+    for key, value in flat(content, known):
         if key not in known:
             raise UserError(f"recipe {recipe} has the unknown key {key!r}{nearest(key, known)}")
-        flat[key] = value
-    return flat
-
-
-def _flat(value: dict[Any, Any], known: list[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys down to the fields; what lies below a field (such as overrides) is its value."""
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, dict) and name not in known:
-            yield from _flat(item, known, f"{name}.")
-        else:
-            yield name, item
+        settings[key] = value
+    return settings
 
 
 def _fields(kind: type[Any], prefix: str = "") -> Iterator[str]:
@@ -129,7 +122,7 @@ def _explain(message: str, known: list[str]) -> str:
 
 
 #: Settings that are shares or probabilities.
-_SHARES = ("drop", "affine", "perspective", "flip", "dilate", "blur")
+_SHARES = ("smoothing", "drop", "affine", "perspective", "flip", "dilate", "blur")
 #: Settings that may be 0; all other numbers must be positive.
 _MAY_BE_ZERO = (
     *_SHARES,
@@ -140,7 +133,6 @@ _MAY_BE_ZERO = (
     "weight_decay",
     "clip_grad",
     "cross_entropy",
-    "smoothing",
     "momentum",
     "margin",
     "keep",
@@ -155,5 +147,6 @@ def _check_numbers(config: Any, prefix: str = "") -> None:
             _check_numbers(value, f"{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             lowest_fits = value >= 0 if {field.name, name} & set(_MAY_BE_ZERO) else value > 0
-            if not lowest_fits or not math.isfinite(value) or (field.name in _SHARES and value > 1):
+            highest = 1 if field.name in _SHARES else 2**63 - 1 if isinstance(value, int) else math.inf
+            if not lowest_fits or not math.isfinite(value) or value > highest:
                 raise UserError(f"setting --{name} cannot be {value}")

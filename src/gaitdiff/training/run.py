@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,37 +16,44 @@ import yaml
 from gaitdiff.errors import UserError
 
 #: Parts of a configuration that may differ when a run is continued.
-_FREE = ("machine", "out")
+_FREE = ("machine", "out", "data.store")
+_DRAFT = ".config.yaml.partial"
 
 
 class RunFolder:
     """One training run on disk.
 
-    ``config.yaml`` (resolved), ``metrics.jsonl`` (one JSON object a line, each with ``step``), ``checkpoints/``.
+    ``config.yaml`` (resolved, with what the run was made from), ``metrics.jsonl`` (one JSON object a line, each with
+    ``step``), ``checkpoints/``.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
-    def open(cls, out: str, stage: str, config: Any) -> RunFolder:
-        """Create the folder, or take up a run of the same stage and configuration.
+    def open(cls, stage: str, config: Any, made_from: dict[str, Any], write: bool = True) -> RunFolder:
+        """Create the folder ``config.out``, or take up a run of the same stage and configuration.
+
+        Args:
+            made_from: what else a run must have in common with the one it continues: its data, its processes.
+            write: whether this process is the one that writes.
 
         Raises:
             UserError: the folder holds something else, or cannot be written.
         """
-        path = Path(out).resolve()
-        resolved = {"stage": stage, **plain(asdict(config))}
+        path = Path(config.out).resolve()
+        resolved = {"stage": stage, **plain(asdict(config)), "made_from": made_from}
         file = path / "config.yaml"
         try:
             if file.is_file():
-                _require_same(path, yaml.safe_load(file.read_text(encoding="utf-8")), resolved)
-            elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+                _require_same(path, read_config(path), resolved)
+            elif path.exists() and (not path.is_dir() or any(entry.name != _DRAFT for entry in path.iterdir())):
                 raise UserError(f"{path} exists and is no run folder: choose another --out")
-            path.mkdir(parents=True, exist_ok=True)
-            draft = path / ".config.yaml.partial"
-            draft.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
-            os.replace(draft, file)
+            if write:
+                path.mkdir(parents=True, exist_ok=True)
+                draft = path / _DRAFT
+                draft.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
+                os.replace(draft, file)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
         return cls(path)
@@ -55,42 +64,63 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add one line of metrics."""
+        """Add one line of metrics; numbers that are not finite become null."""
+        with self._writing(), self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics of steps after ``step``: those will be made again."""
+        kept = [json.dumps(record) + "\n" for record in read_metrics(self.path) if record["step"] <= step]
+        with self._writing():
+            draft = self.path / ".metrics.jsonl.partial"
+            draft.write_text("".join(kept), encoding="utf-8")
+            os.replace(draft, self.metrics_file)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            with self.metrics_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            yield
         except OSError as error:
             raise UserError(
                 f"{self.metrics_file} cannot be written ({error.strerror}): checkpoints are untouched, mend it and "
                 "start the same command again"
             ) from error
 
-    def rewind(self, step: int) -> None:
-        """Forget metrics of steps after ``step``: those will be made again."""
-        kept = [json.dumps(record) + "\n" for record in read_metrics(self.path) if record["step"] <= step]
-        draft = self.path / ".metrics.jsonl.partial"
-        draft.write_text("".join(kept), encoding="utf-8")
-        os.replace(draft, self.metrics_file)
-
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Lines of a run's metrics.jsonl; a last line torn by a kill is left out."""
+    """Lines of a run's metrics.jsonl; a last line torn by a kill is left out.
+
+    Raises:
+        UserError: a line is damaged.
+    """
     file = run / "metrics.jsonl"
     if not file.is_file():
         return []
-    return list(_whole_lines(file.read_text(encoding="utf-8")))
+    found: list[dict[str, Any]] = []
+    try:
+        for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
+            record = json.loads(line)
+            found.append({"step": record["step"], **record})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} is damaged in line {len(found) + 1}: remove that line, or the file") from error
+    return found
 
 
 def read_config(run: Path) -> dict[str, Any]:
     """A run's resolved configuration.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is damaged.
     """
+    file = run / "config.yaml"
     try:
-        config: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{run} is no run folder: it has no config.yaml") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} is damaged: choose another --out") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{file} is damaged: choose another --out")
     return config
 
 
@@ -103,24 +133,28 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _whole_lines(text: str) -> Iterator[dict[str, Any]]:
-    lines = text.split("\n")
-    yield from (json.loads(line) for line in lines[:-1])  # what follows the last line break was never finished
+def flat(value: dict[Any, Any], leaves: Collection[str] = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings; what lies below a key of ``leaves``, or is empty, is a value."""
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict) and item and name not in leaves:
+            yield from flat(item, leaves, f"{name}.")
+        else:
+            yield name, item
 
 
-def _require_same(path: Path, old: Any, new: dict[str, Any]) -> None:
-    before, after = dict(_flat(old)), dict(_flat(new))
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }
+
+
+def _require_same(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    before, after = dict(flat(old)), dict(flat(new))
     for key in sorted(before.keys() | after.keys()):
-        if key.split(".")[0] not in _FREE and before.get(key) != after.get(key):
-            raise UserError(
-                f"{path} holds a run with {key} = {before.get(key)!r}, not {after.get(key)!r}: "
-                "choose another --out, or repeat its settings to continue it"
-            )
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
+        if key in _FREE or key.split(".")[0] in _FREE or before.get(key) == after.get(key):
+            continue
+        raise UserError(
+            f"{path} holds a run with {key} = {before.get(key)!r}, not {after.get(key)!r}: "
+            "choose another --out, or repeat its settings to continue it"
+        )

@@ -16,11 +16,11 @@ from gaitdiff.data.batches import IdentityBatches, LabelledBatch, training_rows
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows
-from gaitdiff.evaluation.protocols import check_protocol
+from gaitdiff.evaluation.features import evaluate_store, extract, rows_to_score
 from gaitdiff.losses import cross_entropy, triplet_terms
 from gaitdiff.models import GaitModel, create_model
-from gaitdiff.training.checkpoint import latest_checkpoint, load_into, read_document, read_tensors
+from gaitdiff.models.registry import model_config
+from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_model_document, read_tensors
 from gaitdiff.training.config import LossConfig, ModelConfig, TransferConfig, TransferData
 from gaitdiff.training.loop import make_accelerator, train
 from gaitdiff.training.run import RunFolder
@@ -36,9 +36,9 @@ def finetune(config: TransferConfig) -> Path:
         UserError: anything about data, settings or machine that the user can mend.
     """
     accelerator = make_accelerator(config.machine)
-    stage = TransferStage(config, accelerator.device)
+    stage = TransferStage(config, accelerator.device, accelerator.num_processes)
     with accelerator.main_process_first():
-        folder = RunFolder.open(config.out, "finetune", config)
+        folder = RunFolder.open("finetune", config, stage.made_from, write=accelerator.is_main_process)
     train(stage, folder, config.run, accelerator)
     return folder.path
 
@@ -72,22 +72,18 @@ class RecognitionObjective(nn.Module):
 class TransferStage:
     """What the training loop needs of stage 2."""
 
-    def __init__(self, config: TransferConfig, device: torch.device) -> None:
+    def __init__(self, config: TransferConfig, device: torch.device, world: int) -> None:
         self.config, self.device = config, device
-        check_protocol(config.run.protocol)
         self.store = SequenceStore(config.data.store)
+        self.held_out = rows_to_score(self.store, config.run.protocol)
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
+        self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}
         start, choice = starting_point(config)
         torch.manual_seed(config.seed)
         rows = labelled_rows(self.store, config.data, config.seed)
         subjects = len({self.store.rows[row].subject for row in rows})
         classes = subjects if config.loss.cross_entropy > 0 else 0
-        self.document = {
-            "model": choice.name,
-            "preset": choice.preset,
-            "num_classes": classes,
-            "overrides": dict(choice.overrides),
-        }
+        self.document = model_document(choice.name, choice.preset, classes, choice.overrides)
         model = create_model(choice.name, choice.preset, classes, **choice.overrides)
         self.batches = IdentityBatches(
             self.store,
@@ -131,9 +127,9 @@ class TransferStage:
 
     def evaluate(self) -> dict[str, float]:
         """Scores of the embeddings on the test split, by the distance trained with; nothing where there is none."""
-        if len(self.store.select(split="test")) == 0:
+        rows = self.held_out
+        if len(rows) == 0:
             return {}
-        rows = held_out_rows(self.store)
         features = embeddings(self.module.model, self.store, rows, self.device)
         return evaluate_store(features, self.store, rows, self.config.run.protocol, self.config.loss.distance)
 
@@ -164,6 +160,8 @@ def starting_point(config: TransferConfig) -> tuple[Path | None, ModelConfig]:
     Raises:
         UserError: mode, init and model contradict each other, or the model is not named anywhere.
     """
+    if not config.model.name and config.model != ModelConfig():
+        raise UserError("model.preset and model.overrides need model.name: name the model, or leave out --model")
     if config.mode == "scratch":
         if config.init:
             raise UserError("mode is scratch, but init names a checkpoint: leave out one of them")
@@ -175,14 +173,19 @@ def starting_point(config: TransferConfig) -> tuple[Path | None, ModelConfig]:
             f"mode is {config.mode}, but init names no checkpoint: set --init to a run of gaitdiff pretrain"
         )
     checkpoint = latest_checkpoint(Path(config.init))
-    recipe = read_document(checkpoint, "model")
-    found = ModelConfig(recipe["model"], recipe["preset"], recipe["overrides"])
-    if config.model.name and config.model != found:
+    recipe = read_model_document(checkpoint)
+    found = ModelConfig(recipe["model"], recipe["preset"], recipe["config"])
+    if config.model.name and not _same_model(config.model, found):
         raise UserError(
             f"{checkpoint} holds {found.name} ({found.preset}), not {config.model.name} ({config.model.preset}) with "
             "these settings: leave out --model, the checkpoint knows it"
         )
     return checkpoint, found
+
+
+def _same_model(one: ModelConfig, other: ModelConfig) -> bool:
+    configs = [model_config(model.name, model.preset, model.overrides) for model in (one, other)]
+    return one.name == other.name and configs[0] == configs[1]
 
 
 def labelled_rows(store: SequenceStore, data: TransferData, seed: int) -> np.ndarray:

@@ -73,7 +73,7 @@ def generate(
         preset: "lite" or "wild", see :func:`~gaitdiff.walkers.presets.list_presets`.
         seed: of everything random, not negative.
         frames: length of every sequence, at 25 frames a second.
-        test_people: how many people are held out, 0 or at least 2; by default three in ten.
+        test_people: how many people are held out, 0 or at least 2; by default three in ten, none of fewer than four.
         workers: number of processes; by default one for each core.
 
     Returns:
@@ -93,9 +93,8 @@ def generate(
         if value < least:
             raise UserError(f"{what} is {value}, but walkers need at least {least}")
     held_out = _test_people(people, test_people)
-    source = f"walkers, preset {preset}, seed {seed}, {people} people"
     with (
-        StoreWriter(out, source=source) as store,
+        StoreWriter(out, source=store_source(preset, seed, people)) as store,
         progress_bar("walking people", people * sequences) as bar,
     ):
         made = _render_people(range(people), sequences, chosen, seed, frames, workers or os.cpu_count() or 1)
@@ -113,6 +112,11 @@ def generate(
                 )
                 bar.advance()
     return Path(out)
+
+
+def store_source(preset: str, seed: int, people: int) -> str:
+    """What the header of a store says of the walkers it was made with."""
+    return f"walkers, preset {preset}, seed {seed}, {people} people"
 
 
 def render_sequence(seed: int, person: int, sequence: int, preset: str | Preset = "lite", frames: int = 40) -> Frames:
@@ -161,7 +165,7 @@ class _Stage:
 
 def _test_people(people: int, test_people: int | None) -> int:
     if test_people is None:
-        return max(2, round(_TEST_SHARE * people))
+        return max(2, round(_TEST_SHARE * people)) if people >= 4 else 0
     if test_people == 1 or not 0 <= test_people <= people:
         raise UserError(f"test_people is {test_people}, but must be 0 or from 2 to the number of people ({people})")
     return test_people

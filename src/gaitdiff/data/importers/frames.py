@@ -99,7 +99,7 @@ def import_frames(
     Args:
         source: folder or .zip file.
         out: the store to create.
-        size: height of the frames in pixels, even; and width, unless they come already cut.
+        size: height of the frames, 64 or 128 pixels; and width, unless they come already cut.
         layout: "auto", or the meaning of the folders above the images, for example ``*/subject/sequence``.
         split, test_fraction, seed: see :func:`gaitdiff.data.splits.split_people`.
         workers: threads; as many as there are processors by default.
@@ -111,8 +111,8 @@ def import_frames(
         UserError: nothing usable in the source, cut and uncut sequences in one source, an impossible argument, or
             what :class:`StoreWriter` raises.
     """
-    if size < 2 or size % 2:
-        raise UserError(f"the frame size is {size}, but must be an even number of pixels, such as 64")
+    if size not in (64, 128):
+        raise UserError(f"the frame size is {size}, but can be 64 or 128 pixels, as gait models take them")
     if workers is not None and workers < 1:
         raise UserError(f"the number of workers is {workers}, but must be at least 1")
     split_people([], split=split, test_fraction=test_fraction, seed=seed)  # refuse impossible arguments early
