@@ -32,7 +32,7 @@ from gaitdiff.report.examples import AUGMENTATIONS, augmented, latent_example
 from gaitdiff.report.figures import Level, Series, chart, smoothed, standard_error
 from gaitdiff.report.neighbours import rank_gallery
 from gaitdiff.report.page import BASELINE, QuickstartResult, write_report
-from gaitdiff.training.checkpoint import load_checkpoint, save_checkpoint
+from gaitdiff.training.checkpoint import load_checkpoint, model_document, save_checkpoint
 from gaitdiff.training.config import (
     DiffusionConfig,
     ModelConfig,
@@ -121,7 +121,7 @@ def make_run(path: Path, stage: str, config: PretrainConfig | TransferConfig, re
         }
     else:
         tensors["head"] = model.head.state_dict()
-    document = {"model": "smplgait", "preset": "walkers", "num_classes": 2, "overrides": {}}
+    document = model_document("smplgait", "walkers", 2, {})
     save_checkpoint(path, 10, tensors, {"model": document}, keep=1)
     return path
 

@@ -23,7 +23,7 @@ def split_people(
         subjects: who walks in each sequence.
         split: "auto" draws test people at random from those with several sequences; "train" and "test" put everybody
             there.
-        test_fraction: share of these people that "auto" sends to test, 0 <= f < 1; by default 0.25 if there are
+        test_fraction: share of all people that "auto" sends to test, 0 <= f < 1; by default 0.25 if there are
             at least eight people, else 0.
         seed: of the draw.
 
@@ -46,15 +46,18 @@ def split_people(
     for number, subject in enumerate(subjects):
         walks[subject].append(number)
     result = [(TRAIN, "")] * len(subjects)
-    able = [person for person in people if len(walks[person]) > 1] if split == AUTO else people
-    for person in _test_people(able, split, test_fraction, rng):
+    several = [person for person in people if len(walks[person]) > 1]
+    for person in _test_people(people, several, split, test_fraction, rng):
         probe = rng.choice(walks[person]) if len(walks[person]) > 1 else None
         for number in walks[person]:
             result[number] = (TEST, "probe" if number == probe else "gallery")
     return result
 
 
-def _test_people(people: list[str], split: str, test_fraction: float | None, rng: np.random.Generator) -> list[str]:
+def _test_people(
+    people: list[str], several: list[str], split: str, test_fraction: float | None, rng: np.random.Generator
+) -> list[str]:
+    """Who is tested; ``several`` are those of them who have a sequence to look for and others to find it among."""
     if split == TEST:
         return people
     if split == TRAIN:
@@ -62,4 +65,4 @@ def _test_people(people: list[str], split: str, test_fraction: float | None, rng
     if test_fraction is None:
         test_fraction = 0.25 if len(people) >= MIN_PEOPLE else 0.0
     count = 0 if test_fraction == 0 else min(max(round(test_fraction * len(people)), 1), len(people) - 1)
-    return [people[i] for i in sorted(rng.permutation(len(people))[:count])]
+    return [several[i] for i in sorted(rng.permutation(len(several))[:count])]
