@@ -38,21 +38,24 @@ class Scale:
 
     Attributes:
         people, test_people, sequences: of the walkers.
+        labelled: how many of the training people have labels for stage 2; stage 1 uses all, and no labels.
         pretrain, transfer: flags on top of the recipes walkers/pretrain and walkers/finetune.
     """
 
     people: int
     test_people: int
     sequences: int
+    labelled: int
     pretrain: tuple[str, ...]
     transfer: tuple[str, ...]
 
 
 USUAL = Scale(
-    people=260,
+    people=300,
     test_people=100,
     sequences=6,
-    pretrain=("--optim.iterations", "1000", "--run.evaluate_every", "250"),
+    labelled=40,
+    pretrain=("--optim.iterations", "1200", "--run.evaluate_every", "300"),
     transfer=(),
 )
 
@@ -60,6 +63,7 @@ SMALL = Scale(
     people=40,
     test_people=16,
     sequences=4,
+    labelled=12,
     pretrain=(
         *("--optim.iterations", "40", "--optim.batch", "16", "--optim.warmup", "5"),
         *("--run.log_every", "5", "--run.evaluate_every", "20", "--run.save_every", "20"),
@@ -98,9 +102,9 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     pretrained = out / "pretrain"
     _run(pretrain, PretrainConfig, "walkers/pretrain", pretrained, store_path, (*scale.pretrain, *machine))
 
-    _say("3/5 fine-tuning", "recognition, from the pretrained backbone")
+    _say("3/5 fine-tuning", f"recognition from {scale.labelled} labelled people, from the pretrained backbone")
     finetuned = out / "finetuned"
-    flags = (*scale.transfer, *machine)
+    flags = ("--data.people", str(scale.labelled), *scale.transfer, *machine)
     _run(finetune, TransferConfig, "walkers/finetune", finetuned, store_path, ("--init", str(pretrained), *flags))
     _say("4/5 baseline", "the same steps from scratch, same seed")
     scratch = out / "scratch"
@@ -193,8 +197,10 @@ def _facts(
     seed: int,
 ) -> dict[str, str]:
     stage1, stage2 = read_config(pretrained)["optim"], read_config(finetuned)["optim"]
+    learned_from = scale.people - scale.test_people
     return {
-        "people": f"{scale.people - scale.test_people} to learn from, {scale.test_people} held out",
+        "people": f"{learned_from} to pretrain on without labels, {scale.test_people} held out",
+        "labels": f"of {scale.labelled} people, for recognition",
         "sequences": f"{scale.sequences} a person, {sum(row.frames for row in store.rows)} frames in all",
         "pretraining": f"{stage1['iterations']} iterations of {stage1['batch']} sequences",
         "supervised training": f"{stage2['iterations']} iterations, each of both runs",
