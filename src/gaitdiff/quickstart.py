@@ -55,7 +55,7 @@ USUAL = Scale(
     test_people=100,
     sequences=6,
     labelled=40,
-    pretrain=("--optim.iterations", "1200", "--run.evaluate_every", "300"),
+    pretrain=("--optim.iterations", "1000", "--run.evaluate_every", "250"),
     transfer=(),
 )
 
