@@ -103,8 +103,24 @@ def test_probabilities_and_bands() -> None:
     assert plan.dilate.any((1, 2)).mean() == pytest.approx(0.2, abs=0.02)
     blurred = plan.blur_band[plan.blur_band[:, 1] > 0]
     assert len(blurred) / n == pytest.approx(0.2, abs=0.02)
-    assert set(blurred[:, 0]) == set(range(9, 21))
-    assert set(blurred[:, 1]) == set(range(39, 51))
+    for band in (blurred, plan.dilate_band[plan.dilate.any((1, 2))]):
+        assert set(band[:, 0]) == set(range(9, 21))
+        assert set(band[:, 1]) == set(range(39, 51))
+    _, counts = np.unique(plan.dilate[plan.dilate.any((1, 2))].reshape(-1, 25), axis=0, return_counts=True)
+    # Three rows high, cross and ellipse are one shape: of twelve elements two pairs are alike.
+    assert np.allclose(np.sort(counts) / counts.sum(), [1 / 12] * 8 + [2 / 12] * 2, atol=0.015)
+
+
+def test_affine_moves_corners_about_their_place() -> None:
+    """Source and target of each corner move inwards by 0..9 px alike, so a corner moves by about 4 px, either way."""
+    plan = draw_plan(only(affine=1.0), 20_000, 64, 64, np.random.default_rng(0))
+    corners = np.array([[0, 0, 1], [64, 0, 1], [0, 64, 1]], float).T
+    moved = plan.homography @ corners
+    assert np.allclose(moved[:, 2], 1.0)
+    shift = moved[:, :2] - corners[:2]
+    spread = np.sqrt(2 * (10**2 - 1) / 12)  # of the difference of two draws from 0..9
+    assert np.abs(np.median(shift, axis=0)).max() < 0.3
+    assert 0.9 * spread < np.median(np.abs(shift)) / 0.6745 < 1.6 * spread  # extrapolated a little beyond the points
 
 
 def test_nothing_drawn_changes_nothing() -> None:
@@ -136,15 +152,25 @@ def test_clip_samplers() -> None:
         assert len(sample_clip(sampling, 7, 30, rng)) == 30
 
 
-def test_ordered_windows_start_everywhere_alike() -> None:
-    """GaitPart's window: 30 of 40 in a sequence of 45 has six starts, each as likely as the others."""
+def test_windows_start_everywhere_alike() -> None:
+    """30 consecutive frames of 35 have six starts, each as likely as the others."""
     rng = np.random.default_rng(0)
     first = np.array([sample_clip("consecutive", 35, 30, rng)[0] for _ in range(6000)])
     assert np.allclose(np.bincount(first, minlength=6) / 6000, 1 / 6, atol=0.02)
-    # A short sequence is repeated: 12 frames fill a window of 40 four times over, giving starts 0..8.
-    first = np.array([sample_clip("ordered", 12, 30, rng)[0] for _ in range(500)])
-    assert first.min() >= 0
-    assert first.max() < 12
+
+
+def test_ordered_clips_are_thirty_of_forty_frames_alike() -> None:
+    """GaitPart's clip of a sequence of exactly 40: each frame is left out as often as any other."""
+    rng = np.random.default_rng(0)
+    drawn = np.array([sample_clip("ordered", 40, 30, rng) for _ in range(4000)])
+    assert (np.diff(drawn, axis=1) > 0).all()
+    assert np.allclose(np.bincount(drawn.ravel(), minlength=40) / 4000, 30 / 40, atol=0.04)
+    # 12 frames are repeated to 48, so that a window of 40 has the starts 0..8.
+    short = np.array([sample_clip("ordered", 12, 30, rng) for _ in range(2000)])
+    steps = np.diff(short, axis=1) % 12
+    assert steps.min() >= 0
+    assert steps.max() <= 11
+    assert set(short[:, 0]) == set(range(12))
 
 
 def test_crop_sides() -> None:

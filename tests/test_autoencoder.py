@@ -80,7 +80,7 @@ def test_student_is_small_and_ships_in_half_precision() -> None:
 
 
 def test_chunks_do_not_show(student: Autoencoder, street: Tensor) -> None:
-    chunked = Autoencoder(student.codec, "student", chunk=5)
+    chunked = Autoencoder(student.codec, chunk=5)
     torch.testing.assert_close(chunked.encode(street), student.encode(street), rtol=1e-4, atol=1e-4)
     latents = student.encode(street)
     torch.testing.assert_close(chunked.decode(latents), student.decode(latents), rtol=1e-4, atol=1e-4)
@@ -182,7 +182,7 @@ def test_hub_out_of_reach_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"'madebyollin/taesd' could not be fetched .*\"student\".*GAITDIFF_TAESD"):
+    with pytest.raises(UserError, match=r"'madebyollin/taesd' is no path here, and could not be fetched .*\"student\".*GAITDIFF_TAESD"):
         load_autoencoder("taesd")
 
 

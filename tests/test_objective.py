@@ -56,10 +56,10 @@ def test_loss_is_zero_for_who_knows_and_weighted_noise_for_who_does_not() -> Non
     latents, clips = world()
     knowing, deaf = objective(Oracle()), objective(Oracle(deaf=True))
     noised = knowing.draw(latents, torch.Generator().manual_seed(1))
-    assert knowing(latents, clips, noised)[0].item() == pytest.approx(0.0, abs=1e-6)
+    assert knowing(latents, clips, noised).item() == pytest.approx(0.0, abs=1e-6)
     weight = loss_weight("mnp", deaf.schedule.snr(noised.t), 5.0)
     want = (weight * noised.noise.square().mean((1, 2, 3, 4))).mean()
-    assert deaf(latents, clips, noised)[0].item() == pytest.approx(want.item(), rel=1e-5)
+    assert deaf(latents, clips, noised).item() == pytest.approx(want.item(), rel=1e-5)
 
 
 def test_dropped_conditions_follow_the_probability() -> None:
@@ -86,7 +86,7 @@ def test_condition_gap_in_closed_form() -> None:
     off = snr * (condition - condition.roll(1, 0)).square().mean(1)
     want = (loss_weight("mnp", snr, 5.0) * off).mean().item()
     assert gap["gap_shuffled"] == pytest.approx(want, rel=1e-3)
-    assert gap["gap_dropped"] == pytest.approx(objective(Oracle(deaf=True))(latents, clips, noised)[0].item(), rel=1e-4)
+    assert gap["gap_dropped"] == pytest.approx(objective(Oracle(deaf=True))(latents, clips, noised).item(), rel=1e-4)
     deaf = objective(Oracle(deaf=True)).condition_gap(latents, clips, noised, owner)
     assert deaf["gap_shuffled"] == 0
     assert deaf["gap_dropped"] == 0

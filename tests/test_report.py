@@ -73,7 +73,7 @@ class Pool(torch.nn.Module):
 
 @pytest.fixture(autouse=True)
 def _pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "load_autoencoder", lambda source, device: Autoencoder(Pool(), source).to(device))
+    monkeypatch.setattr(examples, "load_autoencoder", lambda source, device: Autoencoder(Pool()).to(device))
 
 
 def blobs(width: float, rng: np.random.Generator) -> np.ndarray:
@@ -238,7 +238,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def text(world: QuickstartResult, tmp_path_factory: pytest.TempPathFactory) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(examples, "load_autoencoder", lambda source, device: Autoencoder(Pool(), source).to(device))
+        patch.setattr(examples, "load_autoencoder", lambda source, device: Autoencoder(Pool()).to(device))
         path = write_report(tmp_path_factory.mktemp("report") / "new", world)
     assert path.name == "index.html"
     assert [entry.name for entry in path.parent.iterdir()] == ["index.html"]

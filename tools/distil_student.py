@@ -176,7 +176,7 @@ def ridge(inputs: Tensor, targets: Tensor) -> Tensor:
 
 def measure(teacher: Autoencoder, closed_form: ClosedForm, seed: int) -> dict:
     """Latent error and what is left of the silhouettes, on held-out walkers and on people in a street."""
-    rivals = {"student": load_autoencoder("student"), "closed_form": Autoencoder(closed_form, "closed form")}
+    rivals = {"student": load_autoencoder("student"), "closed_form": Autoencoder(closed_form)}
     held_out = {
         "walkers": walkers(400, seed + 1, augmented=False),
         "walkers_augmented": walkers(400, seed + 1, augmented=True),

@@ -98,16 +98,15 @@ class DiffusionObjective(nn.Module):
         drop = torch.rand(count, generator=generator, device=device) < self.drop_probability
         return Noised(t, noise, drop)
 
-    def forward(self, latents: Tensor, gait_clip: Tensor, noised: Noised) -> tuple[Tensor, Tensor]:
-        """The weighted loss, a scalar, and the gait feature (B, C, P).
+    def forward(self, latents: Tensor, gait_clip: Tensor, noised: Noised) -> Tensor:
+        """The weighted loss, a scalar.
 
         Args:
             latents: (B, 4, T, h, w) of the latent clips.
             gait_clip: (B, T', 64, 44) in [0, 1].
         """
-        feature = self.backbone(gait_clip)
-        condition = self.pooling(feature)
-        return self.per_sample(latents, condition, noised, noised.drop).mean(), feature
+        condition = self.pooling(self.backbone(gait_clip))
+        return self.per_sample(latents, condition, noised, noised.drop).mean()
 
     def per_sample(self, latents: Tensor, condition: Tensor, noised: Noised, drop: Tensor) -> Tensor:
         """Weighted squared error of each sample's predicted noise, (B,)."""

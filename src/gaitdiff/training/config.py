@@ -31,7 +31,7 @@ class RunConfig:
         log_every: steps between lines of metrics.jsonl.
         evaluate_every: steps between evaluations on the test split; 0 evaluates never.
         save_every: steps between checkpoints; one is always written at the end.
-        keep: number of checkpoints kept, the newest ones.
+        keep: number of checkpoints kept, the newest ones; 0 keeps all.
         protocol: evaluation protocol, "gait3d" (one probe a person) or "leave-one-out".
     """
 
@@ -64,7 +64,7 @@ class PretrainData:
     Attributes:
         store: folder of a sequence store.
         latent_frames: consecutive frames that are encoded, noised and denoised (s_e).
-        gait_frames: frames that the backbone sees (s_g).
+        gait_frames: frames that the backbone sees (s_g); of no effect with ``same_clip``.
         same_clip: one clip for both, s_e = s_g, with which learning collapses (the paper's Fig. 5).
         min_frames: refuse a training sequence with fewer frames.
     """
@@ -111,7 +111,7 @@ class PretrainOptim:
         batch: sequences a step and process.
         lr: learning rate of the denoiser.
         backbone_lr_ratio: the backbone's learning rate is this times ``lr``.
-        warmup: steps of linear warm-up.
+        warmup: steps of linear warm-up, at most half of all.
         weight_decay: AdamW's.
         clip_grad: largest gradient norm; 0 does not clip.
     """

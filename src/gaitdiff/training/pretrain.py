@@ -88,8 +88,7 @@ class PretrainStage:
     def loss(self, module: nn.Module, batch: PretrainBatch, step: int, rank: int) -> Tensor:
         """Weighted error of the predicted noise."""
         latents, gait = self._inputs(batch)
-        loss, _ = module(latents, gait, self._noised(latents, step, rank))
-        return loss
+        return module(latents, gait, self._noised(latents, step, rank))
 
     def lr_factor(self, step: int) -> float:
         """Linear warm-up, then cosine annealing to zero."""
