@@ -182,7 +182,9 @@ def test_hub_out_of_reach_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"'madebyollin/taesd' is no path here, and could not be fetched .*\"student\".*GAITDIFF_TAESD"):
+    with pytest.raises(
+        UserError, match=r"'madebyollin/taesd' is no path here, and could not be fetched .*\"student\".*GAITDIFF_TAESD"
+    ):
         load_autoencoder("taesd")
 
 

@@ -55,6 +55,12 @@ def test_killed_twice_equals_uninterrupted(stage: str, tmp_path: Path) -> None:
         assert saved, "killed before the first checkpoint"
         assert before < int(saved[-1].removeprefix("step-")) < 24
         before = int(saved[-1].removeprefix("step-"))
+    # What a kill in the middle of writing leaves behind: half a checkpoint, half a line.
+    half = broken / "checkpoints" / ".step-00000024.partial"
+    half.mkdir(exist_ok=True)
+    (half / "backbone.safetensors").write_bytes(b"half of")
+    with (broken / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2')
     final = gaitdiff(*words)
     assert final.returncode == 0, final.stderr
     assert records(broken) == records(whole)
