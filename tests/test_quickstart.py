@@ -22,13 +22,14 @@ def test_small_quickstart_ends_with_table_and_report(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for row in ROWS:
         assert row in done.stdout
-    assert "16 probes" in done.stdout
+    assert "64 probes" in done.stdout
     page = (out / "report" / "index.html").read_text(encoding="utf-8")
     for row in ROWS:
         assert row in page
     # An independent call scores the same checkpoint alike.
     scored = tmp_path / "scores.json"
-    again = gaitdiff("evaluate", out / "finetuned", "--data", out / "walkers", "--device", "cpu", "--json", scored)
+    device, where = ("--device", "cpu"), ("--protocol", "leave-one-out", "--json", scored)
+    again = gaitdiff("evaluate", out / "finetuned", "--data", out / "walkers", *device, *where)
     assert again.returncode == 0, again.stderr
     rank1 = json.loads(scored.read_text())["embeddings"]["rank1"]
     row = next(line for line in done.stdout.splitlines() if ROWS[-1] in line)
