@@ -278,7 +278,9 @@ def test_sequences_of_one_person_come_from_different_cameras(preset: str) -> Non
     assert all(min(abs(camera.yaw - side) for side in (90, 270)) <= spread for camera in cameras)
 
 
-@pytest.mark.parametrize(("people", "given", "held_out"), [(2, None, 2), (10, None, 3), (40, None, 12), (4, 0, 0)])
+@pytest.mark.parametrize(
+    ("people", "given", "held_out"), [(2, None, 0), (4, None, 2), (10, None, 3), (40, None, 12), (4, 0, 0)]
+)
 def test_number_of_test_people(tmp_path: Path, people: int, given: int | None, held_out: int) -> None:
     out = generate(tmp_path / "x", people=people, sequences=2, frames=1, test_people=given, workers=1)
     assert len({row.subject for row in SequenceStore(out).rows if row.split == "test"}) == held_out

@@ -80,7 +80,11 @@ def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
     rows = store.select(split="test")
     probes, gallery = (store.select(split="test", role=role) for role in ("probe", "gallery"))
     if protocol == "gait3d" and (len(probes) == 0 or len(gallery) == 0):
-        console.print(f"{store.path} has no probes with a gallery to look in: this run is not scored", markup=False)
+        console.print(
+            f"{store.path} has no probes with a gallery to look in: this run is not scored",
+            markup=False,
+            soft_wrap=True,
+        )
         return rows[:0]
     return rows
 

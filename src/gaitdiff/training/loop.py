@@ -127,7 +127,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     rank, main = accelerator.process_index, accelerator.is_main_process
     first, pending = _resume(stage, folder, main)
     if first >= stage.iterations:
-        console.print(f"{folder.path} is complete: {stage.iterations} iterations", markup=False)
+        console.print(f"{folder.path} is complete: {stage.iterations} iterations", markup=False, soft_wrap=True)
         return
     stage.module.to(accelerator.device)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
