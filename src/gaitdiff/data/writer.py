@@ -164,10 +164,10 @@ class StoreWriter:
         )
         _write_durably(self._partial / MANIFEST_FILE, manifest)
         _write_durably(self._partial / HEADER_FILE, header.encode())
-        _sync_folder(self._partial)
+        sync(self._partial)
         self._refuse_existing()
         os.rename(self._partial, self.path)
-        _sync_folder(self.path.parent)
+        sync(self.path.parent)
         (self.path / _LOCK_FILE).unlink(missing_ok=True)
         os.close(self._lock)
 
@@ -246,8 +246,9 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

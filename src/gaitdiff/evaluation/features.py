@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
@@ -38,6 +39,15 @@ def extract(
             found.update(zip(group, features, strict=True))
             bar.advance(len(group))
     return torch.stack([found[int(row)] for row in rows])
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode for a while, then back into the mode it was in."""
+    was_training = module.training
+    module.eval()
+    yield
+    module.train(was_training)
 
 
 def gait_energy_images(store: SequenceStore, rows: np.ndarray) -> Tensor:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gaitdiff.data.writer import sync
 from gaitdiff.errors import UserError
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.registry import model_config
@@ -48,10 +49,10 @@ def save_checkpoint(
         for stem, document in documents.items():
             (partial / f"{stem}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
         for path in (*partial.iterdir(), partial):
-            _sync(path)
+            sync(path)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(partial, final)
-        _sync(folder)
+        sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
@@ -208,14 +209,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 def _file(checkpoint: Path, stem: str) -> Path:
     return checkpoint / f"{stem}.safetensors"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: Exception) -> str:

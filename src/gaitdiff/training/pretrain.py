@@ -19,7 +19,7 @@ from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
 from gaitdiff.diffusion.schedule import make_schedule
-from gaitdiff.evaluation.features import evaluate_store, extract, rows_to_score
+from gaitdiff.evaluation.features import evaluate_store, evaluating, extract, rows_to_score
 from gaitdiff.models import Backbone, create_model
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
 from gaitdiff.training.config import DiffusionConfig, ModelConfig, PretrainConfig
@@ -183,11 +183,8 @@ def load_objective(run: Path, device: torch.device) -> DiffusionObjective:
 
 def raw_features(backbone: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device) -> Tensor:
     """Gait features (N, C, P) straight from a backbone, in evaluation mode."""
-    was_training = backbone.training
-    backbone.eval()
-    features = extract(backbone, store, rows, device)
-    backbone.train(was_training)
-    return features
+    with evaluating(backbone):
+        return extract(backbone, store, rows, device)
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:

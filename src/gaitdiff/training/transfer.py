@@ -16,7 +16,7 @@ from gaitdiff.data.batches import IdentityBatches, LabelledBatch, training_rows
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import evaluate_store, extract, rows_to_score
+from gaitdiff.evaluation.features import evaluate_store, evaluating, extract, rows_to_score
 from gaitdiff.losses import cross_entropy, triplet_terms
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.registry import model_config
@@ -206,11 +206,8 @@ def labelled_rows(store: SequenceStore, data: TransferData, seed: int) -> np.nda
 
 def embeddings(model: GaitModel, store: SequenceStore, rows: Any, device: torch.device) -> Tensor:
     """Embeddings (N, C', P) of whole sequences, in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    found = extract(lambda clips: model(clips).embedding, store, rows, device)
-    model.train(was_training)
-    return found
+    with evaluating(model):
+        return extract(lambda clips: model(clips).embedding, store, rows, device)
 
 
 def _optimizer(config: TransferConfig, model: GaitModel) -> torch.optim.Optimizer:
