@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gaitdiff.models import create_model as create_model
     from gaitdiff.models import list_models as list_models
     from gaitdiff.models import list_presets as list_presets
+    from gaitdiff.models import opengait as opengait
     from gaitdiff.training.checkpoint import load_checkpoint as load_checkpoint
 
 __version__ = "0.1.0"
@@ -25,7 +26,13 @@ _PUBLIC = {
     "list_presets": "gaitdiff.models",
     "load_checkpoint": "gaitdiff.training.checkpoint",
 }
-_MODULES = ("diffusion", "evaluation", "losses", "models")
+_MODULES = {
+    "diffusion": "gaitdiff.diffusion",
+    "evaluation": "gaitdiff.evaluation",
+    "losses": "gaitdiff.losses",
+    "models": "gaitdiff.models",
+    "opengait": "gaitdiff.models.opengait",
+}
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 
@@ -34,7 +41,7 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     if name in _MODULES:
-        return importlib.import_module(f"gaitdiff.{name}")
+        return importlib.import_module(_MODULES[name])
     raise AttributeError(f"module 'gaitdiff' has no attribute {name!r}")
 
 

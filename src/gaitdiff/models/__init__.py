@@ -1,6 +1,6 @@
 """Gait-recognition backbones and heads, by name."""
 
-from gaitdiff.models import smplgait
+from gaitdiff.models import deepgaitv2, gaitbase, gaitgl, gaitpart, gaitset, smplgait
 from gaitdiff.models.base import Backbone, GaitModel, GaitOutput, Head
 from gaitdiff.models.registry import create_model, list_models, list_presets, register_model
 
@@ -10,6 +10,11 @@ __all__ = [
     "GaitOutput",
     "Head",
     "create_model",
+    "deepgaitv2",
+    "gaitbase",
+    "gaitgl",
+    "gaitpart",
+    "gaitset",
     "list_models",
     "list_presets",
     "register_model",

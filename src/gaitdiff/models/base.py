@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -36,11 +36,14 @@ class Backbone(nn.Module):
         channels: C of the feature.
         parts: P of the feature.
         sampling: how training clips are drawn for it.
+        packs: sequences of unequal lengths may share a batch, packed. False for models with convolutions over time:
+            batch equal lengths there.
     """
 
     channels: int
     parts: int
     sampling: Sampling
+    packs: bool = True
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """(B, T, 64, 44) in [0, 1], or packed (1, ΣT, 64, 44) with ``lengths`` → (B, C, P)."""
@@ -48,7 +51,13 @@ class Backbone(nn.Module):
 
 
 class Head(nn.Module):
-    """Gait features to embeddings and logits."""
+    """Gait features to embeddings and logits.
+
+    Attributes:
+        num_classes: K of the logits; 0 where there are none, also for models that never classify.
+    """
+
+    num_classes: int
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, C, P) → embedding (B, C', P), logits (B, K, P) or None."""
@@ -56,10 +65,16 @@ class Head(nn.Module):
 
 
 class GaitModel(nn.Module):
-    """A backbone and a head: ``model(clip, lengths) → GaitOutput``."""
+    """A backbone and a head: ``model(clip, lengths) → GaitOutput``.
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    Attributes:
+        name: what ``create_model`` calls it.
+        config: its settings, the dataclass of its presets.
+    """
+
+    def __init__(self, name: str, config: Any, backbone: Backbone, head: Head) -> None:
         super().__init__()
+        self.name, self.config = name, config
         self.backbone = backbone
         self.head = head
 

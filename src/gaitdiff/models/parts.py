@@ -6,25 +6,71 @@ Shapes use the field's letters: B sequences, T frames, C channels, H, W, P parts
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def image_frames(clip: Tensor) -> Tensor:
+    """(B, T, H, W) → (B·T, 1, H, W), frames as images whose channels lie together, as convolutions like them."""
+    return clip.flatten(0, 1).unsqueeze(1).contiguous(memory_format=torch.channels_last)
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lay the weights of 2-D convolutions out as the frames come, so that convolutions copy nothing."""
+    for weight in module.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def temporal_max(frames: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
     """Maximum over the frames of each sequence.
 
     Args:
-        frames: (B, T, C, H, W), or (1, ΣT, C, H, W) with sequences laid end to end.
+        frames: (B, T, ...), or (1, ΣT, ...) with sequences laid end to end.
         lengths: frames of each sequence of the packed form.
 
     Returns:
-        (B, C, H, W); with ``lengths`` one row a length.
+        (B, ...); with ``lengths`` one row a length.
     """
     if lengths is None:
+        return _max_over_frames(frames)
+    spans = frames.split(list(lengths), dim=1)
+    return torch.cat([_max_over_frames(span) for span in spans])
+
+
+def _max_over_frames(frames: Tensor) -> Tensor:
+    if frames.device.type != "cpu" or torch.compiler.is_compiling():
         return frames.amax(dim=1)
-    return torch.stack([span.amax(dim=0) for span in frames[0].split(list(lengths))])
+    return _TemporalMax.apply(frames)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _TemporalMax(torch.autograd.Function):
+    """Maximum over dimension 1, frame by frame: on a CPU some twenty times as fast as a reduction over that dimension.
+
+    The gradient goes to the first of equal frames.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor) -> Tensor:
+        best = frames[:, 0].clone()
+        which = torch.zeros_like(best, dtype=torch.int16) if ctx.needs_input_grad[0] else None
+        for t in range(1, frames.shape[1]):
+            if which is not None:
+                which.masked_fill_(frames[:, t] > best, t)
+            torch.maximum(best, frames[:, t], out=best)
+        ctx.save_for_backward(which)
+        ctx.frames = frames.shape[1]
+        return best
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (which,) = ctx.saved_tensors
+        return torch.stack([grad * (which == t) for t in range(ctx.frames)], dim=1)
 
 
 class HorizontalPooling(nn.Module):

@@ -7,23 +7,23 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from gaitdiff.errors import UserError, nearest
-from gaitdiff.models.base import GaitModel
+from gaitdiff.models.base import Backbone, GaitModel, Head
 
 
 @dataclass(frozen=True)
 class ModelEntry:
     """How to build one model: its builder, and its presets (configuration dataclasses by name)."""
 
-    build: Callable[[Any, int], GaitModel]
+    build: Callable[[Any, int], tuple[Backbone, Head]]
     presets: Mapping[str, Any]
 
 
 _REGISTRY: dict[str, ModelEntry] = {}
-Builder = TypeVar("Builder", bound=Callable[[Any, int], GaitModel])
+Builder = TypeVar("Builder", bound=Callable[[Any, int], tuple[Backbone, Head]])
 
 
 def register_model(name: str, presets: Mapping[str, Any]) -> Callable[[Builder], Builder]:
-    """Register ``builder(config, num_classes) -> GaitModel`` under ``name``, with its presets."""
+    """Register ``builder(config, num_classes) -> (backbone, head)`` under ``name``, with its presets."""
 
     def register(builder: Builder) -> Builder:
         _REGISTRY[name] = ModelEntry(builder, presets)
@@ -48,14 +48,15 @@ def create_model(name: str, preset: str = "gait3d", num_classes: int = 0, **over
     Args:
         name: one of ``list_models()``.
         preset: the data set whose published configuration to take, or ``"walkers"`` for the narrow one for CPUs.
-        num_classes: identities of the classifier; 0 builds none, ``logits`` are then None.
+        num_classes: identities of the classifier; 0 builds none, ``logits`` are then None. They always are for models
+            that never classify (GaitSet, GaitPart).
         **overrides: fields of the model's configuration, such as ``channels=(64, 128, 256)``.
 
     Raises:
         UserError: unknown name, preset or override; the message names the nearest known one.
     """
     config = model_config(name, preset, overrides)
-    return _entry(name).build(config, num_classes)
+    return GaitModel(name, config, *_entry(name).build(config, num_classes))
 
 
 def model_config(name: str, preset: str, overrides: Mapping[str, Any]) -> Any:

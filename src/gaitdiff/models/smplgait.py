@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
-from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
-from gaitdiff.models.parts import HorizontalPooling, PartBNNeck, PartLinear, initialize, temporal_max
+from gaitdiff.models.base import Backbone, Head, Sampling
+from gaitdiff.models.heads import BNNeckHead
+from gaitdiff.models.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import register_model
 
 
@@ -71,35 +71,12 @@ class PlainBackbone(Backbone):
         self.channels = in_channels
         self.parts = self.pool.parts
         initialize(self)
-        for weight in self.parameters():
-            if weight.ndim == 4:  # as the frames come, so that convolutions copy nothing
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        channels_last(self)
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        frames = clip.flatten(0, 1).unsqueeze(1)  # (B·T, 1, H, W)
-        planes = self.layers(frames.contiguous(memory_format=torch.channels_last))  # (B·T, C, H/4, W/4)
+        planes = self.layers(image_frames(clip))  # (B·T, C, H/4, W/4)
         planes = temporal_max(planes.unflatten(0, clip.shape[:2]), lengths)  # (B, C, H/4, W/4)
         return self.pool(planes)  # (B, C, P)
-
-
-class BNNeckHead(Head):
-    """Part FCs give the embedding; a BN neck behind them gives the logits.
-
-    The embedding is the vector before the neck, in training and at test time.
-    """
-
-    def __init__(self, parts: int, channels: int, embedding: int, num_classes: int, input_norm: bool = False) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(parts * channels, affine=False) if input_norm else nn.Identity()
-        self.fc = PartLinear(parts, channels, embedding)
-        self.neck = PartBNNeck(parts, embedding, num_classes)
-        initialize(self)
-        if not num_classes:
-            self.neck.requires_grad_(False)  # nothing learns from it
-
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
-        embedding = self.fc(self.norm(feature.flatten(1)).view_as(feature))
-        return embedding, self.neck(embedding)[1] if self.neck.classifier is not None else None
 
 
 _PUBLISHED = SMPLGaitConfig()
@@ -110,13 +87,15 @@ _PUBLISHED = SMPLGaitConfig()
     presets={
         "gait3d": _PUBLISHED,
         "grew": _PUBLISHED,
+        "casia-b": _PUBLISHED,
+        "oumvlp": _PUBLISHED,
         "walkers": SMPLGaitConfig(
             channels=(16, 32, 64), bins=(16,), embedding=64, stem_stride=2, batch_norm=True, head_norm=True
         ),
     },
 )
-def smplgait(config: SMPLGaitConfig, num_classes: int) -> GaitModel:
+def smplgait(config: SMPLGaitConfig, num_classes: int) -> tuple[Backbone, Head]:
     """SMPLGait w/o 3D: 3.19 M parameters before the classifier, feature (B, 256, 31), clips drawn unordered."""
     backbone = PlainBackbone(config)
     head = BNNeckHead(backbone.parts, backbone.channels, config.embedding, num_classes, config.head_norm)
-    return GaitModel(backbone, head)
+    return backbone, head

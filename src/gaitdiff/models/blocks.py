@@ -1,0 +1,111 @@
+"""Residual blocks of GaitBase and DeepGaitV2: on frames one by one, with a convolution over time, and in 3-D.
+
+All take and give frames as images, (B·T, C, H, W) with channels last: in memory that is (B, T, H, W, C), so that convolutions
+over time look at the same numbers as (B, C, T, H, W) and nothing is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: (in_channels, channels, stride) → block
+BlockMaker = Callable[[int, int, int], "ResidualBlock"]
+
+
+class ResidualBlock(nn.Module):
+    """Two steps and a skip path: the identity, or a 1x1 convolution where stride or width change.
+
+    Source: He et al. 2016, "Deep Residual Learning for Image Recognition".
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != channels:
+            self.skip = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, frames: Tensor, length: int) -> Tensor:
+        """(B·T, C, H, W) → (B·T, C', H', W') with T = ``length``."""
+        return self.branch(frames, length).add_(self.skip(frames)).relu_()
+
+    def branch(self, frames: Tensor, length: int) -> Tensor:
+        """The path that is not skipped, before the sum."""
+        raise NotImplementedError
+
+
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions on each frame."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__(in_channels, channels, stride)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def branch(self, frames: Tensor, length: int) -> Tensor:
+        return self.bn2(self.conv2(self.bn1(self.conv1(frames)).relu_()))
+
+
+class P3DBlock(BasicBlock):
+    """Between its two 3x3 convolutions the frames of a moment meet: a residual convolution over three frames.
+
+    Source: Qiu et al. 2017, "Learning Spatio-Temporal Representation with Pseudo-3D Residual Networks".
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__(in_channels, channels, stride)
+        self.conv_time = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
+        self.bn_time = nn.BatchNorm2d(channels)
+
+    def branch(self, frames: Tensor, length: int) -> Tensor:
+        seen = self.bn1(self.conv1(frames)).relu_()
+        moved = self.bn_time(over_time(self.conv_time, seen, length))
+        return self.bn2(self.conv2(moved.add_(seen).relu_()))
+
+
+class Conv3dBlock(ResidualBlock):
+    """Two 3x3x3 convolutions; strides are spatial only."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__(in_channels, channels, stride)
+        self.conv1 = nn.Conv3d(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def branch(self, frames: Tensor, length: int) -> Tensor:
+        seen = self.bn1(over_time(self.conv1, frames, length)).relu_()
+        return self.bn2(over_time(self.conv2, seen, length))
+
+
+class Stage(nn.ModuleList):
+    """Blocks one after the other; the first carries the stride and the change of width."""
+
+    def __init__(self, make: BlockMaker, in_channels: int, channels: int, stride: int, blocks: int) -> None:
+        super().__init__(
+            [make(in_channels, channels, stride), *(make(channels, channels, 1) for _ in range(blocks - 1))]
+        )
+
+    def forward(self, frames: Tensor, length: int) -> Tensor:
+        """(B·T, C, H, W) → (B·T, C', H', W') with T = ``length``."""
+        for block in self:
+            frames = block(frames, length)
+        return frames
+
+
+def stem(channels: int) -> nn.Sequential:
+    """A 3x3 convolution on binary frames, BatchNorm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+    )
+
+
+def over_time(conv: nn.Conv3d, frames: Tensor, length: int) -> Tensor:
+    """Apply a 3-D convolution, without change of length, to clips that lie frame after frame: (B·T, C, H, W)."""
+    clips = frames.unflatten(0, (-1, length)).transpose(1, 2)  # (B, C, T, H, W)
+    found = F.conv3d(clips, conv.weight, None, conv.stride, conv.padding)
+    return found.transpose(1, 2).flatten(0, 1)

@@ -1,0 +1,189 @@
+"""Gait models for other runtimes: ``torch.export`` programs and ONNX files, for any number of clips and frames."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from gaitdiff import __version__
+from gaitdiff.errors import UserError
+from gaitdiff.models.base import GaitModel
+
+#: What an exported model gives: the backbone's feature, or the head's embedding.
+Features = Literal["raw", "embedding"]
+
+#: The lowest version of ONNX's operators that newer exporters write; every runtime since 2023 reads it.
+_OPSET = 18
+#: Largest difference between ONNX and PyTorch, as a share of the root mean square of what PyTorch gives.
+_TOLERANCE = 1e-4
+
+
+class _Exported(nn.Module):
+    """One tensor in, one tensor out."""
+
+    def __init__(self, model: GaitModel, features: Features) -> None:
+        super().__init__()
+        self.model, self.features = model, features
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(B, T, 64, 44) → (B, C, P)."""
+        if self.features == "raw":
+            return cast(Tensor, self.model.backbone(clip))
+        return cast(Tensor, self.model(clip).embedding)
+
+
+def minimum_frames(model: GaitModel) -> int:
+    """The fewest frames of a clip that an exported model takes: 3 for GaitGL, 1 for all others.
+
+    GaitGL repeats shorter clips in PyTorch. An exported graph has no such branch: repeat the frames before.
+    """
+    return 3 if model.name == "gaitgl" else 1
+
+
+def export_program(model: GaitModel, features: Features = "embedding") -> ExportedProgram:
+    """Capture a model, in evaluation mode, as a ``torch.export`` program.
+
+    Args:
+        features: ``"embedding"``, what the head gives, or ``"raw"``, what the backbone gives.
+
+    Returns:
+        A program from one float32 clip (B, T, 64, 44) with values in [0, 1] to (B, C, P), for every B >= 1 and every
+        T >= ``minimum_frames(model)``. It shares the model's weights.
+    """
+    example = torch.zeros(2, 7, 64, 44, device=next(model.parameters()).device)
+    with _evaluating(model), torch.no_grad():
+        return torch.export.export(_Exported(model, features), (example,), dynamic_shapes=_dynamic(model), strict=False)
+
+
+def export_onnx(
+    model: GaitModel, path: str | Path, features: Features = "embedding", metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a model as one ONNX file, weights and all, once onnxruntime has given the same numbers as PyTorch.
+
+    Input ``clip``, float32 (B, T, 64, 44) in [0, 1]; output ``feature`` or ``embedding``, float32 (B, C, P). B and T
+    are free, T from ``minimum_frames(model)`` on. The file's metadata names the model, its settings and the layout.
+
+    Args:
+        features: see ``export_program``.
+        metadata: more of it.
+
+    Raises:
+        UserError: a package is missing, the file exists or cannot be written, or onnxruntime's numbers differ from
+            PyTorch's by more than 1e-4 of their root mean square.
+    """
+    _require_packages()
+    path = Path(path)
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists already: choose another --out or remove it")
+    output = "feature" if features == "raw" else "embedding"
+    program = export_program(model, features)
+    with _quiet():
+        found = torch.onnx.export(
+            program,
+            (),
+            input_names=["clip"],
+            output_names=[output],
+            dynamic_shapes=_dynamic(model),
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert found is not None
+    found.model.metadata_props.update({**_metadata(model, output), **(metadata or {})})
+    draft = path.with_name(f".{path.name}.partial")
+    try:
+        found.save(str(draft), external_data=False)
+        _check(model, features, draft)
+        os.replace(draft, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error}): choose another --out") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _dynamic(model: GaitModel) -> dict[str, dict[int, Any]]:
+    return {"clip": {0: Dim("batch", min=1), 1: Dim("frames", min=minimum_frames(model))}}
+
+
+def _metadata(model: GaitModel, output: str) -> dict[str, str]:
+    return {
+        "gaitdiff": __version__,
+        "model": model.name,
+        "config": json.dumps(asdict(model.config)),
+        "input": "clip: float32 (batch, frames, 64, 44), aligned silhouettes with values in [0, 1]",
+        "output": f"{output}: float32 (batch, channels, parts)",
+        "minimum_frames": str(minimum_frames(model)),
+    }
+
+
+def _check(model: GaitModel, features: Features, path: Path) -> None:
+    """Compare onnxruntime with PyTorch on clips of two shapes, neither of them the traced one."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    device = next(model.parameters()).device
+    for batch, frames in ((1, minimum_frames(model)), (3, 10)):
+        clip = torch.rand(batch, frames, 64, 44, generator=generator)
+        with _evaluating(model), torch.no_grad():
+            want = _Exported(model, features)(clip.to(device)).cpu()
+        got = torch.from_numpy(session.run(None, {"clip": clip.numpy()})[0])
+        if got.shape != want.shape:
+            raise UserError(
+                f"{model.name} was not exported: onnxruntime gives {tuple(got.shape)} for clips {tuple(clip.shape)} "
+                f"where PyTorch gives {tuple(want.shape)}; try other versions of torch, onnx and onnxruntime"
+            )
+        error, size = float((got - want).abs().max()), float(want.square().mean().sqrt())
+        if not error <= _TOLERANCE * size:  # nor is NaN
+            raise UserError(
+                f"{model.name} was not exported: for clips {tuple(clip.shape)} onnxruntime is off by {error:.1e} where "
+                f"PyTorch gives numbers around {size:.1e}; are its weights finite?"
+            )
+
+
+def _require_packages() -> None:
+    try:
+        for name in ("onnx", "onnxscript", "onnxruntime"):
+            import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"writing ONNX needs the package {error.name}, which is not installed: pip install 'gaitdiff[onnx]'"
+        ) from error
+
+
+@contextmanager
+def _evaluating(model: GaitModel) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on packages that gait models do not use."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

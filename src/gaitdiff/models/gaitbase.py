@@ -1,0 +1,89 @@
+"""GaitBase: a ResNet-9 on each frame, maximum over time, strips, part FCs and BN necks.
+
+Source: Fan et al. 2023, "OpenGait: Revisiting Gait Recognition Toward Better Practicality".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from gaitdiff.errors import UserError
+from gaitdiff.models.base import Backbone, Head, Sampling
+from gaitdiff.models.blocks import BasicBlock, Stage, stem
+from gaitdiff.models.heads import BNNeckHead
+from gaitdiff.models.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
+from gaitdiff.models.registry import register_model
+
+
+@dataclass(frozen=True)
+class GaitBaseConfig:
+    """Settings of GaitBase.
+
+    Attributes:
+        channels: widths of the stages; the stem has the first.
+        layers: residual blocks of each stage.
+        strides: of the first block of each stage; all together they divide the 64 rows down to a multiple of ``parts``.
+        parts: horizontal strips of the feature.
+        embedding: channels of the part FCs.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    layers: tuple[int, ...] = (1, 1, 1, 1)
+    strides: tuple[int, ...] = (1, 2, 2, 1)
+    parts: int = 16
+    embedding: int = 256
+
+    def __post_init__(self) -> None:
+        counts = {len(self.channels), len(self.layers), len(self.strides)}
+        numbers = (*self.channels, *self.layers, *self.strides)
+        if len(counts) != 1 or not all(isinstance(n, int) and n > 0 for n in numbers):
+            raise UserError(
+                f"gaitbase needs one positive number a stage in channels, layers and strides, not {self.channels!r}, "
+                f"{self.layers!r} and {self.strides!r}"
+            )
+
+
+class ResNetBackbone(Backbone):
+    """Frames one by one through residual stages, maximum over time, strips."""
+
+    sampling: Sampling = "unordered"
+
+    def __init__(self, config: GaitBaseConfig) -> None:
+        super().__init__()
+        self.stem = stem(config.channels[0])
+        widths = zip(
+            (config.channels[0], *config.channels), config.channels, config.strides, config.layers, strict=False
+        )
+        self.stages = nn.ModuleList([Stage(BasicBlock, *numbers) for numbers in widths])
+        self.pool = HorizontalPooling((config.parts,))
+        self.channels, self.parts = config.channels[-1], config.parts
+        initialize(self)
+        channels_last(self)
+
+    def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        frames = self.stem(image_frames(clip))  # (B·T, C1, H, W)
+        for stage in self.stages:
+            frames = stage(frames, clip.shape[1])
+        return self.pool(temporal_max(frames.unflatten(0, clip.shape[:2]), lengths))  # (B, C, P)
+
+
+_PUBLISHED = GaitBaseConfig()
+
+
+@register_model(
+    "gaitbase",
+    presets={
+        "gait3d": _PUBLISHED,
+        "grew": _PUBLISHED,
+        "casia-b": _PUBLISHED,
+        "oumvlp": _PUBLISHED,
+        "walkers": GaitBaseConfig(channels=(16, 32, 64, 64), strides=(2, 2, 1, 1), embedding=64),
+    },
+)
+def gaitbase(config: GaitBaseConfig, num_classes: int) -> tuple[Backbone, Head]:
+    """GaitBase: 7.00 M parameters before the classifier, feature (B, 512, 16), clips drawn unordered."""
+    backbone = ResNetBackbone(config)
+    return backbone, BNNeckHead(backbone.parts, backbone.channels, config.embedding, num_classes)

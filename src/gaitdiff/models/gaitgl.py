@@ -1,0 +1,190 @@
+"""GaitGL: 3-D convolutions over the whole frame and over strips of it side by side.
+
+Source: Lin et al. 2021, "Gait Recognition via Effective Global-Local Feature Representation and Local Temporal
+Aggregation".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gaitdiff.errors import UserError
+from gaitdiff.models.base import Backbone, Head, Sampling
+from gaitdiff.models.heads import BNNeckHead, InputNorm
+from gaitdiff.models.parts import PartLinear, initialize, temporal_max
+from gaitdiff.models.registry import register_model
+
+_SLOPE = 0.01
+
+
+@dataclass(frozen=True)
+class GaitGLConfig:
+    """Settings of GaitGL.
+
+    Attributes:
+        channels: widths of the stages: three (single layers, 8 strips), or four (doubled layers, 2 strips).
+        bn_neck: BN necks in place of the original BatchNorm and classifier behind the part FCs.
+        stem_stride: 2 lets the first convolution halve the frame in place of the pooling, for the narrow preset.
+        head_norm: BatchNorm without learned scale before the part FCs; not in the published model.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128)
+    bn_neck: bool = False
+    stem_stride: int = 1
+    head_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.channels) not in (3, 4) or not all(isinstance(n, int) and n > 0 for n in self.channels):
+            raise UserError(f"gaitgl's channels must be three or four positive numbers, not {self.channels!r}")
+
+
+class Conv3d(nn.Conv3d):
+    """A 3x3x3 convolution without bias."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
+
+
+class GlobalLocal(nn.Module):
+    """A convolution over the whole frame, and one over horizontal strips as if each were a frame of its own."""
+
+    def __init__(self, in_channels: int, channels: int, halvings: int) -> None:
+        super().__init__()
+        self.strips = 2**halvings
+        self.whole = Conv3d(in_channels, channels)
+        self.strip = Conv3d(in_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) → (B, C', T, H, W): the sum of both, each behind its LeakyReLU."""
+        return _activate(self.whole(x)) + _activate(self.local(x))
+
+    def local(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) → (B, C', T, H, W): the strips' convolution before its LeakyReLU."""
+        count = x.shape[0]
+        rows = x.permute(0, 2, 3, 4, 1).unflatten(2, (self.strips, -1)).transpose(1, 2)  # (B, S, T, H/S, W, C)
+        found = self.strip(rows.flatten(0, 1).permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)  # (B·S, T, H/S, W, C')
+        return found.unflatten(0, (count, -1)).transpose(1, 2).flatten(2, 3).permute(0, 4, 1, 2, 3)
+
+
+class GeM(nn.Module):
+    """Generalised-mean pooling of horizontal strips with a learned exponent.
+
+    Source: Radenović et al. 2019, "Fine-tuning CNN Image Retrieval with No Human Annotation".
+    """
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.p = nn.Parameter(torch.full((1,), 6.5))
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, P)."""
+        strips = planes.flatten(2).unflatten(2, (self.parts, -1)).clamp(min=1e-6)  # (B, C, P, H·W/P)
+        return strips.pow(self.p).mean(-1).pow(1.0 / self.p)
+
+
+class GlobalLocalBackbone(Backbone):
+    """3-D convolutions, every three frames into one, global-local layers, maximum over time, GeM of 64 strips.
+
+    A clip of one frame is repeated three times, one of two frames twice; frames left over when the length is divided
+    by three are dropped. Both as in the field's reference. Packed sequences pass one by one.
+    """
+
+    sampling: Sampling = "consecutive"
+    packs = False
+
+    def __init__(self, config: GaitGLConfig) -> None:
+        super().__init__()
+        doubled = len(config.channels) == 4
+        first, second, third, *fourth = config.channels
+        last = fourth[0] if doubled else third
+        halvings = 1 if doubled else 3
+        self.stem = nn.ModuleList([Conv3d(1, first, config.stem_stride)])
+        self.shorten = nn.Conv3d(first, first, (3, 1, 1), stride=(3, 1, 1), bias=False)
+        self.early = nn.ModuleList([GlobalLocal(first, second, halvings)])
+        self.middle = nn.ModuleList([GlobalLocal(second, third, halvings)])
+        self.late = nn.ModuleList([GlobalLocal(third, last, halvings)])
+        if doubled:
+            self.stem.append(Conv3d(first, first))
+            self.early.append(GlobalLocal(second, second, halvings))
+            self.middle.append(GlobalLocal(third, third, halvings))
+            self.late.append(GlobalLocal(last, last, halvings))
+        self.halve = config.stem_stride == 1
+        self.pool = GeM(64)
+        self.channels, self.parts = last, self.pool.parts
+        initialize(self)
+        for weight in self.parameters():
+            if weight.ndim == 5:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
+
+    def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        if lengths is None:
+            return self._clips(clip)
+        return torch.cat([self._clips(span) for span in clip.split(list(lengths), dim=1)])
+
+    def _clips(self, clip: Tensor) -> Tensor:
+        if clip.shape[1] < 3:
+            clip = clip.repeat(1, 3 if clip.shape[1] == 1 else 2, 1, 1)
+        x = clip.unsqueeze(1).contiguous(memory_format=torch.channels_last_3d)  # (B, 1, T, H, W)
+        for layer in self.stem:
+            x = _activate(layer(x))
+        x = _activate(self.shorten(x))  # (B, C1, T/3, H, W)
+        for layer in self.early:
+            x = layer(x)
+        if self.halve:
+            x = F.max_pool3d(x, (1, 2, 2))  # (B, C2, T/3, H/2, W/2)
+        for layer in (*self.middle, *self.late[:-1]):
+            x = layer(x)
+        last = self.late[-1]
+        # LeakyReLU is monotonic: it may follow the maximum over time, over fewer numbers.
+        both = torch.cat([temporal_max(side.transpose(1, 2)) for side in (last.whole(x), last.local(x))], dim=2)
+        return self.pool(_activate(both))  # both is (B, C, H, W): global rows, then local rows
+
+
+class GaitGLHead(Head):
+    """The original head: part FCs, BatchNorm, part classifiers. The embedding is the vector after the BatchNorm."""
+
+    def __init__(self, parts: int, channels: int, num_classes: int, input_norm: bool) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.norm = InputNorm(parts, channels) if input_norm else nn.Identity()
+        self.fc = PartLinear(parts, channels, channels)
+        self.bn = nn.BatchNorm1d(channels)
+        self.classifier = PartLinear(parts, channels, num_classes) if num_classes else None
+        initialize(self)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
+        embedding = self.bn(self.fc(self.norm(feature)))
+        return embedding, self.classifier(embedding) if self.classifier is not None else None
+
+
+def _activate(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, _SLOPE, inplace=True)
+
+
+_NARROW = GaitGLConfig()
+_WIDE = GaitGLConfig(channels=(32, 64, 128, 256))
+
+
+@register_model(
+    "gaitgl",
+    presets={
+        "gait3d": _NARROW,
+        "grew": _WIDE,
+        "casia-b": _NARROW,
+        "oumvlp": _WIDE,
+        "walkers": GaitGLConfig(channels=(8, 16, 32), stem_stride=2, head_norm=True),
+    },
+)
+def gaitgl(config: GaitGLConfig, num_classes: int) -> tuple[Backbone, Head]:
+    """GaitGL: 2.49 M parameters (Gait3D, CASIA-B) or 11.2 M (GREW, OU-MVLP), feature (B, C, 64), drawn consecutive."""
+    backbone = GlobalLocalBackbone(config)
+    channels, parts = backbone.channels, backbone.parts
+    if config.bn_neck:
+        return backbone, BNNeckHead(parts, channels, channels, num_classes, config.head_norm)
+    return backbone, GaitGLHead(parts, channels, num_classes, config.head_norm)
