@@ -21,6 +21,9 @@ gait recognition that learns from unlabelled walks
   pretrain          stage 1: learn a backbone without labels, by diffusion
   finetune          stage 2: recognition, from a pretrained backbone or from scratch
   evaluate          rank-1, rank-5, mAP, mINP of a checkpoint, beside the gait energy image
+  export            a checkpoint as an ONNX file
+  import-opengait   a checkpoint file of OpenGait as a checkpoint
+  export-opengait   a checkpoint as a file that OpenGait loads
   models            models and their presets
 
 gaitdiff VERB --help shows the options of a verb."""
@@ -155,7 +158,69 @@ def evaluate(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     from gaitdiff.report.scores import score_checkpoint
 
-    score_checkpoint(args.checkpoint, args.data, args.features, args.metric, args.protocol, args.device, args.json)
+    score_checkpoint(
+        args.checkpoint,
+        args.data,
+        args.features,
+        args.metric,
+        args.protocol,
+        args.device,
+        args.json,
+        setting=args.setting,
+        submission=args.submission,
+        save_features=args.save_features,
+    )
+
+
+def export(argv: Sequence[str]) -> None:
+    """Write a checkpoint as one ONNX file for any number of clips and frames, checked by onnxruntime."""
+    parser = _Parser(prog="gaitdiff export", description=export.__doc__)
+    parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="file to create, such as model.onnx")
+    parser.add_argument(
+        "--features",
+        choices=("auto", "raw", "embedding"),
+        default="auto",
+        help="the backbone's raw features or the head's embeddings (default: embeddings where a head was trained)",
+    )
+    args = parser.parse_args(argv)
+    from gaitdiff.training.exchange import export_checkpoint
+
+    print(export_checkpoint(args.checkpoint, args.out, args.features))
+
+
+def import_opengait(argv: Sequence[str]) -> None:
+    """Turn a checkpoint file of OpenGait into a checkpoint that evaluate, finetune and export take."""
+    parser = _Parser(prog="gaitdiff import-opengait", description=import_opengait.__doc__)
+    parser.add_argument("file", type=Path, help=".pt file that OpenGait saved; nothing in it is executed")
+    parser.add_argument("--model", required=True, help="its model, one of gaitdiff models")
+    parser.add_argument("--preset", default="gait3d", help="the model's preset (default: %(default)s)")
+    parser.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting in which the model differs from the preset, such as channels=[32,64,128]; may be repeated",
+    )
+    parser.add_argument("--drop-classifier", action="store_true", help="leave out the columns of its identities")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
+    args = parser.parse_args(argv)
+    from gaitdiff.training.exchange import import_opengait as run
+    from gaitdiff.training.exchange import parse_overrides
+
+    overrides = parse_overrides(args.override)
+    print(run(args.file, args.out, args.model, args.preset, overrides, args.drop_classifier))
+
+
+def export_opengait(argv: Sequence[str]) -> None:
+    """Write a checkpoint with a trained head as a file that OpenGait loads."""
+    parser = _Parser(prog="gaitdiff export-opengait", description=export_opengait.__doc__)
+    parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="file to create, such as model.pt")
+    args = parser.parse_args(argv)
+    from gaitdiff.training.exchange import export_opengait as run
+
+    print(run(args.checkpoint, args.out))
 
 
 def models(argv: Sequence[str]) -> None:
@@ -175,6 +240,9 @@ _VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "pretrain": pretrain,
     "finetune": finetune,
     "evaluate": evaluate,
+    "export": export,
+    "import-opengait": import_opengait,
+    "export-opengait": export_opengait,
     "models": models,
 }
 

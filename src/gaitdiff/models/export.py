@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as fx_config
 
 from gaitdiff import __version__
 from gaitdiff.errors import UserError
@@ -63,7 +64,9 @@ def export_program(model: GaitModel, features: Features = "embedding") -> Export
         T >= ``minimum_frames(model)``. It shares the model's weights.
     """
     example = torch.zeros(2, 7, 64, 44, device=next(model.parameters()).device)
-    with _evaluating(model), torch.no_grad():
+    # Three frames of GaitGL become one within, which tracing would take for a special case to leave out.
+    any_length = fx_config.patch(backed_size_oblivious=minimum_frames(model) > 1)  # type: ignore[attr-defined]
+    with _evaluating(model), torch.no_grad(), any_length:
         return torch.export.export(_Exported(model, features), (example,), dynamic_shapes=_dynamic(model), strict=False)
 
 
