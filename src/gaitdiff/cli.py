@@ -158,18 +158,7 @@ def evaluate(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     from gaitdiff.report.scores import score_checkpoint
 
-    score_checkpoint(
-        args.checkpoint,
-        args.data,
-        args.features,
-        args.metric,
-        args.protocol,
-        args.device,
-        args.json,
-        setting=args.setting,
-        submission=args.submission,
-        save_features=args.save_features,
-    )
+    score_checkpoint(args.checkpoint, args.data, args.features, args.metric, args.protocol, args.device, args.json)
 
 
 def export(argv: Sequence[str]) -> None:
