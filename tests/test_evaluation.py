@@ -83,7 +83,7 @@ def gait3d(**changed: object) -> dict[str, float]:
         ({"labels": ["a"]}, "4 features but 1 labels"),
         ({"metric": "cosin"}, "did you mean 'cosine'"),
         ({"features": np.full((4, 2, 1), np.nan, np.float32)}, "not finite"),
-        ({"features": np.zeros((4, 2), np.float32)}, r"\(n, C, P\)"),
+        ({"features": np.zeros((4, 2), np.float32)}, r"\(N, C, P\)"),
     ],
 )
 def test_mistakes_are_named(changed: dict[str, object], sentence: str) -> None:

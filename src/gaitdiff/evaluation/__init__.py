@@ -2,5 +2,7 @@
 
 from gaitdiff.evaluation.metrics import distance_matrix, rank_metrics
 from gaitdiff.evaluation.protocols import evaluate
+from gaitdiff.evaluation.rerank import rerank
+from gaitdiff.evaluation.submission import grew_submission, hid_submission
 
-__all__ = ["distance_matrix", "evaluate", "rank_metrics"]
+__all__ = ["distance_matrix", "evaluate", "grew_submission", "hid_submission", "rank_metrics", "rerank"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -12,33 +15,67 @@ from torch import Tensor, nn
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.protocols import check_protocol, evaluate
-from gaitdiff.progress import console, progress_bar
+from gaitdiff.evaluation.protocols import check_protocol, check_types, evaluate
+from gaitdiff.evaluation.ranking import Features
+from gaitdiff.models import GaitModel
+from gaitdiff.progress import ProgressHandle, console, progress_bar
 
 #: Frames that go through the network at a time.
 _FRAMES_A_BATCH = 1024
 
 
+@overload
+def extract(network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device) -> Tensor: ...
+
+
+@overload
 def extract(
-    network: Callable[[Tensor], Tensor], store: SequenceStore, rows: np.ndarray, device: torch.device
-) -> Tensor:
-    """Run whole sequences through a network, several of one length at a time.
+    network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device, out: Path
+) -> np.ndarray: ...
+
+
+def extract(
+    network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device, out: Path | None = None
+) -> Features:
+    """Run whole sequences through a network, about a thousand frames at a time.
+
+    Sequences of any lengths share a batch where the network packs them without their frames touching each other
+    (``Backbone.packs``); for others each batch holds sequences of one length. What comes out is the same.
 
     Args:
-        network: (B, T, 64, 44) in [0, 1] → (B, C, P); call it in evaluation mode.
+        network: a gait model, for its embeddings, or a backbone, for its raw features; in evaluation mode.
         rows: row numbers in the store.
+        out: write the features there as they come, a ``.npy`` file, and hold none in memory.
 
     Returns:
-        (N, C, P) float32 on the CPU, in the order of ``rows``.
+        (N, C, P) float32 in the order of ``rows``: a tensor on the CPU, or the file as a memory-mapped array.
+
+    Raises:
+        UserError: the file cannot be written.
     """
-    found: dict[int, Tensor] = {}
-    with torch.no_grad(), progress_bar("features", total=len(rows)) as bar:
-        for group in _length_groups(store, rows):
-            clips = torch.from_numpy(np.stack([_whole(store, row) for row in group])).to(device)
-            features = network(clips.float().div_(255)).float().cpu()
-            found.update(zip(group, features, strict=True))
-            bar.advance(len(group))
-    return torch.stack([found[int(row)] for row in rows])
+    packs = bool(getattr(network.backbone if isinstance(network, GaitModel) else network, "packs", False))
+    batches = _packed_batches(store, rows) if packs else _equal_batches(store, rows)
+    return _gathered((_features(network, store, rows[batch], packs, device) for batch in batches), batches, out)
+
+
+@overload
+def gait_energy_images(store: SequenceStore, rows: np.ndarray) -> Tensor: ...
+
+
+@overload
+def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path) -> np.ndarray: ...
+
+
+def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path | None = None) -> Features:
+    """Mean frame of each sequence as a feature: (N, 64·44, 1), values in [0, 1].
+
+    Source: Han & Bhanu 2006, "Individual Recognition Using Gait Energy Image".
+
+    Args:
+        out: as for ``extract``.
+    """
+    batches = _packed_batches(store, rows)
+    return _gathered((_energy_images(store, rows[batch]) for batch in batches), batches, out)
 
 
 @contextmanager
@@ -50,46 +87,46 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     module.train(was_training)
 
 
-def gait_energy_images(store: SequenceStore, rows: np.ndarray) -> Tensor:
-    """Mean frame of each sequence as a feature: (N, 64·44, 1), values in [0, 1].
-
-    Source: Han & Bhanu 2006, "Individual Recognition Using Gait Energy Image".
-    """
-    images = np.stack([_whole(store, int(row)).mean(0, dtype=np.float32) for row in rows])
-    return torch.from_numpy(images).flatten(1).unsqueeze(2) / 255
-
-
 def evaluate_store(
-    features: Tensor, store: SequenceStore, rows: np.ndarray, protocol: str = "gait3d", metric: str = "cosine"
-) -> dict[str, float]:
-    """Score features of stored sequences; probes of the Gait3D protocol are the rows whose role says so.
+    features: Features,
+    store: SequenceStore,
+    rows: np.ndarray,
+    protocol: str = "gait3d",
+    metric: str = "cosine",
+    device: torch.device | None = None,
+    **protocol_data: object,
+) -> dict[str, Any]:
+    """Score features of stored sequences: a row's condition is its type; Gait3D's probes are those whose role says so.
 
     Raises:
         UserError: see ``evaluate``.
     """
+    if check_protocol(protocol) == "gait3d":
+        protocol_data = {"probe_mask": [store.rows[int(row)].role == "probe" for row in rows], **protocol_data}
+    labels, types, views = names_of(store, rows)
+    return evaluate(protocol, features, labels, types, views, metric, device=device, **protocol_data)
+
+
+def names_of(store: SequenceStore, rows: np.ndarray) -> tuple[list[str], list[str], list[str]]:
+    """Labels, types and views of stored sequences, as protocols take them."""
     chosen = [store.rows[int(row)] for row in rows]
-    data = {"probe_mask": [row.role == "probe" for row in chosen]} if protocol == "gait3d" else {}
-    return evaluate(
-        protocol,
-        features,
-        [row.subject for row in chosen],
-        [row.condition for row in chosen],
-        [row.view for row in chosen],
-        metric,
-        **data,
-    )
+    return [row.subject for row in chosen], [row.condition for row in chosen], [row.view for row in chosen]
 
 
 def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
     """Row numbers of the test split; none, and a note that says why, where the protocol finds nothing to score.
 
     Raises:
-        UserError: unknown protocol.
+        UserError: unknown protocol, or one that gives no score while training.
     """
-    check_protocol(protocol)
+    name = check_protocol(protocol)
+    if name == "hid":
+        raise UserError("protocol 'hid' gives no scores, its probes have no names: choose another --run.protocol")
     rows = store.select(split="test")
+    if len(rows):
+        check_types(name, names_of(store, rows)[1])
     probes, gallery = (store.select(split="test", role=role) for role in ("probe", "gallery"))
-    if protocol == "gait3d" and (len(probes) == 0 or len(gallery) == 0):
+    if name == "gait3d" and (len(probes) == 0 or len(gallery) == 0):
         console.print(
             f"{store.path} has no probes with a gallery to look in: this run is not scored",
             markup=False,
@@ -111,17 +148,89 @@ def held_out_rows(store: SequenceStore) -> np.ndarray:
     return rows
 
 
+def _features(network: nn.Module, store: SequenceStore, rows: np.ndarray, packs: bool, device: torch.device) -> Tensor:
+    """(k, C, P) float32 on the CPU, of sequences packed end to end or of one length."""
+    frames = [_whole(store, int(row)) for row in rows]
+    lengths = [len(one) for one in frames] if packs else None
+    clips = torch.from_numpy(np.concatenate(frames)[None] if packs else np.stack(frames)).to(device)
+    del frames
+    with torch.no_grad():
+        output = network(clips.float().div_(255), lengths)
+    return (output if isinstance(output, Tensor) else output.embedding).float().cpu()
+
+
+def _energy_images(store: SequenceStore, rows: np.ndarray) -> Tensor:
+    images = np.stack([_whole(store, int(row)).mean(0, dtype=np.float32) for row in rows])
+    return torch.from_numpy(images).flatten(1).unsqueeze(2) / 255
+
+
+def _gathered(features: Iterable[Tensor], batches: list[np.ndarray], out: Path | None) -> Features:
+    """Features of batches as one, each at its batch's places."""
+    count = sum(map(len, batches))
+    with progress_bar("features", total=count) as bar:
+        if out is not None:
+            return _gathered_on_disk(features, batches, out, bar)
+        whole = torch.empty(0)
+        for batch, some in zip(batches, features, strict=True):
+            if len(whole) == 0:
+                whole = torch.empty((count, *some.shape[1:]))
+            whole[torch.from_numpy(batch)] = some
+            bar.advance(len(batch))
+    return whole
+
+
+def _gathered_on_disk(
+    features: Iterable[Tensor], batches: list[np.ndarray], out: Path, bar: ProgressHandle
+) -> np.ndarray:
+    """The same in a ``.npy`` file, which appears once it is whole."""
+    draft, count, begin = out.with_name(f".{out.name}.partial"), sum(map(len, batches)), 0
+    try:
+        with draft.open("wb") as file:
+            for batch, some in zip(batches, features, strict=True):
+                if begin == 0:
+                    shape = (count, *some.shape[1:])
+                    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+                    begin = file.tell()
+                for place, row in zip(batch.tolist(), some.numpy(), strict=True):
+                    file.seek(begin + place * row.nbytes)
+                    file.write(np.ascontiguousarray(row, "<f4").data)
+                bar.advance(len(batch))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): choose another place for the features") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return np.load(out, mmap_mode="r")
+
+
+def _packed_batches(store: SequenceStore, rows: np.ndarray) -> list[np.ndarray]:
+    """Positions in ``rows``, in their order, as many as make about ``_FRAMES_A_BATCH`` frames."""
+    batches: list[list[int]] = []
+    room = 0
+    for position, row in enumerate(rows):
+        frames = store.rows[int(row)].frames
+        if not batches or frames > room:
+            batches.append([])
+            room = _FRAMES_A_BATCH
+        batches[-1].append(position)
+        room -= frames
+    return [np.array(batch) for batch in batches]
+
+
+def _equal_batches(store: SequenceStore, rows: np.ndarray) -> list[np.ndarray]:
+    """The same for sequences of equal length, the shortest first."""
+    lengths = np.array([store.rows[int(row)].frames for row in rows], int)
+    batches = []
+    for length in np.unique(lengths):
+        group = np.flatnonzero(lengths == length)
+        size = max(1, _FRAMES_A_BATCH // int(length))
+        batches += [group[first : first + size] for first in range(0, len(group), size)]
+    return batches
+
+
 def _whole(store: SequenceStore, row: int) -> np.ndarray:
     frames = store[row].frames
     return crop_sides(frames) if store.width == store.height else frames
-
-
-def _length_groups(store: SequenceStore, rows: np.ndarray) -> Iterator[list[int]]:
-    """Rows of equal length, as many as make about ``_FRAMES_A_BATCH`` frames."""
-    by_length: dict[int, list[int]] = {}
-    for row in rows:
-        by_length.setdefault(store.rows[int(row)].frames, []).append(int(row))
-    for length, group in sorted(by_length.items()):
-        size = max(1, _FRAMES_A_BATCH // length)
-        for first in range(0, len(group), size):
-            yield group[first : first + size]

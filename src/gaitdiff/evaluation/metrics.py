@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,6 +13,98 @@ from torch import Tensor
 from gaitdiff.errors import UserError, nearest
 
 METRICS = ("euclidean", "cosine")
+
+#: Distances that are ranked at a time: few enough to stay in a processor's cache.
+_RANKED_AT_A_TIME = 1 << 19
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Features in the form that distances are computed from.
+
+    Attributes:
+        values: (P, n, C) for Euclidean distances; (1, n, C·P) of unit length part by part, for cosine.
+        squares: (P, n) squared lengths of the values.
+    """
+
+    values: Tensor
+    squares: Tensor
+
+
+@dataclass(frozen=True)
+class ProbeRanks:
+    """Where n probes find their own person in the gallery.
+
+    Attributes:
+        first: (n,) int64, rank of the nearest match, 1 for the nearest of all; 0 where the gallery has none.
+        precision: (n,) average precision in 0..1; 0 where there is no match.
+        inverse: (n,) INP: number of matches / rank of the last one; 0 where there is no match.
+    """
+
+    first: np.ndarray
+    precision: np.ndarray
+    inverse: np.ndarray
+
+    @staticmethod
+    def joined(pieces: Sequence[ProbeRanks]) -> ProbeRanks:
+        """The ranks of several groups of probes as one."""
+        return ProbeRanks(
+            np.concatenate([piece.first for piece in pieces]),
+            np.concatenate([piece.precision for piece in pieces]),
+            np.concatenate([piece.inverse for piece in pieces]),
+        )
+
+    def summary(self, ranks: Sequence[int]) -> dict[str, float]:
+        """``rank1`` …, ``mAP``, ``mINP`` in percent over the probes with a match, and ``probes``, their number.
+
+        Raises:
+            UserError: no probe has a match.
+        """
+        counted = self.first > 0
+        require_match(self.first)
+        result = {f"rank{k}": 100.0 * float((self.first[counted] <= k).mean()) for k in ranks}
+        result["mAP"] = 100.0 * float(self.precision[counted].mean())
+        result["mINP"] = 100.0 * float(self.inverse[counted].mean())
+        result["probes"] = int(counted.sum())
+        return result
+
+
+def require_match(first: np.ndarray) -> None:
+    """Raise a UserError if no probe has a match (ranks of first matches, 0 for none)."""
+    if not first.any():
+        raise UserError("no probe's person is in the gallery: check the labels, or which sequences are probes")
+
+
+def check_metric(metric: str) -> None:
+    """Raise a UserError that names the nearest metric, unless there is this one."""
+    if metric not in METRICS:
+        raise UserError(f"there is no metric {metric!r}{nearest(metric, METRICS)}; known: {', '.join(METRICS)}")
+
+
+def prepare(features: Tensor, metric: str) -> Prepared:
+    """Bring features (n, C, P) into the form for ``distances``."""
+    if metric == "cosine":
+        values = F.normalize(features.float(), dim=1).flatten(1).unsqueeze(0)
+    else:
+        values = features.permute(2, 0, 1).float().contiguous()
+    return Prepared(values, values.square().sum(2))
+
+
+def distances(probe: Prepared, gallery: Prepared, metric: str, parts: int) -> Tensor:
+    """(n, m) float32: mean over the parts of the distances between the part vectors.
+
+    The cosine similarities of all parts are one product of matrices; Euclidean distances take one product a part, in a
+    buffer that is used again.
+    """
+    if metric == "cosine":
+        return (probe.values[0] @ gallery.values[0].T).div_(-parts).add_(1.0)
+    shape = (probe.values.shape[1], gallery.values.shape[1])
+    total, product = probe.values.new_zeros(shape), probe.values.new_empty(shape)
+    for part in range(parts):
+        torch.mm(probe.values[part], gallery.values[part].T, out=product)
+        product.mul_(-2.0).add_(probe.squares[part][:, None]).add_(gallery.squares[part])
+        total += product.clamp_(min=0).sqrt_()
+    return total.div_(parts)
 
 
 def distance_matrix(probe: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tensor:
@@ -26,26 +121,23 @@ def distance_matrix(probe: Tensor, gallery: Tensor, metric: str = "euclidean") -
     Raises:
         UserError: unknown metric, shapes that do not fit, or features that are not finite.
     """
-    if metric not in METRICS:
-        raise UserError(f"there is no metric {metric!r}{nearest(metric, METRICS)}; known: {', '.join(METRICS)}")
+    check_metric(metric)
     if probe.ndim != 3 or gallery.ndim != 3 or probe.shape[1:] != gallery.shape[1:]:
         raise UserError(
             f"probe and gallery features must have the shapes (n, C, P) and (m, C, P), "
             f"not {tuple(probe.shape)} and {tuple(gallery.shape)}"
         )
     for name, features in (("probe", probe), ("gallery", gallery)):
-        bad = ~features.isfinite().flatten(1).all(1)
-        if bool(bad.any()):
-            raise UserError(f"{name} feature {int(bad.nonzero()[0])} is not finite: the model that made it is broken")
-    total = probe.new_zeros((len(probe), len(gallery)), dtype=torch.float32)
-    for part in range(probe.shape[2]):
-        a, b = probe[:, :, part].float(), gallery[:, :, part].float()
-        if metric == "cosine":
-            total += 1.0 - F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
-        else:
-            squared = a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2.0 * a @ b.T
-            total += squared.clamp(min=0).sqrt()
-    return total / probe.shape[2]
+        row = first_not_finite(features)
+        if row is not None:
+            raise UserError(f"{name} feature {row} is not finite: the model that made it is broken")
+    return distances(prepare(probe, metric), prepare(gallery, metric), metric, probe.shape[2])
+
+
+def first_not_finite(features: Tensor) -> int | None:
+    """Number of the first row that holds NaN or infinity."""
+    bad = ~features.isfinite().flatten(1).all(1)
+    return int(bad.nonzero()[0]) if bool(bad.any()) else None
 
 
 def rank_metrics(
@@ -70,22 +162,66 @@ def rank_metrics(
     Raises:
         UserError: no probe has its person in the gallery.
     """
-    match = probe_labels[:, None] == gallery_labels[None, :]
-    if ignore is not None:
-        distance = np.where(ignore, np.inf, distance)
-        match = match & ~ignore
-    counted = match.any(1)
-    if not counted.any():
-        raise UserError("no probe's person is in the gallery: check the labels, or which sequences are probes")
-    order = np.argsort(distance[counted], axis=1, kind="stable")
-    hits = np.take_along_axis(match[counted], order, axis=1)  # (n', m) by rank
-    found = hits.cumsum(1)
-    total = found[:, -1]
-    position = np.arange(1, hits.shape[1] + 1)
-    precision = (found / position * hits).sum(1) / total
-    last = hits.shape[1] - np.argmax(hits[:, ::-1], axis=1)
-    result = {f"rank{k}": 100.0 * float((found[:, min(k, hits.shape[1]) - 1] > 0).mean()) for k in ranks}
-    result["mAP"] = 100.0 * float(precision.mean())
-    result["mINP"] = 100.0 * float((total / last).mean())
-    result["probes"] = int(counted.sum())
-    return result
+    codes = encoded(np.concatenate([probe_labels, gallery_labels]))
+    ignored = None if ignore is None else ignore.__getitem__
+    return rank_probes(distance, codes[: len(distance)], codes[len(distance) :], ignored).summary(ranks)
+
+
+def encoded(labels: np.ndarray) -> np.ndarray:
+    """Labels as numbers, int64, equal where the labels are."""
+    return np.unique(labels, return_inverse=True)[1].reshape(-1)
+
+
+def rank_probes(
+    distance: np.ndarray,
+    probe_codes: np.ndarray,
+    gallery_codes: np.ndarray,
+    ignored: Callable[[slice], np.ndarray] | None = None,
+) -> ProbeRanks:
+    """Find the ranks of every probe's matches, as a stable sort of the gallery by distance would give them.
+
+    Nothing is sorted but the distances themselves: the rank of a match is 1 + the number of gallery rows nearer, and
+    of those as near that come before it.
+
+    Args:
+        distance: (n, m).
+        probe_codes, gallery_codes: (n,), (m,) numbers, equal for the same person.
+        ignored: gives, for a slice of the probes, the gallery rows that do not count for them, (k, m) bool.
+    """
+    pieces = []
+    for rows in row_batches(*distance.shape):
+        near, match = distance[rows], probe_codes[rows, None] == gallery_codes
+        if ignored is not None:
+            passed_over = ignored(rows)
+            near, match = np.where(passed_over, np.inf, near), match & ~passed_over
+        pieces.append(_rank_some(near, match))
+    return ProbeRanks.joined(pieces)
+
+
+def row_batches(rows: int, columns: int) -> Iterator[slice]:
+    """Slices of the rows of a matrix that fit a processor's cache."""
+    size = max(1, _RANKED_AT_A_TIME // max(1, columns))
+    return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
+
+
+def _rank_some(distance: np.ndarray, match: np.ndarray) -> ProbeRanks:
+    """Ranks of the matches of a few probes: (n, m), (n, m) bool."""
+    probe, column = np.nonzero(match)
+    value = distance[probe, column]
+    order = np.lexsort((value, probe))  # by probe, then distance, then gallery order
+    probe, column, value = probe[order], column[order], value[order]
+    start = np.searchsorted(probe, np.arange(len(distance) + 1))
+    nearer, as_near = np.empty_like(probe), np.empty_like(probe)
+    for row, ascending in enumerate(np.sort(distance, axis=1)):
+        mine = slice(start[row], start[row + 1])
+        nearer[mine] = ascending.searchsorted(value[mine])
+        as_near[mine] = ascending.searchsorted(value[mine], side="right") - nearer[mine]
+    for tied in np.flatnonzero(as_near > 1):
+        nearer[tied] += np.count_nonzero(distance[probe[tied], : column[tied]] == value[tied])
+    rank, count, found = nearer + 1, np.diff(start), np.diff(start) > 0
+    first, inverse = np.zeros(len(distance), np.int64), np.zeros(len(distance))
+    first[found] = rank[start[:-1][found]]
+    inverse[found] = count[found] / rank[start[1:][found] - 1]
+    precision = (np.arange(len(probe)) - start[probe] + 1) / rank
+    summed = np.bincount(probe, weights=precision, minlength=len(distance))
+    return ProbeRanks(first, summed / np.maximum(count, 1), inverse)

@@ -4,63 +4,126 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_images, held_out_rows
-from gaitdiff.evaluation.protocols import check_protocol
+from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_images, held_out_rows, names_of
+from gaitdiff.evaluation.protocols import check_protocol, check_types, headline
+from gaitdiff.evaluation.submission import grew_submission, hid_submission
 from gaitdiff.training.checkpoint import has_head, load_checkpoint
 from gaitdiff.training.config import MachineConfig
 from gaitdiff.training.loop import make_accelerator
 
+_RANKS = tuple(f"rank{k}" for k in (1, 2, 3, 4, 5, 10, 20))
+#: Key of a score → heading of its column.
+_COLUMNS = {key: key.replace("rank", "rank-") for key in _RANKS} | {"mAP": "mAP", "mINP": "mINP"}
+_COLUMNS |= {"gait": "rank-1 by camera"}
 
-def score_table(title: str, scores: dict[str, dict[str, float]]) -> Table:
-    """Scores by what was compared, as a table for the terminal."""
+
+def score_table(title: str, scores: dict[str, dict[str, Any]]) -> Table:
+    """Scores by what was compared, as a table for the terminal; a protocol's conditions are rows of their own."""
+    rows = {
+        (name, condition): numbers
+        for name, result in scores.items()
+        for condition, numbers in {**_conditions(result), "all": headline(result)}.items()
+    }
+    detailed = len(rows) > len(scores)
+    keys = [key for key in _COLUMNS if any(key in numbers for numbers in rows.values())]
     table = Table(title=title)
-    for column in ("features", "rank-1", "rank-5", "mAP", "mINP", "probes"):
-        table.add_column(column, justify="left" if column == "features" else "right")
-    for name, row in scores.items():
-        table.add_row(name, *(f"{row[key]:.1f}" for key in ("rank1", "rank5", "mAP", "mINP")), str(int(row["probes"])))
+    for heading in ("features", "condition") if detailed else ("features",):
+        table.add_column(heading)
+    for heading in (*(_COLUMNS[key] for key in keys), "probes"):
+        table.add_column(heading, justify="right")
+    for (name, condition), numbers in rows.items():
+        values = (f"{numbers[key]:.1f}" if key in numbers else "" for key in keys)
+        table.add_row(name, *([condition] if detailed else []), *values, f"{numbers.get('probes', '')}")
     return table
 
 
+def _conditions(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The numbers of each condition of a protocol that has some."""
+    found = {}
+    for name, value in result.items():
+        if isinstance(value, dict):
+            found[name] = headline(value.get("mean") or value.get("reid") or value)
+            if "gait" in value:
+                found[name]["gait"] = value["gait"]["rank1_excluding_same_view"]
+    return found
+
+
 def score_checkpoint(
-    checkpoint: Path, data: Path, features: str, metric: str, protocol: str, device: str, json_file: Path | None
-) -> dict[str, dict[str, float]]:
+    checkpoint: Path,
+    data: Path,
+    features: str,
+    metric: str,
+    protocol: str,
+    device: str,
+    json_file: Path | None = None,
+    *,
+    setting: str | None = None,
+    submission: Path | None = None,
+    save_features: Path | None = None,
+) -> dict[str, dict[str, Any]]:
     """Score a checkpoint on a store's test split, print the table, return the scores by row.
+
+    Features pass through files on disk, so that no test set is too large for memory.
 
     Args:
         features: ``"raw"``, ``"embedding"``, or ``"auto"``: embeddings where a head was trained.
+        setting: ``"single-view"`` or ``"cross-view"``, where the protocol has both.
+        submission: CSV file for the server of GREW or HID.
+        save_features: keep the features there, a ``.npy`` file.
 
     Raises:
         UserError: no checkpoint, no test split, embeddings asked of a checkpoint without a trained head, …
     """
-    check_protocol(protocol)
+    name = check_protocol(protocol)
+    _check_files(name, {"--json": json_file, "--submission": submission, "--save-features": save_features})
     place = make_accelerator(MachineConfig(device=device)).device
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UserError(f"{json_file} cannot be written: its folder does not exist")
     headed = has_head(checkpoint)
     store = SequenceStore(data)
     rows = held_out_rows(store)
     if features == "embedding" and not headed:
         raise UserError(f"{checkpoint} holds a backbone without a trained head: use --features raw")
+    check_types(name, names_of(store, rows)[1], setting)
+    settings = {} if setting is None else {"setting": setting}
     model = load_checkpoint(checkpoint, place)
     raw = features == "raw" or not headed
-    network = model.backbone if raw else (lambda clips: model(clips).embedding)
-    scores = {
-        "gait energy image": evaluate_store(gait_energy_images(store, rows), store, rows, protocol, metric),
-        "raw features" if raw else "embeddings": evaluate_store(
-            extract(network, store, rows, place), store, rows, protocol, metric
-        ),
-    }
-    Console().print(score_table(f"{protocol}, {metric} distance", scores))
+    row_name = "raw features" if raw else "embeddings"
+    scores: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
+        energy, ours = Path(folder) / "energy.npy", save_features or Path(folder) / "features.npy"
+        if name != "hid":
+            images = gait_energy_images(store, rows, energy)
+            scores["gait energy image"] = evaluate_store(images, store, rows, name, metric, place, **settings)
+            del images
+        found = extract(model.backbone if raw else model, store, rows, place, ours)
+        scores[row_name] = evaluate_store(found, store, rows, name, metric, place, **settings)
+        if submission is not None:
+            write = grew_submission if name == "grew" else hid_submission
+            write(submission, found, *names_of(store, rows), metric, device=place)
+        del found
+    if name != "hid":
+        title = name if setting is None else f"{name}, {setting}"
+        Console().print(score_table(f"{title}, {metric} distance", scores))
     if json_file is not None:
         _write(json_file, json.dumps(scores, indent=1) + "\n")
     return scores
+
+
+def _check_files(protocol: str, files: dict[str, Path | None]) -> None:
+    """Refuse what would fail after minutes of work."""
+    for flag, path in files.items():
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UserError(f"{path} cannot be written: its folder does not exist")
+        if flag == "--submission" and path is not None and protocol not in ("grew", "hid"):
+            raise UserError(f"protocol {protocol!r} has no file to submit: --submission goes with grew and hid")
 
 
 def _write(path: Path, text: str) -> None:

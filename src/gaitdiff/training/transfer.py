@@ -207,7 +207,7 @@ def labelled_rows(store: SequenceStore, data: TransferData, seed: int) -> np.nda
 def embeddings(model: GaitModel, store: SequenceStore, rows: Any, device: torch.device) -> Tensor:
     """Embeddings (N, C', P) of whole sequences, in evaluation mode."""
     with evaluating(model):
-        return extract(lambda clips: model(clips).embedding, store, rows, device)
+        return extract(model, store, rows, device)
 
 
 def _optimizer(config: TransferConfig, model: GaitModel) -> torch.optim.Optimizer:

@@ -1,0 +1,166 @@
+"""Ranking a gallery for probes whose features may be larger than memory."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gaitdiff.errors import UserError
+from gaitdiff.evaluation.metrics import (
+    ProbeRanks,
+    distances,
+    encoded,
+    first_not_finite,
+    prepare,
+    rank_probes,
+    row_batches,
+)
+
+Features = Tensor | np.ndarray
+
+#: Bytes that ranking may hold at a time, whatever the number of sequences.
+MEMORY = 384 << 20
+
+
+@dataclass(frozen=True)
+class Walks:
+    """Sequences by their features and names.
+
+    Attributes:
+        features: (N, C, P), a tensor on any device or an array, which may be a ``numpy.memmap`` larger than memory.
+        labels, types, views: (N,) arrays of str.
+        metric: distance to rank by.
+        device: where distances are computed.
+    """
+
+    features: Features
+    labels: np.ndarray
+    types: np.ndarray
+    views: np.ndarray
+    metric: str
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def key(self, row: int) -> str:
+        """``label-type-view`` of a row."""
+        return f"{self.labels[row]}-{self.types[row]}-{self.views[row]}"
+
+    def require_finite(self) -> None:
+        """Read all features once.
+
+        Raises:
+            UserError: one holds NaN or infinity; the sentence names its row.
+        """
+        for rows in self._blocks(np.arange(len(self)), MEMORY // 8):
+            bad = first_not_finite(self._read(rows))
+            if bad is not None:
+                row = int(rows[bad])
+                raise UserError(f"feature {row} ({self.key(row)}) is not finite: the model that made it is broken")
+
+    def distances(self, probe: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Distances of some probes at a time to the whole gallery.
+
+        Probes pass in chunks, and for each chunk the gallery in blocks.
+
+        Args:
+            probe, gallery: (n,), (m,) row numbers.
+
+        Yields:
+            Which of the probes, and their distances (k, m) float32.
+        """
+        parts = self.features.shape[2]
+        longest = max(1, MEMORY // 2 // (4 * max(1, len(gallery))))  # half of the memory for distances
+        done = 0
+        for chunk in self._blocks(probe, MEMORY // 8, longest):
+            ours = prepare(self._read(chunk), self.metric)
+            whole = np.empty((len(chunk), len(gallery)), np.float32)
+            filled = 0
+            for block in self._blocks(gallery, MEMORY // 16, max(1, MEMORY // 16 // (4 * len(chunk)))):
+                theirs = prepare(self._read(block), self.metric)
+                part = distances(ours, theirs, self.metric, parts)
+                whole[:, filled : filled + len(block)] = part.cpu().numpy()
+                filled += len(block)
+                del theirs, part
+            yield slice(done, done + len(chunk)), whole
+            done += len(chunk)
+            del ours, whole
+
+    def ranks(self, probe: np.ndarray, gallery: np.ndarray, same: np.ndarray | None = None) -> ProbeRanks:
+        """Where each probe finds its person.
+
+        Args:
+            probe, gallery: (n,), (m,) row numbers.
+            same: (N,) numbers; a gallery row with the probe's own number does not count for it.
+        """
+        codes = encoded(self.labels)
+        pieces = []
+        for rows, distance in self.distances(probe, gallery):
+            ignored = None if same is None else partial(_equal, same[probe[rows]], same[gallery])
+            pieces.append(rank_probes(distance, codes[probe[rows]], codes[gallery], ignored))
+        return ProbeRanks.joined(pieces)
+
+    def first_ranks(self, probe: np.ndarray, gallery: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
+        """Rank of each probe's nearest match within each group of the gallery.
+
+        Args:
+            probe, gallery: (n,), (m,) row numbers.
+            groups: positions in ``gallery``, ascending, for each of V groups.
+
+        Returns:
+            (n, V) int64; 0 where the group does not have the person.
+        """
+        codes = encoded(self.labels)
+        first = np.zeros((len(probe), len(groups)), np.int64)
+        for rows, distance in self.distances(probe, gallery):
+            for number, columns in enumerate(groups):
+                for some in row_batches(*distance.shape):
+                    ours = slice(rows.start + some.start, rows.start + some.stop)
+                    near = distance[some][:, columns]
+                    first[ours, number] = rank_probes(near, codes[probe[ours]], codes[gallery[columns]]).first
+        return first
+
+    def nearest(self, probe: np.ndarray, gallery: np.ndarray, k: int) -> np.ndarray:
+        """(n, k) row numbers of the nearest gallery rows, ascending by distance; ties in the gallery's order."""
+        found = np.empty((len(probe), k), np.int64)
+        for rows, distance in self.distances(probe, gallery):
+            for some in row_batches(*distance.shape):
+                order = np.argsort(distance[some], axis=1, kind="stable")[:, :k]
+                found[rows.start + some.start : rows.start + some.stop] = gallery[order]
+        return found
+
+    def _blocks(self, rows: np.ndarray, size: int, longest: int | None = None) -> Iterator[np.ndarray]:
+        """Row numbers in blocks whose features take at most ``size`` bytes as float32."""
+        count = max(1, size // (4 * int(np.prod(self.features.shape[1:]))))
+        count = count if longest is None else min(count, longest)
+        return (rows[first : first + count] for first in range(0, len(rows), count))
+
+    def _read(self, rows: np.ndarray) -> Tensor:
+        """(k, C, P) on the device."""
+        if isinstance(self.features, Tensor):
+            return self.features[torch.from_numpy(rows).to(self.features.device)].to(self.device)
+        block = torch.from_numpy(np.asarray(self.features[rows]))
+        release(self.features)
+        return block.to(self.device)
+
+
+def _equal(probe: np.ndarray, gallery: np.ndarray, rows: slice) -> np.ndarray:
+    """(k, m) bool: which of the gallery's numbers are those of some of the probes."""
+    return probe[rows, None] == gallery
+
+
+def release(array: np.ndarray) -> None:
+    """Give the pages of a memory-mapped array back to the system, which keeps what was written to them.
+
+    A mapped file counts as a process's memory for as long as its pages were touched and nobody else needs the room.
+    """
+    mapping = getattr(array, "_mmap", None)
+    if mapping is not None and getattr(array, "mode", "c") != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
