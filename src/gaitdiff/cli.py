@@ -152,13 +152,31 @@ def evaluate(argv: Sequence[str]) -> None:
         help="the backbone's raw features or the head's embeddings (default: embeddings where a head was trained)",
     )
     parser.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")
-    parser.add_argument("--protocol", default="gait3d", help="gait3d (one probe a person) or leave-one-out")
+    parser.add_argument(
+        "--protocol",
+        default="gait3d",
+        help="gait3d (one probe a person), leave-one-out, casia-b, oumvlp, sustech1k, ccpg, grew or hid",
+    )
+    parser.add_argument("--setting", default=None, help="of casia-b and oumvlp: single-view (default) or cross-view")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=None, help="write the scores there too")
+    parser.add_argument("--json", type=Path, default=None, help="write the scores there too, with all details")
+    parser.add_argument("--submission", type=Path, default=None, help="write the CSV file for GREW's or HID's server")
+    parser.add_argument("--save-features", type=Path, default=None, help="keep the features there, a .npy file")
     args = parser.parse_args(argv)
     from gaitdiff.report.scores import score_checkpoint
 
-    score_checkpoint(args.checkpoint, args.data, args.features, args.metric, args.protocol, args.device, args.json)
+    score_checkpoint(
+        args.checkpoint,
+        args.data,
+        args.features,
+        args.metric,
+        args.protocol,
+        args.device,
+        args.json,
+        setting=args.setting,
+        submission=args.submission,
+        save_features=args.save_features,
+    )
 
 
 def export(argv: Sequence[str]) -> None:

@@ -34,7 +34,8 @@ def score_table(title: str, scores: dict[str, dict[str, Any]]) -> Table:
         for condition, numbers in {**_conditions(result), "all": headline(result)}.items()
     }
     detailed = len(rows) > len(scores)
-    keys = [key for key in _COLUMNS if any(key in numbers for numbers in rows.values())]
+    known = set().union(*rows.values())
+    keys = [key for key in _COLUMNS if key in known and not (key == "rank10" and "mINP" in known)]  # 80 columns
     table = Table(title=title)
     for heading in ("features", "condition") if detailed else ("features",):
         table.add_column(heading)
