@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -194,8 +193,11 @@ def read_opengait(file: Path) -> tuple[dict[str, Tensor], int, list[str]]:
 
 def _load(file: Path) -> Any:
     """What a file of ``torch.save`` or safetensors holds, by readers that execute nothing."""
-    if file.is_dir():
-        raise UserError(f"{file} is a folder: name the checkpoint file in it")
+    try:
+        with file.open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({_reason(error)})") from error
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -208,15 +210,13 @@ def _load(file: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read ({_reason(error)})") from error
     except Exception as error:  # a damaged pickle raises anything
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
                 f"{file} is refused: it names {found[1]!r}, which loading would have to execute; keep only the weights "
                 "of a file that you trust, torch.save({'model': …})"
             ) from error
-        raise UserError(f"{file} is no checkpoint, or a damaged one: it cannot be read as torch.save writes") from error
+        raise UserError(f"{file} is no checkpoint, or a damaged one: copy or download it again") from error
 
 
 def _numpy_numbers() -> list[Any]:
