@@ -101,8 +101,8 @@ def distances(probe: Prepared, gallery: Prepared, metric: str, parts: int) -> Te
     shape = (probe.values.shape[1], gallery.values.shape[1])
     total, product = probe.values.new_zeros(shape), probe.values.new_empty(shape)
     for part in range(parts):
-        torch.mm(probe.values[part], gallery.values[part].T, out=product)
-        product.mul_(-2.0).add_(probe.squares[part][:, None]).add_(gallery.squares[part])
+        torch.mm(-2.0 * probe.values[part], gallery.values[part].T, out=product)
+        product.add_(probe.squares[part][:, None]).add_(gallery.squares[part])
         total += product.clamp_(min=0).sqrt_()
     return total.div_(parts)
 
