@@ -64,7 +64,7 @@ def test_onnx_gives_the_models_embeddings(name: str, tmp_path: Path) -> None:
     assert [dim.dim_param or dim.dim_value for dim in shape] == ["batch", "frames", 64, 44]
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", ["gaitgl", "smplgait"])
 def test_programs_give_the_models_raw_features(name: str) -> None:
     model = trained(name).train()
     program = export_program(model, "raw").module()

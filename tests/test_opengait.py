@@ -194,9 +194,7 @@ def test_classifiers_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("name", "preset", "overrides", "fits"),
     [
-        ("gaitset", "grew", {}, "gaitset (grew, oumvlp)"),
         ("gaitpart", "casia-b", {}, "gaitpart (gait3d, casia-b)"),
-        ("gaitbase", "gait3d", {}, "gaitbase (gait3d, "),
         ("gaitgl", "casia-b", {"bn_neck": True}, "gaitgl (gait3d, casia-b) with bn_neck = True"),
         ("deepgaitv2", "casia-b", {"mode": "3d"}, "deepgaitv2 (casia-b, oumvlp) with mode = 3d"),
         ("smplgait", "gait3d", NARROW["smplgait"], "they fit no preset of another model either"),
