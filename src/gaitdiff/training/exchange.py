@@ -8,6 +8,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,13 +108,14 @@ def export_opengait(checkpoint: Path, out: Path) -> Path:
         )
     state = opengait.state_dict(load_checkpoint(checkpoint))
     step = read_document(latest_checkpoint(checkpoint), "state", ("step",))["step"]
+    content = BytesIO()
+    torch.save({"model": state, "iteration": step}, content)
     draft = out.with_name(f".{out.name}.partial")
     try:
-        with draft.open("wb") as stream:
-            torch.save({"model": state, "iteration": step}, stream)
+        draft.write_bytes(content.getbuffer())
         sync(draft)
         os.replace(draft, out)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
+    except OSError as error:
         raise UserError(f"{out} cannot be written ({_reason(error)}): choose another --out") from error
     finally:
         draft.unlink(missing_ok=True)
