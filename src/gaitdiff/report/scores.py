@@ -52,9 +52,8 @@ def _conditions(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     found = {}
     for name, value in result.items():
         if isinstance(value, dict):
-            found[name] = headline(value.get("mean") or value.get("reid") or value)
-            if "gait" in value:
-                found[name]["gait"] = value["gait"]["rank1_excluding_same_view"]
+            by_camera = {"gait": value["gait"]["rank1_excluding_same_view"]} if "gait" in value else {}
+            found[name] = headline({**(value.get("mean") or value.get("reid") or value), **by_camera})
     return found
 
 

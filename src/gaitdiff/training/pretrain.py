@@ -20,6 +20,7 @@ from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
 from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.evaluation.features import evaluate_store, evaluating, extract, rows_to_score
+from gaitdiff.evaluation.protocols import headline
 from gaitdiff.models import Backbone, create_model
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
 from gaitdiff.training.config import DiffusionConfig, ModelConfig, PretrainConfig
@@ -118,7 +119,8 @@ class PretrainStage:
         features = raw_features(self.module.backbone, self.store, rows, self.device)
         scores: dict[str, float] = {}
         for metric in ("cosine", "euclidean"):
-            for name, value in evaluate_store(features, self.store, rows, protocol, metric).items():
+            found = evaluate_store(features, self.store, rows, protocol, metric, self.device)
+            for name, value in headline(found).items():
                 scores[name if name == "probes" else f"{name}_{metric}"] = value
         return scores
 

@@ -17,6 +17,7 @@ from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import evaluate_store, evaluating, extract, rows_to_score
+from gaitdiff.evaluation.protocols import headline
 from gaitdiff.losses import cross_entropy, triplet_terms
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.registry import model_config
@@ -131,7 +132,8 @@ class TransferStage:
         if len(rows) == 0:
             return {}
         features = embeddings(self.module.model, self.store, rows, self.device)
-        return evaluate_store(features, self.store, rows, self.config.run.protocol, self.config.loss.distance)
+        protocol, metric = self.config.run.protocol, self.config.loss.distance
+        return headline(evaluate_store(features, self.store, rows, protocol, metric, self.device))
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Backbone and head."""

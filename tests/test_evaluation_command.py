@@ -1,0 +1,131 @@
+"""``gaitdiff evaluate`` with the protocols that go by types and views."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gaitdiff.cli import main
+from gaitdiff.data.store import SequenceStore, StoreWriter
+from gaitdiff.evaluation import evaluate
+from gaitdiff.evaluation.features import names_of, rows_to_score
+from worlds import TINY_SCRATCH, make_store
+
+
+def typed_store(path: Path, types: list[str], subjects: list[str]) -> Path:
+    """Test sequences of every type, subject and two views."""
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, width=64, crop="full", source="test") as writer:
+        for subject in subjects:
+            for kind in types:
+                for view in ("000", "090"):
+                    clip = (255 * (rng.random((4, 64, 64)) < 0.4)).astype(np.uint8)
+                    where = {"view": view, "sequence": f"{subject}{kind}", "split": "test", "role": ""}
+                    writer.add(clip, subject=subject, condition=kind, **where)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    store = make_store(folder / "train", test_people=0)
+    flags = (*TINY_SCRATCH, "--optim.iterations", "1", "--run.evaluate_every", "0")
+    assert main(["finetune", *flags, "--data.store", str(store), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+CASIA = ["nm-01", "nm-05", "bg-01", "cl-01", "nm-02", "bg-02", "cl-02"]
+
+
+@pytest.mark.parametrize(("setting", "keys"), [("single-view", ("mean", "matrix")), ("cross-view", ("rank1", "mAP"))])
+def test_table_json_and_features(
+    run: Path, tmp_path: Path, setting: str, keys: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = typed_store(tmp_path / "store", CASIA, ["001", "002", "003"])
+    scores, features = tmp_path / "scores.json", tmp_path / "features.npy"
+    words = ["evaluate", str(run), "--data", str(store), "--device", "cpu", "--protocol", "casia-b"]
+    words += ["--setting", setting, "--json", str(scores), "--save-features", str(features)]
+    assert main(words) == 0
+    table = capsys.readouterr().out
+    for word in ("casia-b", setting, "NM", "BG", "CL", "gait energy image", "embeddings", "all"):
+        assert word in table
+    written = json.loads(scores.read_text())
+    assert set(written["embeddings"]["NM"]) >= set(keys)
+    opened = SequenceStore(store)
+    names = names_of(opened, np.arange(len(opened)))
+    again = evaluate("casia-b", np.load(features), *names, "cosine", setting=setting)
+    assert written["embeddings"] == again
+
+
+@pytest.mark.parametrize(("protocol", "types", "subjects", "header"), [
+    ("grew", ["01", "02", "03"], [f"{i:05d}" for i in range(6)], "videoId"),
+    ("hid", ["0", "1"], ["001", "002", "probe"], "videoID"),
+])  # fmt: skip
+def test_submission(
+    run: Path, tmp_path: Path, protocol: str, types: list[str], subjects: list[str], header: str
+) -> None:
+    store, file = typed_store(tmp_path / "store", types, subjects), tmp_path / "submission.csv"
+    words = ["evaluate", str(run), "--data", str(store), "--device", "cpu", "--protocol", protocol]
+    assert main([*words, "--submission", str(file)]) == 0
+    lines = list(csv.reader(file.open()))
+    assert lines[0][0] == header
+    assert len(lines) == 1 + (12 if protocol == "grew" else 4)
+    known = {str(int(one)) if protocol == "grew" else one for one in subjects if one != "probe"}
+    assert all(set(line[1:]) <= known for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--protocol", "casia-b"), "finds no gallery for NM"),
+        (("--protocol", "casia-b", "--setting", "side-view"), "has no setting 'side-view'"),
+        (("--protocol", "ccpg", "--setting", "cross-view"), "protocol 'ccpg' has no setting 'cross-view'"),
+        (("--protocol", "gait3d", "--setting", "cross-view"), "has no settings"),
+        (("--protocol", "gait3d", "--submission", "x.csv"), "has no file to submit"),
+        (("--protocol", "oumvlp", "--save-features", "no/where/x.npy"), "its folder does not exist"),
+        (("--protocol", "casia"), "did you mean 'casia-b'"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    run: Path, tmp_path: Path, flags: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = typed_store(tmp_path / "store", ["nm-05"], ["001"])
+    assert main(["evaluate", str(run), "--data", str(store), "--device", "cpu", *flags]) == 2
+    message = capsys.readouterr().err.strip()
+    assert sentence in message
+    assert "\n" not in message
+
+
+def test_a_protocol_without_probes_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = make_store(tmp_path / "store")
+    words = ["finetune", *TINY_SCRATCH, "--data.store", str(store), "--out", str(tmp_path / "run")]
+    assert main([*words, "--run.protocol", "casia-b"]) == 2
+    assert "finds no probes for NM: it looks for the types 'nm-05', 'nm-06'" in capsys.readouterr().err
+    assert main([*words, "--run.protocol", "hid"]) == 2
+    assert "gives no scores" in capsys.readouterr().err
+    assert len(rows_to_score(SequenceStore(store), "gait3d")) == 6
+
+
+def test_a_run_scored_by_views_keeps_the_headline_alone(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    rng = np.random.default_rng(0)
+    with StoreWriter(store, width=64, crop="full", source="test") as writer:
+        for split, subjects in (("train", ("001", "002", "003")), ("test", ("004", "005"))):
+            for subject in subjects:
+                for kind in ("00", "01"):
+                    for view in ("000", "090"):
+                        clip = (255 * (rng.random((4, 64, 64)) < 0.4)).astype(np.uint8)
+                        where = {"view": view, "sequence": "0", "split": split, "role": ""}
+                        writer.add(clip, subject=subject, condition=kind, **where)
+    flags = [*TINY_SCRATCH, "--optim.iterations", "1", "--run.evaluate_every", "1", "--run.protocol", "oumvlp"]
+    assert main(["finetune", *flags, "--data.store", str(store), "--out", str(tmp_path / "run")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [line["evaluation"] for line in lines if "evaluation" in line]
+    assert len(evaluations) == 2
+    assert all(set(scores) == {"rank1", "probes"} and scores["probes"] == 4 for scores in evaluations)
