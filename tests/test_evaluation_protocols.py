@@ -122,6 +122,14 @@ def test_re_ranking_equals_its_definition_by_sets() -> None:
             )
 
 
+def test_re_ranking_of_equal_rows_is_finite() -> None:
+    distance = np.zeros((12, 12), np.float32)
+    distance[:, 8:], distance[8:] = 1, 1
+    ours = rerank(distance, 3, k1=2, k2=2)
+    assert np.isfinite(ours).all()
+    assert ours[:, :5].max() < ours[:, 5:].max()
+
+
 def random_set(seed: int, types: list[str], views: list[str], people: int = 7, keep: float = 0.8) -> Set:
     """Walks of a few people, some missing, in any order; whole-number features make every distance exact."""
     rng = np.random.default_rng(seed)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.metrics import row_batches
+
+_TINY = np.finfo(np.float32).tiny
 
 
 def rerank(distance: np.ndarray, queries: int, k1: int = 20, k2: int = 6, weight: float = 0.3) -> np.ndarray:
@@ -35,13 +38,19 @@ def rerank(distance: np.ndarray, queries: int, k1: int = 20, k2: int = 6, weight
         )
     if k1 < 1 or k2 < 1:
         raise UserError(f"re-ranking needs k1 and k2 of at least 1, not {k1} and {k2}")
-    largest = distance.max(axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
+    largest = distance.max(axis=1, keepdims=True).clip(min=_TINY)
     original = (distance / largest).astype(np.float32, copy=False)
-    order = np.argsort(original, axis=1, kind="stable")
+    order = _nearest(original, max(k1 + 1, k2))
     encoding = _encoding(original, order, k1)
     if k2 > 1:
         encoding = np.stack([encoding[near].mean(axis=0) for near in order[:, :k2]])
     return (1 - weight) * _jaccard(encoding, queries) + weight * original[:queries, queries:]
+
+
+def _nearest(distance: np.ndarray, k: int) -> np.ndarray:
+    """(n, k) numbers of the k nearest, itself among them, ascending by distance; ties in their order."""
+    rows = row_batches(*distance.shape)
+    return np.concatenate([np.argsort(distance[some], axis=1, kind="stable")[:, :k] for some in rows])
 
 
 def _encoding(original: np.ndarray, order: np.ndarray, k1: int) -> np.ndarray:
@@ -51,12 +60,12 @@ def _encoding(original: np.ndarray, order: np.ndarray, k1: int) -> np.ndarray:
     joins = mutual & (shared > 2 / 3 * half.sum(axis=1)[:, None]).T  # eq. 5: q of R(i, k₁) brings its own along
     expanded = mutual | (joins.astype(np.float32) @ half.astype(np.float32) > 0)
     weights = np.where(expanded, np.exp(-original), np.float32(0))
-    return weights / weights.sum(axis=1, keepdims=True)
+    return weights / weights.sum(axis=1, keepdims=True).clip(min=_TINY)  # 0 only among more than k₁ equal rows
 
 
 def _mutual(order: np.ndarray, k: int) -> np.ndarray:
     """(n, n) bool: whether each of two is itself or among the k nearest others of the other (R(i, k), eq. 3)."""
-    near = np.zeros(order.shape, bool)
+    near = np.zeros((len(order), len(order)), bool)
     np.put_along_axis(near, order[:, : k + 1], True, axis=1)
     return near & near.T
 
