@@ -23,7 +23,7 @@ class Prepared:
     """Features in the form that distances are computed from.
 
     Attributes:
-        values: (P, n, C) for Euclidean distances; (1, n, C·P) of unit length part by part, for cosine.
+        values: (n, P, C) for Euclidean distances; (n, 1, C·P) of unit length part by part, for cosine.
         squares: (P, n) squared lengths of the values.
     """
 
@@ -84,10 +84,10 @@ def check_metric(metric: str) -> None:
 def prepare(features: Tensor, metric: str) -> Prepared:
     """Bring features (n, C, P) into the form for ``distances``."""
     if metric == "cosine":
-        values = F.normalize(features.float(), dim=1).flatten(1).unsqueeze(0)
+        values = F.normalize(features.float(), dim=1).flatten(1).unsqueeze(1)
     else:
-        values = features.permute(2, 0, 1).float().contiguous()
-    return Prepared(values, values.square().sum(2))
+        values = features.transpose(1, 2).float().contiguous()
+    return Prepared(values, values.square().sum(2).T.contiguous())
 
 
 def distances(probe: Prepared, gallery: Prepared, metric: str, parts: int) -> Tensor:
@@ -97,11 +97,11 @@ def distances(probe: Prepared, gallery: Prepared, metric: str, parts: int) -> Te
     buffer that is used again.
     """
     if metric == "cosine":
-        return (probe.values[0] @ gallery.values[0].T).div_(-parts).add_(1.0)
-    shape = (probe.values.shape[1], gallery.values.shape[1])
+        return (probe.values[:, 0] @ gallery.values[:, 0].T).div_(-parts).add_(1.0)
+    shape = (len(probe.values), len(gallery.values))
     total, product = probe.values.new_zeros(shape), probe.values.new_empty(shape)
     for part in range(parts):
-        torch.mm(-2.0 * probe.values[part], gallery.values[part].T, out=product)
+        torch.mm(-2.0 * probe.values[:, part], gallery.values[:, part].T, out=product)
         product.add_(probe.squares[part][:, None]).add_(gallery.squares[part])
         total += product.clamp_(min=0).sqrt_()
     return total.div_(parts)
@@ -136,8 +136,11 @@ def distance_matrix(probe: Tensor, gallery: Tensor, metric: str = "euclidean") -
 
 def first_not_finite(features: Tensor) -> int | None:
     """Number of the first row that holds NaN or infinity."""
-    bad = ~features.isfinite().flatten(1).all(1)
-    return int(bad.nonzero()[0]) if bool(bad.any()) else None
+    doubtful = ~features.flatten(1).sum(1, dtype=torch.float32).isfinite()  # a sum is quick, but may overflow
+    for row in doubtful.nonzero().flatten().tolist():
+        if not bool(features[row].isfinite().all()):
+            return int(row)
+    return None
 
 
 def rank_metrics(
