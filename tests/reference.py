@@ -36,6 +36,8 @@ def filled(key: str, shape: list[int], salt: str) -> Tensor:
     z, leaf = standard(key, shape, salt), key.rsplit(".", 1)[-1]
     if leaf == "num_batches_tracked":
         return torch.tensor(0)
+    if key == "HPP.p":
+        return torch.full((1,), 6.5)
     if leaf == "running_var":
         value = 1 + (z / np.sqrt(3) + 1)
     elif leaf == "running_mean" or (leaf == "bias" and len(shape) == 1):

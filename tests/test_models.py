@@ -1,94 +1,75 @@
-"""Models against the reference's golden numbers, and the registry's sentences."""
+"""Models: shapes, lengths, the order of frames, and the registry's sentences."""
 
 from __future__ import annotations
 
-import zlib
-
-import numpy as np
 import pytest
 import torch
 
 from gaitdiff.errors import UserError
-from gaitdiff.losses import cross_entropy, triplet_loss
 from gaitdiff.models import GaitModel, create_model, list_models, list_presets
-from reference import filled, golden_arrays, golden_document, standard
+from gaitdiff.models.parts import temporal_max
 
-# The order in which our names stand against the reference's.
-_REFERENCE_ORDER = [
-    *(f"Backbone.forward_block.feature.{i}.conv.weight" for i in (0, 2, 5, 7, 10, 12)),
-    "FCs.fc_bin",
-    *(f"BNNecks.bn1d.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
-    "BNNecks.fc_bin",
-]
+FRAMEWISE = ["gaitset", "smplgait", "gaitbase"]
 
 
-def reference_model() -> tuple[GaitModel, dict[str, str]]:
-    """SMPLGait w/o 3D with the golden weights, and our names of the reference's."""
-    golden = golden_document("smplgait")
-    state = {key: filled(key, shape, golden["salt"]) for key, shape, _ in golden["state_dict"]}
-    for key, crc in golden["crc32"].items():
-        assert zlib.crc32(state[key].numpy().tobytes()) == crc
-    model = create_model("smplgait", preset="gait3d", num_classes=10)
-    names = dict(zip(model.state_dict(), _REFERENCE_ORDER, strict=True))
-    model.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})
-    return model, names
-
-
-def inputs(case: str) -> torch.Tensor:
-    return torch.from_numpy((golden_arrays("silhouettes")[case] / 255.0).astype(np.float32))
-
-
-@pytest.mark.parametrize(("case", "lengths"), [("fixed", None), ("packed", [7, 12, 30]), ("big", None)])
-def test_outputs_equal_the_reference(case: str, lengths: list[int] | None) -> None:
-    model, _ = reference_model()
-    model.eval()
-    with torch.no_grad():
-        output = model(inputs(case), lengths)
-    golden = golden_arrays("smplgait")
-    for name in ("feature", "embedding", "logits"):
-        want = golden[f"{case}/{name}"]
-        rms = np.sqrt((want**2).mean())
-        assert np.abs(getattr(output, name)[..., ::4].numpy() - want).max() < 1e-4 * rms
-
-
-def test_training_step_equals_the_reference() -> None:
-    model, names = reference_model()
-    golden = golden_document("smplgait")
-    labels = torch.tensor(golden["train"]["labels"])
-    model.train()
-    output = model(inputs("train"))
-    total = triplet_loss(output.embedding, labels) + 0.1 * cross_entropy(output.logits, labels)
-    assert total.item() == pytest.approx(golden["train"]["losses"]["total_loss"], rel=1e-4)
-    total.backward()
-    for ours, parameter in model.named_parameters():
-        key = names[ours]
-        norm, projection = golden["train"]["grad"][key]
-        assert parameter.grad.norm().item() == pytest.approx(norm, rel=2e-2)
-        z = torch.from_numpy(standard("grad/" + key, list(parameter.shape), golden["salt"]))
-        assert (parameter.grad.double() * z).sum().item() == pytest.approx(projection, abs=2e-2 * norm * 5)
-
-
-def test_packed_equals_one_by_one() -> None:
+def narrow(name: str, **overrides: object) -> GaitModel:
     torch.manual_seed(0)
-    model = create_model("smplgait", preset="walkers", num_classes=3).eval()
-    clip, lengths = torch.rand(1, 20, 64, 44), [3, 12, 5]
+    return create_model(name, preset="walkers", num_classes=3, **overrides).eval()
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_packed_equals_one_by_one(name: str) -> None:
+    model = narrow(name, **({"mode": "2d"} if name == "deepgaitv2" else {}))
+    clip, lengths = torch.rand(1, 21, 64, 44), [3, 12, 1, 5]
     with torch.no_grad():
-        packed = model(clip, lengths).embedding
+        packed = model(clip, torch.tensor(lengths)).embedding
         alone = torch.cat([model(part).embedding for part in clip.split(lengths, dim=1)])
     assert torch.allclose(packed, alone, atol=1e-5)
 
 
-def test_parameter_count() -> None:
-    model = create_model("smplgait", preset="gait3d")
-    assert sum(p.numel() for p in model.parameters()) == 3_191_872
+@pytest.mark.parametrize("name", list_models())
+def test_a_sequence_is_the_same_in_any_batch(name: str) -> None:
+    model, clips = narrow(name), torch.rand(3, 7, 64, 44)
+    with torch.no_grad():
+        together = model(clips)
+        alone = [model(clip[None]) for clip in clips]
+    assert together.feature.shape == (3, model.backbone.channels, model.backbone.parts)
+    assert torch.allclose(together.embedding, torch.cat([one.embedding for one in alone]), atol=1e-5)
 
 
-def test_order_of_frames_does_not_matter() -> None:
-    torch.manual_seed(0)
-    model = create_model("smplgait", preset="walkers").eval()
-    clip = torch.rand(2, 7, 64, 44)
+@pytest.mark.parametrize("name", list_models())
+def test_one_training_step_moves_every_weight(name: str) -> None:
+    model = narrow(name).train()
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    output = model(torch.rand(4, 6, 64, 44))
+    (output.embedding.square().sum() + (0 if output.logits is None else output.logits.logsumexp(1).sum())).backward()
+    optimizer.step()
+    assert [key for key, value in model.named_parameters() if torch.equal(value, before[key])] == []
+
+
+@pytest.mark.parametrize("name", FRAMEWISE)
+def test_order_of_frames_does_not_matter(name: str) -> None:
+    model, clip = narrow(name), torch.rand(2, 7, 64, 44)
     with torch.no_grad():
         assert torch.allclose(model(clip).feature, model(clip[:, torch.randperm(7)]).feature, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(set(list_models()) - set(FRAMEWISE)))
+def test_order_of_frames_matters_to_models_of_time(name: str) -> None:
+    model, clip = narrow(name), torch.rand(2, 9, 64, 44)
+    with torch.no_grad():
+        assert not torch.allclose(model(clip).feature, model(clip.flip(1).roll(4, 1)).feature, atol=1e-4)
+
+
+def test_temporal_max_and_its_gradient() -> None:
+    frames = torch.randn(2, 5, 3, 4, dtype=torch.double, requires_grad=True)
+    assert torch.equal(temporal_max(frames), frames.amax(1))
+    assert torch.equal(temporal_max(frames[:1], [2, 3])[1], frames[0, 2:].amax(0))
+    assert torch.autograd.gradcheck(temporal_max, frames)
+    same = torch.ones(1, 4, 2, requires_grad=True)
+    temporal_max(same).sum().backward()
+    assert same.grad.sum(1).eq(1).all()
 
 
 @pytest.mark.parametrize(
@@ -97,6 +78,14 @@ def test_order_of_frames_does_not_matter() -> None:
         (lambda: create_model("smplgate"), "did you mean 'smplgait'"),
         (lambda: create_model("smplgait", preset="gait3"), "did you mean 'gait3d'"),
         (lambda: create_model("smplgait", chanels=(1, 2, 3)), "did you mean 'channels'"),
+        (lambda: create_model("gaitset", channels=(1, 2)), "three positive numbers"),
+        (lambda: create_model("gaitset", bins=(5,)), "16 rows"),
+        (lambda: create_model("gaitpart", layers=("M",)), "start with a convolution"),
+        (lambda: create_model("gaitpart", layers=("BC-8", "FC-8")), "not 'FC-8'"),
+        (lambda: create_model("gaitgl", channels=(8, 8)), "three or four"),
+        (lambda: create_model("gaitbase", layers=(1, 1)), "one positive number a stage"),
+        (lambda: create_model("deepgaitv2", mode="p3-d"), "did you mean 'p3d'"),
+        (lambda: create_model("deepgaitv2", layers=(1, 1, 1)), "four positive numbers"),
         (lambda: create_model("smplgait")(torch.zeros(1, 2, 64, 64)), "cut 10 columns"),
         (lambda: create_model("smplgait")(torch.zeros(1, 2, 64, 50)), "64x44"),
         (lambda: create_model("smplgait")(torch.zeros(2, 64, 44)), r"\(B, T, 64, 44\)"),

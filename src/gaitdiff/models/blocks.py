@@ -1,7 +1,7 @@
 """Residual blocks of GaitBase and DeepGaitV2: on frames one by one, with a convolution over time, and in 3-D.
 
-All take and give frames as images, (B·T, C, H, W) with channels last: in memory that is (B, T, H, W, C), so that convolutions
-over time look at the same numbers as (B, C, T, H, W) and nothing is copied.
+All take and give frames as images, (B·T, C, H, W) with channels last: in memory that is (B, T, H, W, C), so that
+convolutions over time look at the same numbers as (B, C, T, H, W) and nothing is copied.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gaitdiff.models.framenorm import FrameNorm
 
 #: (in_channels, channels, stride) → block
 BlockMaker = Callable[[int, int, int], "ResidualBlock"]
@@ -25,14 +27,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.skip: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
-            self.skip = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.skip = nn.Sequential(conv, FrameNorm(channels, slope=None))
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
         """(B·T, C, H, W) → (B·T, C', H', W') with T = ``length``."""
-        return self.branch(frames, length).add_(self.skip(frames)).relu_()
-
-    def branch(self, frames: Tensor, length: int) -> Tensor:
-        """The path that is not skipped, before the sum."""
         raise NotImplementedError
 
 
@@ -42,12 +41,12 @@ class BasicBlock(ResidualBlock):
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels, stride)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = FrameNorm(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn2 = FrameNorm(channels)
 
-    def branch(self, frames: Tensor, length: int) -> Tensor:
-        return self.bn2(self.conv2(self.bn1(self.conv1(frames)).relu_()))
+    def forward(self, frames: Tensor, length: int) -> Tensor:
+        return self.bn2(self.conv2(self.bn1(self.conv1(frames))), self.skip(frames))
 
 
 class P3DBlock(BasicBlock):
@@ -59,12 +58,12 @@ class P3DBlock(BasicBlock):
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels, stride)
         self.conv_time = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
-        self.bn_time = nn.BatchNorm2d(channels)
+        self.bn_time = FrameNorm(channels)
 
-    def branch(self, frames: Tensor, length: int) -> Tensor:
-        seen = self.bn1(self.conv1(frames)).relu_()
-        moved = self.bn_time(over_time(self.conv_time, seen, length))
-        return self.bn2(self.conv2(moved.add_(seen).relu_()))
+    def forward(self, frames: Tensor, length: int) -> Tensor:
+        seen = self.bn1(self.conv1(frames))
+        moved = self.bn_time(over_time(self.conv_time, seen, length), seen)
+        return self.bn2(self.conv2(moved), self.skip(frames))
 
 
 class Conv3dBlock(ResidualBlock):
@@ -73,13 +72,13 @@ class Conv3dBlock(ResidualBlock):
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels, stride)
         self.conv1 = nn.Conv3d(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = FrameNorm(channels)
         self.conv2 = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn2 = FrameNorm(channels)
 
-    def branch(self, frames: Tensor, length: int) -> Tensor:
-        seen = self.bn1(over_time(self.conv1, frames, length)).relu_()
-        return self.bn2(over_time(self.conv2, seen, length))
+    def forward(self, frames: Tensor, length: int) -> Tensor:
+        seen = self.bn1(over_time(self.conv1, frames, length))
+        return self.bn2(over_time(self.conv2, seen, length), self.skip(frames))
 
 
 class Stage(nn.ModuleList):
@@ -99,9 +98,7 @@ class Stage(nn.ModuleList):
 
 def stem(channels: int) -> nn.Sequential:
     """A 3x3 convolution on binary frames, BatchNorm, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
-    )
+    return nn.Sequential(nn.Conv2d(1, channels, 3, padding=1, bias=False), FrameNorm(channels))
 
 
 def over_time(conv: nn.Conv3d, frames: Tensor, length: int) -> Tensor:

@@ -141,6 +141,7 @@ class GlobalLocalBackbone(Backbone):
         for layer in (*self.middle, *self.late[:-1]):
             x = layer(x)
         last = self.late[-1]
+        assert isinstance(last, GlobalLocal)
         # LeakyReLU is monotonic: it may follow the maximum over time, over fewer numbers.
         both = torch.cat([temporal_max(side.transpose(1, 2)) for side in (last.whole(x), last.local(x))], dim=2)
         return self.pool(_activate(both))  # both is (B, C, H, W): global rows, then local rows

@@ -96,10 +96,10 @@ class MicroMotion(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(P, B, T, C) → (P, B, T, C)."""
         attention = self.widen(F.leaky_relu(self.narrow(x), 0.01, inplace=True)).sigmoid()
-        series = x.flatten(0, 1).transpose(1, 2)  # (P·B, C, T)
-        pad = self.window // 2
-        pooled = F.avg_pool1d(series, self.window, 1, pad) + F.max_pool1d(series, self.window, 1, pad)
-        return pooled.transpose(1, 2).unflatten(0, x.shape[:2]) * attention
+        series = x.flatten(0, 1).transpose(1, 2).unsqueeze(3)  # (P·B, C, T, 1), channels last
+        window, pad = (self.window, 1), (self.window // 2, 0)
+        pooled = F.avg_pool2d(series, window, 1, pad) + F.max_pool2d(series, window, 1, pad)
+        return pooled.squeeze(3).transpose(1, 2).unflatten(0, x.shape[:2]) * attention
 
 
 class PartBackbone(Backbone):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, Head, Sampling
+from gaitdiff.models.framenorm import FrameNorm
 from gaitdiff.models.heads import BNNeckHead
 from gaitdiff.models.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import register_model
@@ -62,9 +63,7 @@ class PlainBackbone(Backbone):
             for _ in range(2):
                 kernel, stride = (3, 1) if layers else (5, config.stem_stride)  # the very first layer looks wider
                 layers.append(nn.Conv2d(in_channels, width, kernel, stride, padding=kernel // 2, bias=False))
-                if config.batch_norm:
-                    layers.append(nn.BatchNorm2d(width))
-                layers.append(nn.LeakyReLU(0.01, inplace=True))
+                layers += [FrameNorm(width, 0.01)] if config.batch_norm else [nn.LeakyReLU(0.01, inplace=True)]
                 in_channels = width
         self.layers = nn.Sequential(*layers)
         self.pool = HorizontalPooling(config.bins)

@@ -1,0 +1,134 @@
+"""Models against the golden numbers of the field's reference: outputs, and one training step with its gradients."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import gaitdiff
+from gaitdiff.losses import cross_entropy, triplet_terms
+from gaitdiff.models import GaitModel, GaitOutput
+from reference import filled, golden_arrays, golden_document, standard
+
+GOLDEN = golden_document("models")
+MODELS = sorted(GOLDEN["models"])
+TRAINED = [(name, case) for name in MODELS for case in GOLDEN["models"][name]["train"]]
+
+
+def reference_model(name: str) -> GaitModel:
+    """The model with the golden weights, loaded under the reference's keys."""
+    golden = GOLDEN["models"][name]
+    state = {key: filled(key, shape, GOLDEN["salt"]) for key, shape in golden["state_dict"]}
+    for key, crc in golden["crc32"].items():
+        assert zlib.crc32(state[key].numpy().tobytes()) == crc
+    model = gaitdiff.create_model(**golden["call"], num_classes=GOLDEN["classes"])
+    assert gaitdiff.opengait.load_state_dict(model, state) == []
+    assert sum(value.numel() for value in model.parameters()) == golden["parameters"]
+    return model
+
+
+def clip_of(case: dict[str, Any]) -> Tensor:
+    return torch.from_numpy((golden_arrays("silhouettes")[case["array"]] / 255.0).astype(np.float32))
+
+
+def run(model: GaitModel, name: str) -> GaitOutput:
+    """One case: equal lengths, packed, or the packed sequences one by one."""
+    case = GOLDEN["cases"][name]
+    if name != "separate":
+        return model(clip_of(case), case.get("lengths"))
+    outputs = [model(part) for part in clip_of(case).split(case["lengths"], dim=1)]
+    logits = None if outputs[0].logits is None else torch.cat([output.logits for output in outputs])
+    return GaitOutput(*(torch.cat([getattr(o, key) for o in outputs]) for key in ("feature", "embedding")), logits)
+
+
+def differs(ours: Tensor, golden: np.ndarray) -> float:
+    """Largest difference as a share of the golden numbers' RMS."""
+    return float(np.abs(ours.detach().numpy() - golden).max() / np.sqrt((golden**2).mean()))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_equal_the_reference(name: str) -> None:
+    model, arrays = reference_model(name).eval(), golden_arrays(f"model_{name}")
+    cases = {key.split("/")[0] for key in arrays} & GOLDEN["cases"].keys() - {"train", "train_packed"}
+    assert {"fixed", "big"} <= cases
+    with torch.no_grad():
+        outputs = {case: run(model, case) for case in cases}
+    for case, output in outputs.items():
+        assert differs(output.feature[:, ::9], arrays[f"{case}/feature"]) < 3e-5
+        assert differs(output.embedding[:, ::9], arrays[f"{case}/embedding"]) < 3e-5
+        if output.logits is None:
+            assert f"{case}/logits" not in arrays
+        else:
+            assert differs(output.logits, arrays[f"{case}/logits"]) < 3e-5
+
+
+def total_loss(name: str, output: GaitOutput, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The losses that the reference trains this model with, and the triplet's terms per part."""
+    total = torch.zeros(())
+    terms: dict[str, Tensor] = {}
+    for loss in GOLDEN["models"][name]["losses"]:
+        if loss["type"] == "TripletLoss":
+            found = triplet_terms(output.embedding, labels, loss["margin"], "euclidean")
+            terms = {
+                "loss": found.loss,
+                "hard_loss": found.hardest,
+                "loss_num": found.violated,
+                "mean_dist": found.mean_distance,
+            }
+            total = total + loss["loss_term_weight"] * found.loss.mean()
+        else:
+            smoothing = 0.1 if loss.get("label_smooth", True) else 0.0
+            assert output.logits is not None
+            total = total + loss["loss_term_weight"] * cross_entropy(output.logits, labels, loss["scale"], smoothing)
+    return total, terms
+
+
+@pytest.mark.parametrize(("name", "case"), TRAINED)
+def test_training_step_equals_the_reference(name: str, case: str) -> None:
+    model, arrays = reference_model(name).train(), golden_arrays(f"model_{name}")
+    golden = GOLDEN["models"][name]["train"][case]
+    output = run(model, case)
+    total, terms = total_loss(name, output, torch.tensor(GOLDEN["cases"][case]["labels"]))
+    total.backward()
+    assert total.item() == pytest.approx(golden["losses"]["total_loss"], rel=1e-4)
+    assert differs(output.embedding[:, ::9], arrays[f"{case}/embedding"]) < 1e-4
+    assert output.logits is None or differs(output.logits, arrays[f"{case}/logits"]) < 1e-4
+    for key, value in terms.items():
+        noise = 1e-2 if key == "mean_dist" else 1e-3  # the reference's distances of rows to themselves are not 0
+        assert differs(value, arrays[f"{case}/triplet/{key}"]) < noise
+    check_gradients(model, golden)
+    check_statistics(model, golden["buffers"])
+
+
+def check_gradients(model: GaitModel, golden: dict[str, Any]) -> None:
+    """Norm and projection of every gradient, as sharply as float32 gives them: a near tie of two frames may flip."""
+    gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            parameter.copy_(gradients[key])
+    names = gaitdiff.opengait.state_dict(model)
+    assert golden["grad"].keys() <= names.keys()
+    for key, (norm, projection) in golden["grad_float64"].items():
+        grad = names[key].double()
+        sharp = max(3 * golden["sharp"][key], 2e-3)
+        z = torch.from_numpy(standard("grad/" + key, list(grad.shape), GOLDEN["salt"]))
+        assert grad.norm().item() == pytest.approx(norm, rel=sharp), key
+        assert (grad * z).sum().item() == pytest.approx(projection, abs=5 * sharp * norm), key
+
+
+def check_statistics(model: GaitModel, golden: dict[str, Any]) -> None:
+    """Norm and projection of BatchNorm statistics after one forward."""
+    state = gaitdiff.opengait.state_dict(model)
+    for key, want in golden.items():
+        if isinstance(want, int):
+            assert state[key].item() == want
+            continue
+        value = state[key].double()
+        z = torch.from_numpy(standard("buffer/" + key, list(value.shape), GOLDEN["salt"]))
+        assert value.norm().item() == pytest.approx(want[0], rel=1e-4), key
+        assert (value * z).sum().item() == pytest.approx(want[1], abs=1e-4 * want[0]), key
