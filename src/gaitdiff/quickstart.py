@@ -22,7 +22,7 @@ from gaitdiff.report.page import BASELINE, QuickstartResult, write_report
 from gaitdiff.report.scores import score_table
 from gaitdiff.training.checkpoint import load_checkpoint
 from gaitdiff.training.config import MachineConfig, PretrainConfig, TransferConfig
-from gaitdiff.training.loop import make_accelerator
+from gaitdiff.training.machine import make_accelerator
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.recipe import parse_config
 from gaitdiff.training.run import read_config

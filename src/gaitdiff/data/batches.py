@@ -127,13 +127,19 @@ class IdentityBatches:
         frames: int,
         sampling: str,
         augment: AugmentConfig,
+        frames_max: int = 0,
         seed: int = 0,
     ) -> None:
         check_frames(store)
+        if frames_max and frames_max < frames:
+            raise UserError(
+                f"data.frames_max is {frames_max}, less than data.frames, {frames}: set it higher, or to 0 for a fixed "
+                "number of frames"
+            )
         if people < 2:
             raise UserError(f"batch.people is {people}, but telling walkers apart takes at least 2 in a batch")
         self.store, self.people, self.sequences, self.seed = store, people, sequences, seed
-        self.frames, self.sampling, self.augment = frames, sampling, augment
+        self.frames, self.frames_max, self.sampling, self.augment = frames, frames_max, sampling, augment
         self.subjects = sorted({store.rows[row].subject for row in rows})
         number = {subject: i for i, subject in enumerate(self.subjects)}
         self.by_label: list[list[int]] = [[] for _ in self.subjects]
@@ -160,11 +166,12 @@ class IdentityBatches:
         """The batch of ``step`` on process ``rank``; who has fewer than K sequences gives some twice."""
         rng = np.random.default_rng([self.seed, step, rank, _PEOPLE])
         labels = np.repeat(rng.choice(len(self.subjects), self.people, replace=False), self.sequences)
+        frames = int(rng.integers(self.frames, self.frames_max + 1)) if self.frames_max else self.frames
         clips = []
         for label in labels[:: self.sequences]:
             owned = self.by_label[label]
             for row in rng.choice(owned, self.sequences, replace=len(owned) < self.sequences):
-                index = sample_clip(self.sampling, self.store.rows[row].frames, self.frames, rng)
+                index = sample_clip(self.sampling, self.store.rows[row].frames, frames, rng)
                 clips.append(self.store.clip(int(row), index))
         draw = np.random.default_rng([self.seed, step, rank, _AUGMENT])
         plan = draw_plan(self.augment, len(labels), self.store.height, self.store.width, draw)

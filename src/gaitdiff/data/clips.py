@@ -15,15 +15,18 @@ Frames = TypeVar("Frames", np.ndarray, Tensor)
 ORDERED_SKIP = 10
 
 
-def sample_clip(sampling: str, available: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+def sample_clip(
+    sampling: str, available: int, frames: int, rng: np.random.Generator, skip: int = ORDERED_SKIP
+) -> np.ndarray:
     """Draw the frame numbers of one training clip.
 
     Args:
         sampling: ``"unordered"``: any frames, each once if there are enough (GaitSet, SMPLGait w/o 3D, GaitBase);
-            ``"ordered"``: ``frames`` in order from a random window ten frames longer (GaitPart);
+            ``"ordered"``: ``frames`` in order from a random window ``skip`` frames longer (GaitPart);
             ``"consecutive"``: a random window (GaitGL, and the latent clip of every model).
         available: frames in the sequence, at least 1.
         frames: frames in the clip.
+        skip: how much longer than the clip its window is, for ``"ordered"``.
 
     Returns:
         (frames,) int64 in 0..available-1. A sequence shorter than its window is repeated.
@@ -31,12 +34,11 @@ def sample_clip(sampling: str, available: int, frames: int, rng: np.random.Gener
     if sampling == "unordered":
         index = rng.choice(available, frames, replace=available < frames)
         return np.sort(index)
-    skip = ORDERED_SKIP if sampling == "ordered" else 0
-    window = frames + skip
+    window = frames + (skip if sampling == "ordered" else 0)
     total = -(-window // available) * available if available < window else available
     start = int(rng.integers(0, total - window + 1))
     chosen = np.arange(start, start + window)
-    if skip:
+    if window > frames:
         chosen = np.sort(rng.choice(chosen, frames, replace=False))
     return chosen % available
 

@@ -55,9 +55,11 @@ class Head(nn.Module):
 
     Attributes:
         num_classes: K of the logits; 0 where there are none, also for models that never classify.
+        cross_entropy: weight of the cross-entropy that the paper fine-tunes it with.
     """
 
     num_classes: int
+    cross_entropy: float = 0.0
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, C, P) → embedding (B, C', P), logits (B, K, P) or None."""

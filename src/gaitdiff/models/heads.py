@@ -28,6 +28,8 @@ class BNNeckHead(Head):
     The embedding is the vector before the neck, in training and at test time.
     """
 
+    cross_entropy = 0.1
+
     def __init__(self, parts: int, channels: int, embedding: int, num_classes: int, input_norm: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes

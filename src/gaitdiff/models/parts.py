@@ -45,7 +45,7 @@ def temporal_max(frames: Tensor, lengths: Sequence[int] | None = None) -> Tensor
 def _max_over_frames(frames: Tensor) -> Tensor:
     if frames.device.type != "cpu" or torch.compiler.is_compiling():
         return frames.amax(dim=1)
-    return _TemporalMax.apply(frames)  # type: ignore[no-any-return]
+    return _TemporalMax.apply(frames)
 
 
 class _TemporalMax(torch.autograd.Function):

@@ -18,7 +18,7 @@ from gaitdiff.evaluation.protocols import check_protocol, check_types, headline
 from gaitdiff.evaluation.submission import grew_submission, hid_submission
 from gaitdiff.training.checkpoint import has_head, load_checkpoint
 from gaitdiff.training.config import MachineConfig
-from gaitdiff.training.loop import make_accelerator
+from gaitdiff.training.machine import make_accelerator
 
 _RANKS = tuple(f"rank{k}" for k in (1, 2, 3, 4, 5, 10, 20))
 #: Key of a score → heading of its column.

@@ -152,12 +152,14 @@ class TransferData:
     Attributes:
         store: folder of a sequence store.
         frames: frames of a training clip.
+        frames_max: draw the number of frames of each step from ``frames`` to this; 0 keeps it at ``frames``.
         min_frames: refuse a training sequence with fewer frames.
         people: learn from this many identities, drawn by the seed; 0 takes all.
     """
 
     store: str
     frames: int = 30
+    frames_max: int = 0
     min_frames: int = 2
     people: int = 0
 
@@ -177,14 +179,15 @@ class LossConfig:
     Attributes:
         distance: of the triplet loss: "cosine" (the paper's) or "euclidean" (the field's reference).
         margin: of the triplet loss.
-        cross_entropy: weight of the cross-entropy (0.1 in the paper for SMPLGait w/o 3D and GaitBase); 0 leaves it out.
+        cross_entropy: weight of the cross-entropy; 0 leaves it out, null takes the paper's for the model: 0.1 with BN
+            necks (SMPLGait w/o 3D, GaitBase, DeepGaitV2), 0 for the others.
         scale: of the logits.
         smoothing: of the labels.
     """
 
     distance: Literal["cosine", "euclidean"] = "cosine"
     margin: float = 0.2
-    cross_entropy: float = 0.1
+    cross_entropy: float | None = None
     scale: float = 16.0
     smoothing: float = 0.1
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from gaitdiff.data.batches import Prefetcher
@@ -26,7 +25,7 @@ from gaitdiff.training.checkpoint import (
     read_tensors,
     save_checkpoint,
 )
-from gaitdiff.training.config import MachineConfig, RunConfig
+from gaitdiff.training.config import RunConfig
 from gaitdiff.training.run import RunFolder
 
 Batch = TypeVar("Batch")
@@ -73,46 +72,6 @@ class Stage(Protocol, Generic[Batch]):
 
     def model_document(self) -> Mapping[str, Any]:
         """What ``load_checkpoint`` needs to build the model again."""
-
-
-def make_accelerator(machine: MachineConfig) -> Accelerator:
-    """Set threads, device and precision.
-
-    Raises:
-        UserError: a device or precision that this machine lacks.
-    """
-    if machine.threads > 0:
-        torch.set_num_threads(machine.threads)
-    device = machine.device
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("machine.device is cuda, but torch finds no CUDA device: use --machine.device cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("machine.device is mps, but torch finds none: use --machine.device cpu")
-    half = machine.precision == "bfloat16" or (machine.precision == "auto" and _has_fast_bfloat16(device))
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one process evaluates, the others wait
-    try:
-        accelerator = Accelerator(
-            cpu=device == "cpu", mixed_precision="bf16" if half else "no", kwargs_handlers=[patience]
-        )
-    except ValueError as error:
-        raise UserError(
-            f"machine.device {device} and machine.precision {machine.precision} cannot be had here ({error})"
-        ) from error
-    if device not in ("auto", accelerator.device.type):
-        raise UserError(f"machine.device is {device!r}, but this process computes on {accelerator.device.type} already")
-    return accelerator
-
-
-def _has_fast_bfloat16(device: str) -> bool:
-    """Whether ``device`` multiplies matrices in bfloat16 faster than in float32."""
-    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device == "mps":
-        return False
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
-    return bool(capabilities.get("amx_bf16", False))
 
 
 def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: Accelerator) -> None:

@@ -24,7 +24,8 @@ from gaitdiff.evaluation.protocols import headline
 from gaitdiff.models import Backbone, create_model
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
 from gaitdiff.training.config import DiffusionConfig, ModelConfig, PretrainConfig
-from gaitdiff.training.loop import make_accelerator, train
+from gaitdiff.training.loop import train
+from gaitdiff.training.machine import make_accelerator
 from gaitdiff.training.run import RunFolder, read_config
 
 _PARTS = ("backbone", "denoiser", "pooling")  # what a checkpoint of stage 1 holds

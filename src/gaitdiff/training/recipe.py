@@ -137,6 +137,7 @@ _MAY_BE_ZERO = (
     "margin",
     "keep",
     "data.people",
+    "frames_max",
 )
 
 

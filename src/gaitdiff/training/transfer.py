@@ -23,7 +23,8 @@ from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.registry import model_config
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_model_document, read_tensors
 from gaitdiff.training.config import LossConfig, ModelConfig, TransferConfig, TransferData
-from gaitdiff.training.loop import make_accelerator, train
+from gaitdiff.training.loop import train
+from gaitdiff.training.machine import make_accelerator
 from gaitdiff.training.run import RunFolder
 
 
@@ -47,9 +48,9 @@ def finetune(config: TransferConfig) -> Path:
 class RecognitionObjective(nn.Module):
     """A gait model and its losses as one module whose forward is the loss."""
 
-    def __init__(self, model: GaitModel, config: LossConfig, frozen: bool) -> None:
+    def __init__(self, model: GaitModel, config: LossConfig, entropy_weight: float, frozen: bool) -> None:
         super().__init__()
-        self.model, self.config, self.frozen = model, config, frozen
+        self.model, self.config, self.entropy_weight, self.frozen = model, config, entropy_weight, frozen
         if frozen:
             model.backbone.requires_grad_(False)
 
@@ -66,7 +67,7 @@ class RecognitionObjective(nn.Module):
         loss = triplet_terms(output.embedding, labels, self.config.margin, self.config.distance).loss.mean()
         if output.logits is not None:
             entropy = cross_entropy(output.logits, labels, self.config.scale, self.config.smoothing)
-            loss = loss + self.config.cross_entropy * entropy
+            loss = loss + self.entropy_weight * entropy
         return loss
 
 
@@ -83,7 +84,8 @@ class TransferStage:
         torch.manual_seed(config.seed)
         rows = labelled_rows(self.store, config.data, config.seed)
         subjects = len({self.store.rows[row].subject for row in rows})
-        classes = subjects if config.loss.cross_entropy > 0 else 0
+        weight = entropy_weight(config.loss, choice)
+        classes = subjects if weight > 0 else 0
         self.document = model_document(choice.name, choice.preset, classes, choice.overrides)
         model = create_model(choice.name, choice.preset, classes, **choice.overrides)
         self.batches = IdentityBatches(
@@ -92,13 +94,14 @@ class TransferStage:
             people=config.batch.people,
             sequences=config.batch.sequences,
             frames=config.data.frames,
+            frames_max=config.data.frames_max,
             sampling=model.backbone.sampling,
             augment=config.augment,
             seed=config.seed,
         )
         if start is not None:
             load_into(model.backbone, read_tensors(start, "backbone"), str(start))
-        self.module = RecognitionObjective(model, config.loss, frozen=config.mode == "frozen")
+        self.module = RecognitionObjective(model, config.loss, weight, frozen=config.mode == "frozen")
         self.optimizer = _optimizer(config, model)
 
     def make_batch(self, step: int, rank: int) -> LabelledBatch:
@@ -183,6 +186,24 @@ def starting_point(config: TransferConfig) -> tuple[Path | None, ModelConfig]:
             "these settings: leave out --model, the checkpoint knows it"
         )
     return checkpoint, found
+
+
+def entropy_weight(config: LossConfig, choice: ModelConfig) -> float:
+    """The weight of the cross-entropy: as set, or the paper's for the model.
+
+    Raises:
+        UserError: it is set for a model that never classifies.
+    """
+    with torch.device("meta"):
+        head = create_model(choice.name, choice.preset, num_classes=1, **choice.overrides).head
+    if config.cross_entropy is None:
+        return head.cross_entropy
+    if config.cross_entropy > 0 and head.num_classes == 0:
+        raise UserError(
+            f"{choice.name} has no classifier, but loss.cross_entropy is {config.cross_entropy:g}: leave it out, it "
+            "learns from the triplet loss alone"
+        )
+    return config.cross_entropy
 
 
 def _same_model(one: ModelConfig, other: ModelConfig) -> bool:

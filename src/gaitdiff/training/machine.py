@@ -1,0 +1,80 @@
+"""The machine a run computes on: threads, device, precision, memory."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+
+from gaitdiff.errors import UserError
+from gaitdiff.training.config import MachineConfig
+
+# Of glibc's mallopt.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+
+
+def make_accelerator(machine: MachineConfig) -> Accelerator:
+    """Set threads, device, precision, and on a CPU the memory allocator.
+
+    Raises:
+        UserError: a device or precision that this machine lacks.
+    """
+    if machine.threads > 0:
+        torch.set_num_threads(machine.threads)
+    device = machine.device
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("machine.device is cuda, but torch finds no CUDA device: use --machine.device cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("machine.device is mps, but torch finds none: use --machine.device cpu")
+    half = machine.precision == "bfloat16" or (machine.precision == "auto" and _has_fast_bfloat16(device))
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one process evaluates, the others wait
+    try:
+        accelerator = Accelerator(
+            cpu=device == "cpu", mixed_precision="bf16" if half else "no", kwargs_handlers=[patience]
+        )
+    except ValueError as error:
+        raise UserError(
+            f"machine.device {device} and machine.precision {machine.precision} cannot be had here ({error})"
+        ) from error
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    if device not in ("auto", accelerator.device.type):
+        raise UserError(f"machine.device is {device!r}, but this process computes on {accelerator.device.type} already")
+    return accelerator
+
+
+def _has_fast_bfloat16(device: str) -> bool:
+    """Whether ``device`` multiplies matrices in bfloat16 faster than in float32."""
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "mps":
+        return False
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
+    return bool(capabilities.get("amx_bf16", False))
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Let the process keep the memory of freed tensors for the next ones (glibc only; elsewhere nothing happens).
+
+    By default the C library gives every large block back to the system, and the system clears each new one page by
+    page: of a training step on a CPU that takes up to two fifths. The price is that the process does not shrink again.
+
+    Args:
+        keep: False goes back to the library's default.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        mallopt, trim = library.mallopt, library.malloc_trim
+    except (OSError, AttributeError):
+        return
+    mallopt(_MMAP_MAX, 0 if keep else 65536)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1 if keep else 128 * 1024)
+    mallopt(_TOP_PAD, 64 * 2**20 if keep else 0)
+    if not keep:
+        trim(0)

@@ -1,0 +1,99 @@
+"""Every model through both stages: pretraining, fine-tuning from it, evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gaitdiff
+from gaitdiff.data.augment import NO_AUGMENT
+from gaitdiff.data.batches import IdentityBatches
+from gaitdiff.errors import UserError
+from gaitdiff.training.config import LossConfig, ModelConfig, PretrainConfig, TransferConfig
+from gaitdiff.training.pretrain import pretrain
+from gaitdiff.training.recipe import parse_config
+from gaitdiff.training.transfer import entropy_weight, finetune
+from worlds import make_store
+
+NARROWER: dict[str, dict[str, Any]] = {
+    "gaitset": {"channels": [4, 4, 8]},
+    "gaitpart": {"layers": ["BC-4", "M", "FC-8-2"], "embedding": 8},
+    "gaitgl": {"channels": [4, 4, 8]},
+    "smplgait": {"channels": [4, 4, 8]},
+    "gaitbase": {"channels": [4, 4, 8, 8]},
+    "deepgaitv2": {"channels": [4, 4, 8, 8]},
+}
+#: The paper's clips of each model, and DeepGaitV2's.
+SAMPLING = {"gaitpart": "ordered", "gaitgl": "consecutive", "deepgaitv2": "ordered"}
+MACHINE = ["--machine.device", "cpu", "--run.evaluate_every", "2", "--run.save_every", "2", "--optim.iterations", "2"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("data") / "store", frames=5)
+
+
+def model_flags(name: str) -> list[str]:
+    settings = [f"--model.overrides.{key}={json.dumps(value)}" for key, value in NARROWER[name].items()]
+    return ["--model.name", name, "--model.preset", "walkers", *settings]
+
+
+def test_models_are_all_here() -> None:
+    assert gaitdiff.list_models() == sorted(NARROWER)
+
+
+@pytest.mark.parametrize("name", sorted(NARROWER))
+def test_both_stages(name: str, store: Path, tmp_path: Path) -> None:
+    data = ["--data.store", str(store)]
+    first = ["--data.latent_frames", "2", "--data.gait_frames", "4", "--optim.batch", "4", "--optim.warmup", "1"]
+    denoiser = ["--diffusion.denoiser", "walkers", "--diffusion.autoencoder", "student"]
+    words = ["--out", str(tmp_path / "one"), *data, *first, *denoiser, *model_flags(name), *MACHINE]
+    pretrained = pretrain(parse_config(PretrainConfig, "gaitdiff", words))
+    second = ["--data.frames", "3", "--data.frames_max", "5", "--batch.people", "3", "--batch.sequences", "2"]
+    words = ["--out", str(tmp_path / "two"), *data, *second, "--init", str(pretrained), *MACHINE]
+    tuned = finetune(parse_config(TransferConfig, "gaitdiff", words))
+    for run in (pretrained, tuned):
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert all(np.isfinite(record["loss"]) for record in records if "loss" in record)
+        assert [record["step"] for record in records if "evaluation" in record] == [0, 2]
+    model = gaitdiff.load_checkpoint(tuned)
+    assert model.backbone.sampling == SAMPLING.get(name, "unordered")
+    with torch.no_grad():
+        output = model(torch.rand(2, 4, 64, 44))
+    assert output.embedding.isfinite().all()
+    classified = name in ("smplgait", "gaitbase", "deepgaitv2")
+    assert (output.logits is not None) == classified
+    before = gaitdiff.load_checkpoint(pretrained).backbone.state_dict()
+    assert any(not torch.equal(value, before[key]) for key, value in model.backbone.state_dict().items())
+
+
+def test_weight_of_the_cross_entropy() -> None:
+    def weight(name: str, given: float | None, **overrides: object) -> float:
+        return entropy_weight(LossConfig(cross_entropy=given), ModelConfig(name, "gait3d", overrides))
+
+    assert [weight(name, None) for name in ("gaitset", "gaitpart", "gaitgl")] == [0, 0, 0]
+    assert [weight(name, None) for name in ("smplgait", "gaitbase", "deepgaitv2")] == [0.1, 0.1, 0.1]
+    assert weight("gaitgl", 1.0) == 1.0
+    assert weight("smplgait", 0.0) == 0.0
+    with pytest.raises(UserError, match="gaitset has no classifier"):
+        weight("gaitset", 0.1)
+
+
+def test_clips_of_a_step_have_one_drawn_length(store: Path) -> None:
+    opened = gaitdiff.SequenceStore(store)
+    rows = opened.select(split="train")
+
+    def batches(**frames: int) -> IdentityBatches:
+        return IdentityBatches(opened, rows, people=2, sequences=2, sampling="unordered", augment=NO_AUGMENT, **frames)
+
+    lengths = [batches(frames=3, frames_max=6)(step).clips.shape[1] for step in range(60)]
+    assert set(lengths) == {3, 4, 5, 6}
+    assert lengths == [batches(frames=3, frames_max=6)(step).clips.shape[1] for step in range(60)]
+    assert batches(frames=3)(0).clips.shape[1] == 3
+    with pytest.raises(UserError, match=r"less than data\.frames"):
+        batches(frames=6, frames_max=3)
