@@ -1,11 +1,11 @@
 """Seconds of what recognition spends its time on: training steps and evaluation of every model, losses, metrics.
 
     python -m benchmarks.backbones [--models gaitset gaitbase] [--threads 1] [--batch 8] [--frames 30] [--quick]
-                                   [--peer module:function]
+                                   [--peer module:function] [--memory kept]
 
 A training step is forward, losses (triplet, and cross-entropy where the model classifies) and backward; evaluation is
 forward in evaluation mode without gradients. Every model runs in its Gait3D preset, and in its GREW preset where that
-is another network. ``--models`` without a name measures losses and metrics alone. ``--quick`` takes 2 sequences of 8
+is another network. ``--models`` without a name measures losses and metrics alone. ``--quick`` takes 4 sequences of 8
 frames, one turn of each, and writes no file.
 
 ``--peer`` names a function(name) that returns None, or a callable that gets the very inputs ours gets and does the same
@@ -21,6 +21,10 @@ turns. Weights and results are not compared. The names, and what the callable ge
     distance/euclidean        probe (1000, 256, 31), gallery (5000, 256, 31): the matrix (1000, 5000)
     distance/cosine           the same
     rank-metrics              distance (1000, 5000), labels (1000,), (5000,), NumPy: rank-1, 5, 10, mAP and mINP
+
+``--memory kept`` (the default) has the process keep the memory of freed tensors, as gaitdiff's training does on a CPU;
+``--memory default`` leaves the C library's allocator as it is, as for whoever calls the models from a program of
+their own. Either way both sides live in the one process and gain from it alike.
 
 Gradients of the inputs are cleared before every call, and copies that a peer needs in another shape are its own time.
 """
@@ -42,6 +46,7 @@ from gaitdiff.evaluation import distance_matrix, rank_metrics
 from gaitdiff.losses import cross_entropy, triplet_loss
 from gaitdiff.models import create_model, list_models
 from gaitdiff.models.registry import model_config
+from gaitdiff.training.machine import keep_freed_memory
 
 CLASSES = 100
 Work = Callable[..., object]
@@ -68,18 +73,22 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=30, help="of a sequence")
     parser.add_argument("--repeats", type=int, default=3, help="of a model's step; losses and metrics take more")
     parser.add_argument("--quick", action="store_true", help="small, once, without a result file")
+    parser.add_argument("--memory", choices=("kept", "default"), default="kept", help="of freed tensors")
     parser.add_argument("--peer", metavar="MODULE:FUNCTION", help="whom to compare with")
     args = parser.parse_args()
     if args.quick:
-        args.batch, args.frames, args.repeats = 2, 8, 1
+        args.batch, args.frames, args.repeats = 4, 8, 1
     torch.set_num_threads(args.threads)
+    if args.memory == "kept":
+        keep_freed_memory()
     find_peer = load_peer(parser, args.peer) if args.peer else None
-    result: dict[str, Any] = {"machine": machine(), "sequences": args.batch, "frames": args.frames, "seconds": {}}
+    settings = {"sequences": args.batch, "frames": args.frames, "memory": args.memory}
+    result: dict[str, Any] = {"machine": machine(), **settings, "seconds": {}}
     for case in cases(args):
         result["seconds"][case.name] = measured = measure(case, find_peer(case.name) if find_peer else None)
         print(table_row(case.name, measured), flush=True)
     if not args.quick:
-        print(write("backbones", result))
+        print(write("backbones" if args.memory == "kept" else "backbones-default-memory", result))
 
 
 def load_peer(parser: argparse.ArgumentParser, where: str) -> Callable[[str], Work | None]:

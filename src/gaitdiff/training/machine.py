@@ -59,22 +59,15 @@ def _has_fast_bfloat16(device: str) -> bool:
     return bool(capabilities.get("amx_bf16", False))
 
 
-def keep_freed_memory(keep: bool = True) -> None:
+def keep_freed_memory() -> None:
     """Let the process keep the memory of freed tensors for the next ones (glibc only; elsewhere nothing happens).
 
     By default the C library gives every large block back to the system, and the system clears each new one page by
     page: of a training step on a CPU that takes up to two fifths. The price is that the process does not shrink again.
-
-    Args:
-        keep: False goes back to the library's default.
     """
     try:
-        library = ctypes.CDLL(None)
-        mallopt, trim = library.mallopt, library.malloc_trim
+        mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    mallopt(_MMAP_MAX, 0 if keep else 65536)
-    mallopt(_TRIM_THRESHOLD, 2**31 - 1 if keep else 128 * 1024)
-    mallopt(_TOP_PAD, 64 * 2**20 if keep else 0)
-    if not keep:
-        trim(0)
+    for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 * 2**20)):
+        mallopt(option, value)
