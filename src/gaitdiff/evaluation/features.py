@@ -80,11 +80,13 @@ def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path | None 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for a while, then back into the mode it was in."""
+    """Put a module into evaluation mode for a while, then back into the mode it was in, whatever happens."""
     was_training = module.training
     module.eval()
-    yield
-    module.train(was_training)
+    try:
+        yield
+    finally:
+        module.train(was_training)
 
 
 def evaluate_store(
