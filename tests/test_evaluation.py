@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation import distance_matrix, evaluate, rank_metrics
+from gaitdiff.evaluation.features import evaluating
 from reference import golden_arrays, golden_document
 
 NAMES = {"Rank-1": "rank1", "Rank-5": "rank5", "Rank-10": "rank10", "mAP": "mAP", "mINP": "mINP"}
@@ -60,6 +63,30 @@ def test_rank_beyond_the_gallery_counts_all_of_it() -> None:
     scores = rank_metrics(distance, np.array(["b"]), np.array(["a", "a", "b"]), ranks=(1, 10))
     assert scores["rank1"] == 0
     assert scores["rank10"] == 100
+
+
+@pytest.mark.parametrize("kind", ["tensor", "list of tensors", "array", "list of lists"])
+def test_features_of_any_kind_give_the_same(kind: str) -> None:
+    plain = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 5, 2)).astype(np.float32))
+    taught = plain.clone().requires_grad_()
+    kinds = {"tensor": taught, "list of tensors": list(taught), "array": plain.numpy(), "list of lists": plain.tolist()}
+    given: Any = kinds[kind]
+    assert gait3d(features=given) == gait3d(features=plain)
+    ours = distance_matrix(given, given)
+    assert not ours.requires_grad
+    assert torch.equal(ours, distance_matrix(plain, plain))
+
+
+def test_rows_of_different_shapes_are_named() -> None:
+    with pytest.raises(UserError, match="all of one shape"):
+        gait3d(features=[torch.zeros(2, 1), torch.zeros(3, 1)] * 2)
+
+
+def test_a_module_goes_back_into_its_mode_after_a_failure() -> None:
+    module = torch.nn.Linear(3, 1)
+    with pytest.raises(RuntimeError, match="shapes"), evaluating(module):
+        module(torch.zeros(1, 2))
+    assert module.training
 
 
 def gait3d(**changed: object) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,11 +108,31 @@ def distances(probe: Prepared, gallery: Prepared, metric: str, parts: int) -> Te
     return total.div_(parts)
 
 
-def distance_matrix(probe: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tensor:
+def as_features(given: Tensor | np.ndarray | Sequence[Any]) -> Tensor | np.ndarray:
+    """Features as a tensor without gradient, or as the array they are; a list of rows as a tensor.
+
+    Raises:
+        UserError: rows of different shapes, or of anything but numbers.
+    """
+    if isinstance(given, np.ndarray):
+        return given
+    if isinstance(given, Tensor):
+        return given.detach()
+    try:
+        if len(given) and isinstance(given[0], Tensor):
+            return torch.stack([row.detach() for row in given])
+        return torch.from_numpy(np.array(given, np.float32))
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise UserError("features must be rows of numbers, all of one shape (C, P)") from error
+
+
+def distance_matrix(
+    probe: Tensor | np.ndarray | Sequence[Any], gallery: Tensor | np.ndarray | Sequence[Any], metric: str = "euclidean"
+) -> Tensor:
     """Mean over parts of the distances between part vectors.
 
     Args:
-        probe: (n, C, P).
+        probe: (n, C, P), a tensor, an array or a list of rows; no gradient flows through the distances.
         gallery: (m, C, P).
         metric: ``"euclidean"``, or ``"cosine"``: 1 - mean over parts of the cosine similarity.
 
@@ -122,6 +143,7 @@ def distance_matrix(probe: Tensor, gallery: Tensor, metric: str = "euclidean") -
         UserError: unknown metric, shapes that do not fit, or features that are not finite.
     """
     check_metric(metric)
+    probe, gallery = (torch.as_tensor(as_features(given)) for given in (probe, gallery))
     if probe.ndim != 3 or gallery.ndim != 3 or probe.shape[1:] != gallery.shape[1:]:
         raise UserError(
             f"probe and gallery features must have the shapes (n, C, P) and (m, C, P), "

@@ -13,7 +13,7 @@ from torch import Tensor
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.evaluation.ccpg import ccpg
 from gaitdiff.evaluation.conditions import CONDITIONS, conditions_of, setting_name, split
-from gaitdiff.evaluation.metrics import check_metric, require_match
+from gaitdiff.evaluation.metrics import as_features, check_metric, require_match
 from gaitdiff.evaluation.ranking import Features, Walks
 from gaitdiff.evaluation.rerank import rerank as rerank_distances
 from gaitdiff.evaluation.views import cross_view, percentage, single_view
@@ -120,7 +120,7 @@ def gather_walks(
     Raises:
         UserError: features that are not (N, C, P), lists of other lengths.
     """
-    rows = features if isinstance(features, (Tensor, np.ndarray)) else np.asarray(features, np.float32)
+    rows = as_features(features)
     if rows.ndim != 3 or 0 in rows.shape:
         raise UserError(f"features must have the shape (N, C, P), one row a sequence, not {tuple(rows.shape)}")
     for name, column in (("labels", labels), ("types", types), ("views", views)):
