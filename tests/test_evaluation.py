@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation import distance_matrix, evaluate, rank_metrics
+from gaitdiff.evaluation import distance_matrix, evaluate, rank_metrics, ranking
 from gaitdiff.evaluation.features import evaluating
 from reference import golden_arrays, golden_document
 
@@ -87,6 +87,68 @@ def test_a_module_goes_back_into_its_mode_after_a_failure() -> None:
     with pytest.raises(RuntimeError, match="shapes"), evaluating(module):
         module(torch.zeros(1, 2))
     assert module.training
+
+
+def exact(probe: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
+    """Mean over parts of Euclidean distances in float64, from differences."""
+    difference = probe.double()[:, None] - gallery.double()[None]
+    return difference.square().sum(2).sqrt().mean(2)
+
+
+@pytest.mark.parametrize("outlier", [0.0, 1e4])
+def test_close_features_far_from_zero_keep_their_digits(outlier: float) -> None:
+    features = torch.randn(40, 32, 4, generator=torch.Generator().manual_seed(0)) * 0.01 + 100
+    features[20] += outlier
+    truth = exact(features[:20], features[20:])
+    ours = distance_matrix(features[:20], features[20:])
+    assert float((ours - truth).abs().max()) < 1e-5 * float(truth.max())
+    near = slice(1, None)
+    assert float((ours - truth)[:, near].abs().max()) < 1e-4 * float(truth[:, near].max())
+
+
+@pytest.mark.parametrize("size", [1, 7, 20, 40])
+def test_scores_of_close_features_equal_those_of_exact_distances(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = [str(i % 8) for i in range(40)]
+    people = torch.randn(8, 32, 2, generator=torch.Generator().manual_seed(1)) * 0.003
+    noise = torch.randn(40, 32, 2, generator=torch.Generator().manual_seed(2)) * 0.01
+    features = people.repeat(5, 1, 1) + noise + 50
+    monkeypatch.setattr(ranking, "MEMORY", 16 * 4 * 64 * size)
+    scores = evaluate("gait3d", features, labels, ["0"] * 40, ["0"] * 40, probe_mask=[i < 16 for i in range(40)])
+    truth = rank_metrics(exact(features[:16], features[16:]).numpy(), np.array(labels[:16]), np.array(labels[16:]))
+    assert scores == pytest.approx(truth)
+    assert scores["mAP"] < 100
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("size", [1e19, 1e30, 1e38])
+def test_features_too_large_for_distances_are_refused(size: float, metric: str) -> None:
+    features = np.random.default_rng(0).uniform(0.5, 1, (4, 8, 2)).astype(np.float32) * np.float32(size)
+    features[2:] *= -1
+    for score in (
+        lambda: gait3d(features=features, metric=metric),
+        lambda: distance_matrix(features, features, metric),
+    ):
+        with pytest.raises(UserError, match="too large for distances in float32"):
+            score()
+
+
+@pytest.mark.parametrize(("metric", "grows"), [("euclidean", 2.0**56), ("cosine", 1.0)])
+def test_distances_of_large_features_are_those_of_small_ones(metric: str, grows: float) -> None:
+    features = np.random.default_rng(0).normal(size=(4, 8, 2)).astype(np.float32)
+    large = features * np.float32(2**56)
+    assert torch.equal(distance_matrix(large, large, metric) / grows, distance_matrix(features, features, metric))
+
+
+def test_ranking_demands_labels_and_distances_that_fit() -> None:
+    distance, probe, gallery = np.zeros((2, 3)), np.array(["a", "b"]), np.array(["a", "b", "c"])
+    with pytest.raises(UserError, match=r"3 probe labels and 2 gallery labels do not fit .* \(2, 3\)"):
+        rank_metrics(distance, gallery, probe)
+    with pytest.raises(UserError, match="do not fit"):
+        rank_metrics(distance[0], probe, gallery)
+    with pytest.raises(UserError, match=r"ignore must have the shape .* \(2, 3\), not \(3, 2\)"):
+        rank_metrics(distance, probe, gallery, ignore=np.zeros((3, 2), bool))
+    with pytest.raises(UserError, match="NaN"):
+        rank_metrics(distance * np.nan, probe, gallery)
 
 
 def gait3d(**changed: object) -> dict[str, float]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gaitdiff.errors import UserError, nearest
@@ -18,6 +17,9 @@ METRICS = ("euclidean", "cosine")
 #: Distances that are ranked at a time: few enough to stay in a processor's cache.
 _RANKED_AT_A_TIME = 1 << 19
 
+#: Rows that the common shift of Euclidean distances is taken from, at most.
+_SHIFT_ROWS = 63
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -25,7 +27,7 @@ class Prepared:
 
     Attributes:
         values: (n, P, C) for Euclidean distances; (n, 1, C·P) of unit length part by part, for cosine.
-        squares: (P, n) squared lengths of the values.
+        squares: (P, n) squared lengths of the values; none for cosine.
     """
 
     values: Tensor
@@ -82,13 +84,42 @@ def check_metric(metric: str) -> None:
         raise UserError(f"there is no metric {metric!r}{nearest(metric, METRICS)}; known: {', '.join(METRICS)}")
 
 
-def prepare(features: Tensor, metric: str) -> Prepared:
-    """Bring features (n, C, P) into the form for ``distances``."""
+def prepare(features: Tensor, metric: str, shift: Tensor | None = None) -> Prepared:
+    """Bring features (n, C, P) into the form for ``distances``.
+
+    Args:
+        shift: (C, P), for Euclidean distances: taken off all features, which changes no distance, but keeps the digits
+            of close ones; see ``common_shift``.
+
+    Raises:
+        UserError: features whose squared lengths float32 cannot hold.
+    """
+    values = features.float()
     if metric == "cosine":
-        values = F.normalize(features.float(), dim=1).flatten(1).unsqueeze(1)
+        lengths = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+        largest = lengths.max()
+        values = (values / lengths.clamp(min=1e-12)).flatten(1).unsqueeze(1)
+        squares = values.new_empty(0)
     else:
-        values = features.transpose(1, 2).float().contiguous()
-    return Prepared(values, values.square().sum(2).T.contiguous())
+        values = (values if shift is None else values - shift).transpose(1, 2).contiguous()
+        squares = values.square().sum(2).T.contiguous()
+        largest = 8 * squares.max()  # a distance squared is at most 4 times as large
+    if not bool(largest.isfinite()):
+        raise UserError("the features are too large for distances in float32: the model that made them is broken")
+    return Prepared(values, squares)
+
+
+def common_shift(features: Tensor) -> Tensor:
+    """A vector amid the features, (C, P): the median of each number over some rows (k, C, P).
+
+    A median, unlike a mean, follows no outlier, and whole numbers stay whole.
+    """
+    return features.float().median(dim=0).values
+
+
+def sample(rows: np.ndarray) -> np.ndarray:
+    """Some of the rows, evenly spread, for ``common_shift``: the same however many are read at a time."""
+    return rows[:: -(-len(rows) // _SHIFT_ROWS)]
 
 
 def distances(probe: Prepared, gallery: Prepared, metric: str, parts: int) -> Tensor:
@@ -140,7 +171,7 @@ def distance_matrix(
         (n, m) float32, on the probes' device.
 
     Raises:
-        UserError: unknown metric, shapes that do not fit, or features that are not finite.
+        UserError: unknown metric, shapes that do not fit, or features that are not finite or too large for float32.
     """
     check_metric(metric)
     probe, gallery = (torch.as_tensor(as_features(given)) for given in (probe, gallery))
@@ -153,7 +184,10 @@ def distance_matrix(
         row = first_not_finite(features)
         if row is not None:
             raise UserError(f"{name} feature {row} is not finite: the model that made it is broken")
-    return distances(prepare(probe, metric), prepare(gallery, metric), metric, probe.shape[2])
+    if 0 in (*probe.shape, *gallery.shape):
+        return probe.new_zeros((len(probe), len(gallery)), dtype=torch.float32)
+    shift = common_shift(gallery[torch.from_numpy(sample(np.arange(len(gallery)))).to(gallery.device)])
+    return distances(prepare(probe, metric, shift), prepare(gallery, metric, shift), metric, probe.shape[2])
 
 
 def first_not_finite(features: Tensor) -> int | None:
@@ -185,8 +219,18 @@ def rank_metrics(
         probes counted.
 
     Raises:
-        UserError: no probe has its person in the gallery.
+        UserError: shapes that do not fit, a distance that is no number, or no probe has its person in the gallery.
     """
+    distance = np.asarray(distance)
+    if distance.shape != (len(probe_labels), len(gallery_labels)):
+        raise UserError(
+            f"{len(probe_labels)} probe labels and {len(gallery_labels)} gallery labels do not fit distances of the "
+            f"shape {distance.shape}"
+        )
+    if ignore is not None and np.shape(ignore) != distance.shape:
+        raise UserError(f"ignore must have the shape of the distances, {distance.shape}, not {np.shape(ignore)}")
+    if np.isnan(distance).any():
+        raise UserError("some distances are no numbers (NaN): the model behind them is broken")
     codes = encoded(np.concatenate([probe_labels, gallery_labels]))
     ignored = None if ignore is None else ignore.__getitem__
     return rank_probes(distance, codes[: len(distance)], codes[len(distance) :], ignored).summary(ranks)

@@ -14,12 +14,14 @@ from torch import Tensor
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.metrics import (
     ProbeRanks,
+    common_shift,
     distances,
     encoded,
     first_not_finite,
     prepare,
     rank_probes,
     row_batches,
+    sample,
 )
 
 Features = Tensor | np.ndarray
@@ -78,13 +80,14 @@ class Walks:
         """
         parts = self.features.shape[2]
         longest = max(1, MEMORY // 2 // (4 * max(1, len(gallery))))  # half of the memory for distances
+        shift = common_shift(self._read(sample(gallery))) if len(gallery) and self.metric == "euclidean" else None
         done = 0
         for chunk in self._blocks(probe, MEMORY // 8, longest):
-            ours = prepare(self._read(chunk), self.metric)
+            ours = prepare(self._read(chunk), self.metric, shift)
             whole = np.empty((len(chunk), len(gallery)), np.float32)
             filled = 0
             for block in self._blocks(gallery, MEMORY // 16, max(1, MEMORY // 16 // (4 * len(chunk)))):
-                theirs = prepare(self._read(block), self.metric)
+                theirs = prepare(self._read(block), self.metric, shift)
                 part = distances(ours, theirs, self.metric, parts)
                 whole[:, filled : filled + len(block)] = part.cpu().numpy()
                 filled += len(block)
