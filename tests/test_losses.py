@@ -267,3 +267,14 @@ def test_mistakes_are_refused_in_one_sentence() -> None:
 def as_heads_give_them(logits: Tensor) -> Tensor:
     """The same numbers with the classes of one sequence and part side by side in memory."""
     return logits.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+
+
+def test_labels_may_be_a_list_or_an_array() -> None:
+    embedding, labels = torch.randn(4, 3, 2), [0, 0, 1, 1]
+    for given in (labels, np.array(labels), torch.tensor(labels, dtype=torch.int32)):
+        assert triplet_loss(embedding, given) == triplet_loss(embedding, torch.tensor(labels))
+
+
+def test_a_model_without_classes_has_no_cross_entropy() -> None:
+    with pytest.raises(UserError, match="never classifies"):
+        cross_entropy(None, torch.tensor([0]))

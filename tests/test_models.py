@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,22 @@ def test_one_training_step_moves_every_weight(name: str) -> None:
     assert [key for key, value in model.named_parameters() if torch.equal(value, before[key])] == []
 
 
+@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("preset", ["gait3d", "walkers"])
+def test_training_off_the_cpu_has_gradients(name: str, preset: str) -> None:
+    with torch.device("meta"):  # takes the ways of an accelerator, without numbers
+        model = create_model(name, preset, num_classes=3)
+        output = model(torch.rand(4, 7, 64, 44))
+    output.embedding.square().mean().backward()
+    assert all(parameter.grad is not None for parameter in model.backbone.parameters())
+
+
+@pytest.mark.parametrize("lengths", [[3, 4], torch.tensor([[3, 4]]), np.array([[3, 4]]), [[3, 4]]])
+def test_lengths_in_any_form(lengths: object) -> None:
+    with torch.no_grad():
+        assert len(narrow("gaitset")(torch.rand(1, 7, 64, 44), lengths).feature) == 2
+
+
 @pytest.mark.parametrize("name", FRAMEWISE)
 def test_order_of_frames_does_not_matter(name: str) -> None:
     model, clip = narrow(name), torch.rand(2, 7, 64, 44)
@@ -86,6 +103,17 @@ def test_temporal_max_and_its_gradient() -> None:
         (lambda: create_model("gaitbase", layers=(1, 1)), "one positive number a stage"),
         (lambda: create_model("deepgaitv2", mode="p3-d"), "did you mean 'p3d'"),
         (lambda: create_model("deepgaitv2", layers=(1, 1, 1)), "four positive numbers"),
+        (lambda: create_model("gaitgl", bn_neck="False"), "bn_neck must be true or false"),
+        (lambda: create_model("gaitpart", embedding=-5), "embedding must be positive"),
+        (lambda: create_model("gaitpart", embedding="x"), "embedding must be a whole number"),
+        (lambda: create_model("gaitset", channels=7), "channels must be a list"),
+        (lambda: create_model("gaitset", channels=(4, 4.5, 8)), "channels must be a whole number"),
+        (lambda: create_model("deepgaitv2", mode=2), "mode must be text"),
+        (lambda: create_model("gaitset", num_classes=-1), "cannot be less than 0"),
+        (lambda: create_model("gaitset", num_classes="4"), "whole number"),
+        (lambda: create_model("gaitset")(torch.zeros(1, 2, 64, 44, dtype=torch.uint8)), "divide by 255"),
+        (lambda: create_model("gaitset")(np.zeros((1, 2, 64, 44))), "must be a tensor"),
+        (lambda: create_model("smplgait")(torch.zeros(1, 7, 64, 44), [3.5, 3.5]), "whole numbers"),
         (lambda: create_model("smplgait")(torch.zeros(1, 2, 64, 64)), "cut 10 columns"),
         (lambda: create_model("smplgait")(torch.zeros(1, 2, 64, 50)), "64x44"),
         (lambda: create_model("smplgait")(torch.zeros(2, 64, 44)), r"\(B, T, 64, 44\)"),
@@ -95,6 +123,11 @@ def test_temporal_max_and_its_gradient() -> None:
 def test_mistakes_are_named(call, sentence: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=sentence):
         call()
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    model = create_model("gaitset", channels=np.array([4, 4, 8]), num_classes=np.int64(3))
+    assert model.backbone.channels == 8
 
 
 def test_registry_lists_what_it_builds() -> None:

@@ -97,7 +97,8 @@ def test_training_step_equals_the_reference(name: str, case: str) -> None:
     total.backward()
     assert total.item() == pytest.approx(golden["losses"]["total_loss"], rel=1e-4)
     assert differs(output.embedding[:, ::9], arrays[f"{case}/embedding"]) < 1e-4
-    assert output.logits is None or differs(output.logits, arrays[f"{case}/logits"]) < 1e-4
+    # A neck's BatchNorm over four rows amplifies rounding: the reference's own logits are 1.6e-4 off float64's.
+    assert output.logits is None or differs(output.logits, arrays[f"{case}/logits"]) < 1e-3
     for key, value in terms.items():
         noise = 1e-2 if key == "mean_dist" else 1e-3  # the reference's distances of rows to themselves are not 0
         assert differs(value, arrays[f"{case}/triplet/{key}"]) < noise

@@ -75,7 +75,7 @@ def triplet_terms(embedding: Tensor, labels: Tensor, margin: float, distance: Di
         UserError: unknown distance, shapes that do not fit, or labels that are not integers.
     """
     gaps = pairwise_distance(embedding, distance)
-    _check_labels(labels, len(embedding), "embeddings")
+    labels = _checked_labels(labels, embedding, "embeddings")
     loss, violated, hardest = _BatchAll.apply(gaps, labels[:, None] == labels[None, :], margin)
     return TripletTerms(loss, violated, hardest, mean_distance=gaps.detach().mean((1, 2)))
 
@@ -99,9 +99,11 @@ def cross_entropy(logits: Tensor, labels: Tensor, scale: float = 16.0, smoothing
     Raises:
         UserError: shapes that do not fit, labels that are not integers, or (seen on the CPU only) outside the classes.
     """
+    if logits is None:
+        raise UserError("there are no logits: the model never classifies, or was built without num_classes")
     if logits.ndim != 3 or logits.numel() == 0:
         raise UserError(f"logits must have the shape (n, classes, P), none of them 0, not {tuple(logits.shape)}")
-    _check_labels(labels, len(logits), "logits")
+    labels = _checked_labels(labels, logits, "logits")
     classes = logits.shape[1]
     if labels.device.type == "cpu" and (int(labels.min()) < 0 or int(labels.max()) >= classes):
         raise UserError(
@@ -117,11 +119,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, scale: float = 16.0, smoothing
     return loss
 
 
-def _check_labels(labels: Tensor, rows: int, what: str) -> None:
-    if labels.shape != (rows,):
-        raise UserError(f"there are {rows} {what} but labels of the shape {tuple(labels.shape)}: give one a row")
+def _checked_labels(labels: Tensor, rows: Tensor, what: str) -> Tensor:
+    labels = torch.as_tensor(labels, device=rows.device)
+    if labels.shape != (len(rows),):
+        raise UserError(f"there are {len(rows)} {what} but labels of the shape {tuple(labels.shape)}: give one a row")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise UserError(f"labels must be integers, not {str(labels.dtype).removeprefix('torch.')}")
+    return labels
 
 
 def _once(backward: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
@@ -102,6 +103,8 @@ def check_clip(clip: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int
     Raises:
         UserError: one sentence that names the shape and the remedy.
     """
+    if not isinstance(clip, Tensor):
+        raise UserError(f"a clip must be a tensor, not {type(clip).__name__}: see torch.from_numpy")
     if clip.ndim != 4:
         raise UserError(f"a clip must have the shape (B, T, 64, 44), not {tuple(clip.shape)}")
     height, width = clip.shape[2:]
@@ -114,12 +117,22 @@ def check_clip(clip: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int
         raise UserError(f"clips are {height}x{width}, but gait models take 64x44 or 128x88 frames")
     if clip.shape[0] == 0 or clip.shape[1] == 0:
         raise UserError(f"a clip must hold at least one sequence and one frame, not {tuple(clip.shape)}")
+    if not clip.is_floating_point():
+        raise UserError(f"clips hold numbers in [0, 1], not {str(clip.dtype).removeprefix('torch.')}: divide by 255")
     if lengths is None:
         return None
-    spans = [int(n) for n in (lengths.flatten().tolist() if isinstance(lengths, Tensor) else lengths)]
+    spans = _whole_numbers(lengths)
     if clip.shape[0] != 1 or sum(spans) != clip.shape[1] or min(spans, default=0) < 1:
         raise UserError(
             f"packed clips need the shape (1, sum of lengths, {height}, {width}) with lengths of at least 1, "
             f"not {tuple(clip.shape)} with lengths {spans}"
         )
     return spans
+
+
+def _whole_numbers(lengths: Sequence[int] | Tensor) -> list[int]:
+    """Lengths as a flat list: the field keeps them as [1, n]."""
+    numbers = torch.as_tensor(lengths)
+    if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
+        raise UserError(f"lengths must be whole numbers, not {numbers.flatten().tolist()}")
+    return [int(number) for number in numbers.flatten().tolist()]

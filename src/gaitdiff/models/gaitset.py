@@ -78,7 +78,7 @@ class SetBackbone(Backbone):
         whole = _activate(F.max_pool2d(self.set2(over_time(frames)), 2))  # (B, C2, H/4, W/4)
         frames = _activate(F.max_pool2d(self.frame2(frames), 2))  # (B·T, C2, H/4, W/4)
         whole = _activate(self.set3(whole + over_time(frames)))  # (B, C3, H/4, W/4)
-        main = _activate(over_time(self.frame3(frames)))  # (B, C3, H/4, W/4)
+        main = F.leaky_relu(over_time(self.frame3(frames)), _SLOPE)  # (B, C3, H/4, W/4); the maximum keeps its output
         return torch.cat([self.pool(main), self.pool(whole + main)], dim=2)  # (B, C3, 2·P)
 
 

@@ -26,6 +26,7 @@ _NECK: Rules = [
     (r"head\.neck\.classifier\.weight", "BNNecks.fc_bin"),
 ]
 _CLASSIFIERS = ("BNNecks.fc_bin", "Head1.fc_bin")
+_COUNTER = "num_batches_tracked"
 _SHOWN = 3
 
 
@@ -42,26 +43,32 @@ def load_state_dict(model: GaitModel, state: Mapping[str, Tensor], drop_classifi
 
     Args:
         model: takes the weights; unchanged if anything is wrong.
-        state: tensors by OpenGait's keys, the ``"model"`` of its checkpoint files.
+        state: tensors by OpenGait's keys, the ``"model"`` of its checkpoint files; the ``module.`` of data-parallel
+            training may stand in front, and counters of batches may be missing, as in old files.
         drop_classifier: leave the classifier's columns out; the model keeps its own.
 
     Returns:
-        Notes: what was dropped, empty if nothing was.
+        Notes: what was dropped or missing, empty if nothing was.
 
     Raises:
         UserError: names the first tensors that are missing, unknown, or of another shape.
     """
+    state = {key.removeprefix("module."): value for key, value in _tensors(state).items()}
     places = _places(model)
     dropped = [key for key in _CLASSIFIERS if drop_classifier and key in state]
     if drop_classifier:
         places = {ours: place for ours, place in places.items() if place.keys[0] not in _CLASSIFIERS}
+    uncounted = [key for place in places.values() for key in place.keys if key.endswith(_COUNTER) and key not in state]
+    state |= {key: torch.tensor(0) for key in uncounted}
     wanted = {key: place.shape for place in places.values() for key in place.keys}
     problems = [f"{key!r} is missing" for key in wanted if key not in state]
     problems += [f"{key!r} is not known" for key in state if key not in wanted and key not in dropped]
     problems += [
         f"{key!r} is {tuple(state[key].shape)} and not {shape}"
         for key, shape in wanted.items()
-        if key in state and tuple(state[key].shape) != shape
+        if key in state
+        and tuple(state[key].shape) != shape
+        and not (key.endswith(_COUNTER) and state[key].numel() == 1)
     ]
     if problems:
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -70,7 +77,19 @@ def load_state_dict(model: GaitModel, state: Mapping[str, Tensor], drop_classifi
     with torch.no_grad():
         for ours, place in places.items():
             own[ours].copy_(torch.stack([state[key] for key in place.keys]).reshape(own[ours].shape))
-    return [f"dropped {key} {tuple(state[key].shape)}: the classifier of other identities" for key in dropped]
+    notes = [f"dropped {key} {tuple(state[key].shape)}: the classifier of other identities" for key in dropped]
+    return notes + ([f"{len(uncounted)} counters of batches were missing and are 0"] if uncounted else [])
+
+
+def _tensors(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The state, if it is nothing but tensors of real numbers by key."""
+    if not isinstance(state, Mapping):
+        raise UserError(f"weights must be a dictionary of tensors by OpenGait's keys, not {type(state).__name__}")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor) or value.is_complex():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(f"weights must be tensors of real numbers by key, but {key!r} holds {kind}")
+    return state
 
 
 def state_dict(model: GaitModel) -> dict[str, Tensor]:
@@ -97,6 +116,11 @@ def state_names(model: GaitModel) -> dict[str, tuple[str, ...]]:
 
 
 def _places(model: GaitModel) -> dict[str, _Place]:
+    if getattr(model.config, "stem_stride", 1) != 1:
+        raise UserError(
+            f"{model.name} with a stem_stride of {model.config.stem_stride} is not OpenGait's: only the published "
+            "settings can be exchanged"
+        )
     rules = _rules(model)
     places = {}
     for ours, value in model.state_dict().items():

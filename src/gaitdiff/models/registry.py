@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -53,9 +54,16 @@ def create_model(name: str, preset: str = "gait3d", num_classes: int = 0, **over
         **overrides: fields of the model's configuration, such as ``channels=(64, 128, 256)``.
 
     Raises:
-        UserError: unknown name, preset or override; the message names the nearest known one.
+        UserError: unknown name, preset or override, of which the message names the nearest known one, or a value that
+            does not fit.
     """
     config = model_config(name, preset, overrides)
+    try:
+        num_classes = operator.index(num_classes)
+    except TypeError as error:
+        raise UserError(f"num_classes must be a whole number, not {num_classes!r}") from error
+    if num_classes < 0:
+        raise UserError(f"num_classes is {num_classes}, but cannot be less than 0")
     return GaitModel(name, config, *_entry(name).build(config, num_classes))
 
 
@@ -72,11 +80,30 @@ def model_config(name: str, preset: str, overrides: Mapping[str, Any]) -> Any:
             raise UserError(
                 f"{name} has no setting {key!r}{nearest(key, known_fields)}; it has {', '.join(known_fields)}"
             )
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
-    try:
-        return replace(config, **values)
-    except TypeError as error:
-        raise UserError(f"{name} cannot be built with {values}: {error}") from error
+    return replace(config, **{key: _like(getattr(config, key), value, name, key) for key, value in overrides.items()})
+
+
+def _like(known: Any, value: Any, name: str, key: str) -> Any:
+    """A setting's new value as the kind that the known value is: bool, positive int, str, or a tuple of these."""
+    if isinstance(known, tuple):
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise UserError(f"{name}'s {key} must be a list such as {list(known)}, not {value!r}")
+        return tuple(_like(known[0], item, name, key) for item in value)
+    if isinstance(known, bool):
+        if not isinstance(value, bool):
+            raise UserError(f"{name}'s {key} must be true or false, not {value!r}")
+        return value
+    if isinstance(known, int):
+        try:
+            number = operator.index(value)
+        except TypeError as error:
+            raise UserError(f"{name}'s {key} must be a whole number, not {value!r}") from error
+        if isinstance(value, bool) or number < 1:
+            raise UserError(f"{name}'s {key} must be positive, not {value!r}")
+        return number
+    if not isinstance(value, type(known)):
+        raise UserError(f"{name}'s {key} must be text such as {known!r}, not {value!r}")
+    return value
 
 
 def _entry(name: str) -> ModelEntry:

@@ -32,7 +32,7 @@ class RunConfig:
         evaluate_every: steps between evaluations on the test split; 0 evaluates never.
         save_every: steps between checkpoints; one is always written at the end.
         keep: number of checkpoints kept, the newest ones; 0 keeps all.
-        protocol: evaluation protocol, "gait3d" (one probe a person) or "leave-one-out".
+        protocol: evaluation protocol, such as "gait3d" (one probe a person), "leave-one-out" or "casia-b".
     """
 
     log_every: int = 50

@@ -152,7 +152,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         if not key or not equals:
             raise UserError(f"--override takes KEY=VALUE, such as channels=[32,64,128], not {word!r}")
         try:
-            found[key] = json.loads(value)
+            found[key] = json.loads(value.lower() if value.lower() in ("true", "false") else value)
         except ValueError:
             found[key] = value
     return found
