@@ -11,6 +11,7 @@ import torch
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation import distance_matrix, evaluate, rank_metrics, ranking
 from gaitdiff.evaluation.features import evaluating
+from gaitdiff.evaluation.protocols import check_protocol
 from reference import golden_arrays, golden_document
 
 NAMES = {"Rank-1": "rank1", "Rank-5": "rank5", "Rank-10": "rank10", "mAP": "mAP", "mINP": "mINP"}
@@ -166,6 +167,15 @@ def gait3d(**changed: object) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
+        ({"probe_set": None}, "needs probe_set, a list of label-type-view, or probe_mask, not None"),
+        ({"probe_set": "a-0-0"}, "not 'a-0-0'"),
+        ({"probe_mask": [0, 2]}, "4 features but probe_mask has 2 rows"),
+        ({"probe_mask": [0, 1, 2, 3]}, "True or False for each row"),
+        ({"probe_mask": torch.tensor([0, 1, 2, 3])}, "True or False for each row"),
+        ({"labels": None}, "labels must be a list with one name a row, not None"),
+        ({"views": "0101"}, "views must be a list"),
+        ({"device": "cuda:99"}, "no device 'cuda:99'"),
+        ({"device": "gpu"}, "no device 'gpu'"),
         ({"probe_set": []}, "probe set is empty"),
         ({"probe_set": ["a-0-0", "a-0-1", "b-0-0", "b-0-1"]}, "gallery set is empty"),
         ({"labels": ["a", "b", "c", "d"], "probe_set": ["a-0-0"]}, "no probe's person is in the gallery"),
@@ -176,8 +186,41 @@ def gait3d(**changed: object) -> dict[str, float]:
     ],
 )
 def test_mistakes_are_named(changed: dict[str, object], sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
         gait3d(**changed)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changed", [
+    {"labels": torch.tensor([1, 1, 2, 2])},
+    {"labels": list(torch.tensor([1, 1, 2, 2]))},
+    {"labels": np.array([1, 1, 2, 2])},
+    {"labels": np.array([b"1", b"1", b"2", b"2"])},
+    {"labels": [b"1", "1", 2, np.int64(2)]},
+    {"views": torch.tensor([0, 1, 0, 1]), "types": np.zeros(4, int)},
+    {"metric": "Euclidean"},
+])  # fmt: skip
+def test_names_of_any_kind_are_words(changed: dict[str, object]) -> None:
+    given: dict[str, object] = {"labels": ["1", "1", "2", "2"], "probe_set": ["1-0-0", "2-0-0"]}
+    assert gait3d(**{**given, **changed}) == gait3d(**given)
+
+
+def test_a_mask_of_any_kind_chooses_the_probes() -> None:
+    mask, expected = [True, False, True, False], gait3d()
+    for given in (mask, tuple(mask), np.array(mask), torch.tensor(mask), [np.bool_(one) for one in mask]):
+        assert gait3d(probe_set=None, probe_mask=given) == expected
+
+
+@pytest.mark.parametrize(("written", "name"), [
+    ("gait_3d", "gait3d"),
+    ("Gait3D", "gait3d"),
+    ("SUSTech-1K", "sustech1k"),
+    ("OU-MVLP", "oumvlp"),
+    ("casiab", "casia-b"),
+    ("Leave_One_Out", "leave-one-out"),
+])  # fmt: skip
+def test_protocols_go_by_their_letters(written: str, name: str) -> None:
+    assert check_protocol(written) == name
 
 
 def test_unknown_protocol_and_missing_data_are_named() -> None:

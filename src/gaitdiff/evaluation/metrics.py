@@ -78,10 +78,12 @@ def require_match(first: np.ndarray) -> None:
         raise UserError("no probe's person is in the gallery: check the labels, or which sequences are probes")
 
 
-def check_metric(metric: str) -> None:
-    """Raise a UserError that names the nearest metric, unless there is this one."""
-    if metric not in METRICS:
-        raise UserError(f"there is no metric {metric!r}{nearest(metric, METRICS)}; known: {', '.join(METRICS)}")
+def check_metric(metric: str) -> str:
+    """The metric's name in lower case; a UserError names the nearest one, unless there is this one."""
+    name = str(metric).lower()
+    if name not in METRICS:
+        raise UserError(f"there is no metric {metric!r}{nearest(name, METRICS)}; known: {', '.join(METRICS)}")
+    return name
 
 
 def prepare(features: Tensor, metric: str, shift: Tensor | None = None) -> Prepared:
@@ -173,7 +175,7 @@ def distance_matrix(
     Raises:
         UserError: unknown metric, shapes that do not fit, or features that are not finite or too large for float32.
     """
-    check_metric(metric)
+    metric = check_metric(metric)
     probe, gallery = (torch.as_tensor(as_features(given)) for given in (probe, gallery))
     if probe.ndim != 3 or gallery.ndim != 3 or probe.shape[1:] != gallery.shape[1:]:
         raise UserError(

@@ -53,10 +53,10 @@ def evaluate(
     ================  =================================================================================================
 
     Args:
-        protocol: one of these, in any case, with "-" or "_".
-        features: (N, C, P).
-        labels, types, views: N strings each.
-        metric: ``"euclidean"`` or ``"cosine"``.
+        protocol: one of these, in any case, with or without "-" and "_".
+        features: (N, C, P), a tensor, an array or a list of rows.
+        labels, types, views: N strings each; numbers, also of an array or a tensor, count as their digits.
+        metric: ``"euclidean"`` or ``"cosine"``, in any case.
         device: where to compute distances; the features' own by default.
         **protocol_data: what the protocol takes besides: ``probe_set`` or ``probe_mask``, ``setting``, ``rerank``.
 
@@ -69,8 +69,7 @@ def evaluate(
             (N, C, P) or not finite, no probes, no gallery, or no probe whose person is in the gallery.
     """
     name = check_protocol(protocol)
-    check_metric(metric)
-    walks = gather_walks(features, labels, types, views, metric, device)
+    walks = gather_walks(features, labels, types, views, check_metric(metric), device)
     score = _PROTOCOLS[name]
     known = list(inspect.signature(score).parameters)[2:]
     for key in protocol_data:
@@ -83,13 +82,17 @@ def evaluate(
 
 def check_protocol(protocol: str) -> str:
     """The protocol's name as ``evaluate`` writes it; a UserError names the nearest one, unless there is this one."""
-    name = protocol.lower().replace("_", "-")
-    name = {"ou-mvlp": "oumvlp", "casiab": "casia-b"}.get(name, name)
-    if name not in _PROTOCOLS:
+    names = {_bare(name): name for name in _PROTOCOLS}
+    if _bare(protocol) not in names:
+        known = ", ".join(_PROTOCOLS)
         raise UserError(
-            f"there is no protocol {protocol!r}{nearest(protocol, _PROTOCOLS)}; known: {', '.join(_PROTOCOLS)}"
+            f"there is no protocol {protocol!r}{nearest(str(protocol).lower(), _PROTOCOLS)}; known: {known}"
         )
-    return name
+    return names[_bare(protocol)]
+
+
+def _bare(name: str) -> str:
+    return str(name).lower().replace("-", "").replace("_", "")
 
 
 def check_types(protocol: str, types: Sequence[str], setting: str | None = None) -> None:
@@ -123,26 +126,61 @@ def gather_walks(
     rows = as_features(features)
     if rows.ndim != 3 or 0 in rows.shape:
         raise UserError(f"features must have the shape (N, C, P), one row a sequence, not {tuple(rows.shape)}")
-    for name, column in (("labels", labels), ("types", types), ("views", views)):
-        if len(column) != len(rows):
-            raise UserError(f"there are {len(rows)} features but {len(column)} {name}: give one a row")
-    who, what, where = (np.array([str(word) for word in column]) for column in (labels, types, views))
-    own = rows.device if isinstance(rows, Tensor) else torch.device("cpu")
-    return Walks(rows, who, what, where, metric, own if device is None else torch.device(device))
+    who, what, where = (
+        _strings(name, column, len(rows)) for name, column in (("labels", labels), ("types", types), ("views", views))
+    )
+    return Walks(rows, who, what, where, metric, _usable(device, rows))
+
+
+def _strings(name: str, column: Any, count: int) -> np.ndarray:
+    """A column of names as (N,) str, from strings, bytes or numbers in a list, an array or a tensor."""
+    if column is None or isinstance(column, (str, bytes)):
+        raise UserError(f"{name} must be a list with one name a row, not {column!r}")
+    words = column.tolist() if isinstance(column, (Tensor, np.ndarray)) else list(column)
+    if len(words) != count:
+        raise UserError(f"there are {count} features but {len(words)} {name}: give one a row")
+    words = [word.item() if isinstance(word, Tensor) else word for word in words]
+    return np.array(
+        [word.decode(errors="backslashreplace") if isinstance(word, bytes) else str(word) for word in words]
+    )
+
+
+def _usable(device: str | torch.device | None, features: Features) -> torch.device:
+    """The device, or the features' own; a UserError where this machine has no such device."""
+    if device is None:
+        return features.device if isinstance(features, Tensor) else torch.device("cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        raise UserError(f"this machine has no device {str(device)!r} for the distances: choose another") from error
 
 
 def _gait3d(
-    walks: Walks, protocol: str, probe_set: Collection[str] = (), probe_mask: Sequence[bool] | None = None
+    walks: Walks, protocol: str, probe_set: Collection[str] | None = None, probe_mask: Sequence[bool] | None = None
 ) -> dict[str, Any]:
-    named = set(probe_set)
-    if probe_mask is not None and len(probe_mask) != len(walks):
-        raise UserError(f"there are {len(walks)} features but probe_mask has {len(probe_mask)} rows: give one a row")
-    mask = [walks.key(row) in named for row in range(len(walks))] if probe_mask is None else probe_mask
-    is_probe = np.asarray(mask, bool)
+    is_probe = _named(walks, probe_set) if probe_mask is None else _masked(walks, probe_mask)
     for what, count in (("probe", is_probe.sum()), ("gallery", (~is_probe).sum())):
         if count == 0:
             raise UserError(f"the {what} set is empty: probe_set must name some, but not all, rows as label-type-view")
     return walks.ranks(np.flatnonzero(is_probe), np.flatnonzero(~is_probe)).summary((1, 5, 10))
+
+
+def _named(walks: Walks, probe_set: Collection[str] | None) -> np.ndarray:
+    if probe_set is None or isinstance(probe_set, (str, bytes)):
+        raise UserError(
+            f"protocol 'gait3d' needs probe_set, a list of label-type-view, or probe_mask, not {probe_set!r}"
+        )
+    named = set(probe_set)
+    return np.array([walks.key(row) in named for row in range(len(walks))])
+
+
+def _masked(walks: Walks, probe_mask: Sequence[bool]) -> np.ndarray:
+    mask = np.asarray(probe_mask.tolist() if isinstance(probe_mask, Tensor) else probe_mask)
+    if mask.shape != (len(walks),):
+        raise UserError(f"there are {len(walks)} features but probe_mask has {mask.size} rows: give one a row")
+    if mask.dtype != bool:
+        raise UserError("probe_mask must hold True or False for each row, not numbers of rows: probes are True")
+    return mask
 
 
 def _leave_one_out(walks: Walks, protocol: str) -> dict[str, Any]:

@@ -43,8 +43,7 @@ def grew_submission(
     Raises:
         UserError: no probes, fewer than 20 gallery rows, a label that is no whole number, or what ``evaluate`` raises.
     """
-    check_metric(metric)
-    walks = gather_walks(features, labels, types, views, metric, device)
+    walks = gather_walks(features, labels, types, views, check_metric(metric), device)
     probe, gallery = split(_GREW, walks.types, "grew")
     if len(gallery) < _GREW_RANKS:
         raise UserError(
