@@ -50,11 +50,13 @@ class GaitPartConfig:
 
 
 class FocalConv(nn.Module):
-    """A convolution whose view ends at the edges of 2^halvings horizontal strips, then LeakyReLU."""
+    """A convolution whose view ends at the edges of 2^halvings horizontal strips, then LeakyReLU if it is to."""
 
-    def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, halvings: int) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, kernel: int, stride: int, halvings: int, activate: bool
+    ) -> None:
         super().__init__()
-        self.strips = 2**halvings
+        self.strips, self.activate = 2**halvings, activate
         self.conv = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -62,8 +64,23 @@ class FocalConv(nn.Module):
         count, _, height, _ = frames.shape
         # With channels last the strips of a frame lie one after the other, as frames of their own: nothing is copied.
         rows = frames.permute(0, 2, 3, 1).unflatten(1, (self.strips, height // self.strips)).flatten(0, 1)
-        found = F.leaky_relu(self.conv(rows.permute(0, 3, 1, 2)), 0.01, inplace=True)
+        found = self.conv(rows.permute(0, 3, 1, 2))
+        if self.activate:
+            found = F.leaky_relu(found, 0.01, inplace=True)
         return found.permute(0, 2, 3, 1).unflatten(0, (count, self.strips)).flatten(1, 2).permute(0, 3, 1, 2)
+
+
+class MaxPool(nn.MaxPool2d):
+    """2x2 max pooling, then the LeakyReLU of the convolution before, which is monotonic: so it meets fewer numbers."""
+
+    def __init__(self, activate: bool) -> None:
+        super().__init__(2)
+        self.activate = activate
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H/2, W/2)."""
+        pooled = super().forward(frames)
+        return F.leaky_relu(pooled, 0.01, inplace=True) if self.activate else pooled
 
 
 class PartConv1d(nn.Module):
@@ -114,13 +131,14 @@ class PartBackbone(Backbone):
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
-        for layer in config.layers:
+        for layer, following in zip(config.layers, (*config.layers[1:], ""), strict=True):
+            activate = following != "M"
             if layer == "M":
-                layers.append(nn.MaxPool2d(2))
+                layers.append(MaxPool(activate))
                 continue
             width, halvings = int(layer.split("-")[1]), int(layer.split("-")[2]) if layer[0] == "F" else 0
             kernel, stride = (3, 1) if layers else (5, config.stem_stride)  # the very first layer looks wider
-            layers.append(FocalConv(channels, width, kernel, stride, halvings))
+            layers.append(FocalConv(channels, width, kernel, stride, halvings, activate))
             channels = width
         self.layers = nn.Sequential(*layers)
         self.pool = HorizontalPooling((config.parts,))

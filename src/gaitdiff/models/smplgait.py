@@ -59,7 +59,8 @@ class PlainBackbone(Backbone):
         in_channels = 1
         for stage, width in enumerate(config.channels):
             if stage == 2 or (stage == 1 and config.stem_stride == 1):
-                layers.append(nn.MaxPool2d(2))
+                # LeakyReLU is monotonic: it may follow the maximum, over a quarter of the numbers.
+                layers.insert(len(layers) if config.batch_norm else -1, nn.MaxPool2d(2))
             for _ in range(2):
                 kernel, stride = (3, 1) if layers else (5, config.stem_stride)  # the very first layer looks wider
                 layers.append(nn.Conv2d(in_channels, width, kernel, stride, padding=kernel // 2, bias=False))
