@@ -13,6 +13,7 @@ from gaitdiff.cli import main
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation import evaluate
 from gaitdiff.evaluation.features import names_of, rows_to_score
+from gaitdiff.report import scores
 from worlds import TINY_SCRATCH, make_store
 
 
@@ -46,14 +47,14 @@ def test_table_json_and_features(
     run: Path, tmp_path: Path, setting: str, keys: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = typed_store(tmp_path / "store", CASIA, ["001", "002", "003"])
-    scores, features = tmp_path / "scores.json", tmp_path / "features.npy"
+    written_to, features = tmp_path / "scores.json", tmp_path / "features.npy"
     words = ["evaluate", str(run), "--data", str(store), "--device", "cpu", "--protocol", "casia-b"]
-    words += ["--setting", setting, "--json", str(scores), "--save-features", str(features)]
+    words += ["--setting", setting, "--json", str(written_to), "--save-features", str(features)]
     assert main(words) == 0
     table = capsys.readouterr().out
     for word in ("casia-b", setting, "NM", "BG", "CL", "gait energy image", "embeddings", "all"):
         assert word in table
-    written = json.loads(scores.read_text())
+    written = json.loads(written_to.read_text())
     assert set(written["embeddings"]["NM"]) >= set(keys)
     opened = SequenceStore(store)
     names = names_of(opened, np.arange(len(opened)))
@@ -87,12 +88,28 @@ def test_submission(
         (("--protocol", "gait3d", "--setting", "cross-view"), "has no settings"),
         (("--protocol", "gait3d", "--submission", "x.csv"), "has no file to submit"),
         (("--protocol", "oumvlp", "--save-features", "no/where/x.npy"), "its folder does not exist"),
+        ((), "has the role 'probe': choose another --protocol"),
+        (("--protocol", "hid", "--json", "x.json"), "has the label 'probe': choose another --protocol"),
+        (("--protocol", "hid"), "give --submission or --json a file"),
+        (("--protocol", "hid", "--save-features", "x.npy"), "give --submission or --json a file"),
+        (("--protocol", "oumvlp", "--json", "."), "it is a folder, --json takes a file"),
+        (("--protocol", "oumvlp", "--save-features", "."), "it is a folder, --save-features takes a file"),
+        (("--protocol", "oumvlp", "--json", "x", "--save-features", "./x"), "--json and --save-features are the same"),
+        (("--protocol", "grew", "--json", "x", "--submission", "./x"), "--json and --submission are the same file"),
         (("--protocol", "casia"), "did you mean 'casia-b'"),
     ],
 )
 def test_mistakes_are_one_sentence(
-    run: Path, tmp_path: Path, flags: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    tmp_path: Path,
+    flags: tuple[str, ...],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """All before any work: neither a checkpoint is loaded nor a feature computed."""
+    for work in ("load_checkpoint", "gait_energy_images", "extract"):
+        monkeypatch.setattr(scores, work, None)
     store = typed_store(tmp_path / "store", ["nm-05"], ["001"])
     assert main(["evaluate", str(run), "--data", str(store), "--device", "cpu", *flags]) == 2
     message = capsys.readouterr().err.strip()

@@ -151,7 +151,7 @@ def evaluate(argv: Sequence[str]) -> None:
         default="auto",
         help="the backbone's raw features or the head's embeddings (default: embeddings where a head was trained)",
     )
-    parser.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")
+    parser.add_argument("--metric", type=str.lower, choices=("cosine", "euclidean"), default="cosine")
     parser.add_argument(
         "--protocol",
         default="gait3d",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.protocols import check_protocol, check_types, evaluate
+from gaitdiff.evaluation.protocols import HID_PROBE, check_protocol, check_types, evaluate
 from gaitdiff.evaluation.ranking import Features
 from gaitdiff.models import GaitModel
 from gaitdiff.progress import ProgressHandle, console, progress_bar
@@ -113,6 +113,28 @@ def names_of(store: SequenceStore, rows: np.ndarray) -> tuple[list[str], list[st
     """Labels, types and views of stored sequences, as protocols take them."""
     chosen = [store.rows[int(row)] for row in rows]
     return [row.subject for row in chosen], [row.condition for row in chosen], [row.view for row in chosen]
+
+
+def check_store(store: SequenceStore, rows: np.ndarray, protocol: str, setting: str | None = None) -> None:
+    """Raise a UserError where a protocol cannot score stored sequences, before any features are computed.
+
+    Raises:
+        UserError: unknown protocol or setting, or no probes or no gallery: by types, by roles for Gait3D, by the label
+            "probe" for HID.
+    """
+    name = check_protocol(protocol)
+    labels, types, _ = names_of(store, rows)
+    check_types(name, types, setting)
+    roles = [store.rows[int(row)].role for row in rows]
+    is_probe = {"gait3d": [role == "probe" for role in roles], "hid": [label == HID_PROBE for label in labels]}
+    what = "role" if name == "gait3d" else "label"
+    chosen = is_probe.get(name, [True, False])
+    if not any(chosen):
+        raise UserError(f"no test sequence of {store.path} has the {what} 'probe': choose another --protocol")
+    if all(chosen):
+        raise UserError(
+            f"all test sequences of {store.path} have the {what} 'probe': protocol {name!r} needs a gallery"
+        )
 
 
 def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:

@@ -13,8 +13,15 @@ from rich.table import Table
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_images, held_out_rows, names_of
-from gaitdiff.evaluation.protocols import check_protocol, check_types, headline
+from gaitdiff.evaluation.features import (
+    check_store,
+    evaluate_store,
+    extract,
+    gait_energy_images,
+    held_out_rows,
+    names_of,
+)
+from gaitdiff.evaluation.protocols import check_protocol, headline
 from gaitdiff.evaluation.submission import grew_submission, hid_submission
 from gaitdiff.training.checkpoint import has_head, load_checkpoint
 from gaitdiff.training.config import MachineConfig
@@ -91,7 +98,7 @@ def score_checkpoint(
     rows = held_out_rows(store)
     if features == "embedding" and not headed:
         raise UserError(f"{checkpoint} holds a backbone without a trained head: use --features raw")
-    check_types(name, names_of(store, rows)[1], setting)
+    check_store(store, rows, name, setting)
     settings = {} if setting is None else {"setting": setting}
     model = load_checkpoint(checkpoint, place)
     raw = features == "raw" or not headed
@@ -118,12 +125,22 @@ def score_checkpoint(
 
 
 def _check_files(protocol: str, files: dict[str, Path | None]) -> None:
-    """Refuse what would fail after minutes of work."""
+    """Refuse what would fail, or show nothing, after minutes of work."""
+    flags: dict[Path, str] = {}
     for flag, path in files.items():
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UserError(f"{path} cannot be written: its folder does not exist")
-        if flag == "--submission" and path is not None and protocol not in ("grew", "hid"):
+        if path is None:
+            continue
+        if flag == "--submission" and protocol not in ("grew", "hid"):
             raise UserError(f"protocol {protocol!r} has no file to submit: --submission goes with grew and hid")
+        if path.is_dir():
+            raise UserError(f"{path} cannot be written: it is a folder, {flag} takes a file")
+        if not path.absolute().parent.is_dir():
+            raise UserError(f"{path} cannot be written: its folder does not exist")
+        other = flags.setdefault(path.resolve(), flag)
+        if other != flag:
+            raise UserError(f"{other} and {flag} are the same file, {path}: give each its own")
+    if protocol == "hid" and files["--submission"] is None and files["--json"] is None:
+        raise UserError("protocol 'hid' has no scores to print: give --submission or --json a file")
 
 
 def _write(path: Path, text: str) -> None:
