@@ -5,6 +5,7 @@ Source: Fan et al. 2023, "OpenGait: Revisiting Gait Recognition Toward Better Pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,9 @@ class GaitBaseConfig:
                 f"gaitbase needs one positive number a stage in channels, layers and strides, not {self.channels!r}, "
                 f"{self.layers!r} and {self.strides!r}"
             )
+        rows = 64 // math.prod(self.strides)
+        if rows == 0 or rows % self.parts:
+            raise UserError(f"gaitbase's parts must divide the {rows} rows of its feature map, not be {self.parts}")
 
 
 class ResNetBackbone(Backbone):

@@ -68,6 +68,8 @@ def import_opengait(
     """
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists already: choose another --out or remove it")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"{out} cannot be written: its folder does not exist")
     chosen = dict(overrides or {})
     model_config(name, preset, chosen)  # a slip in the model's name is told before the file is read
     state, step, notes = read_opengait(file)
