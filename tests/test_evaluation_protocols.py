@@ -56,6 +56,7 @@ def test_sustech1k_equals_the_reference(metric: str, short: str) -> None:
     scores = evaluate("sustech1k", **walks, metric=metric)
     assert_within(scores, expected[f"single_view_{short}"], 1e-9)
     assert scores["rank5"] == pytest.approx(expected[f"single_view_{short}"]["Overall"]["mean"]["rank5"])
+    assert scores["probes"] == sum(any(word in kind for word in ("01", "02", "03", "04")) for kind in walks["types"])
 
 
 @pytest.mark.parametrize(("metric", "short"), METRICS)

@@ -24,8 +24,9 @@ def ccpg(walks: Walks, protocol: str, conditions: Sequence[Condition]) -> dict[s
     Returns:
         For each condition ``reid`` (``rank1``, ``mAP``, ``mINP`` in percent, ``cmc``: the shares of ranks 1 to 10) and
         ``gait`` (``rank1_matrix`` [probe camera][gallery camera], ``rank1_including_same_view``,
-        ``rank1_excluding_same_view``, ``rank1_per_probe_view`` without the camera itself); ``views``, the cameras in
-        their order; ``probes``; and ``rank1``, ``mAP``, ``mINP``, the means of ``reid`` over the conditions.
+        ``rank1_excluding_same_view``, ``rank1_per_probe_view`` without the camera itself) and ``probes``; ``views``,
+        the cameras in their order; ``probes``; and ``rank1``, ``mAP``, ``mINP``, the means of ``reid`` over the
+        conditions.
 
     Raises:
         UserError: a condition without probes or gallery, or without any match.
@@ -51,6 +52,7 @@ def ccpg(walks: Walks, protocol: str, conditions: Sequence[Condition]) -> dict[s
                 "rank1_excluding_same_view": averaged(per_view),
                 "rank1_per_probe_view": per_view,
             },
+            "probes": len(probe),
         }
     headline = {key: float(np.mean([row["reid"][key] for row in result.values()])) for key in ("rank1", "mAP", "mINP")}
     probes = len(np.unique(np.concatenate([probe for probe, _ in rows.values()])))

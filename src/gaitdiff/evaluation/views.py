@@ -25,9 +25,9 @@ def single_view(
     miss. A pair without probes or without gallery has no score (None) and is left out of the averages.
 
     Returns:
-        For each condition ``matrix`` [probe view][gallery view], ``per_probe_view`` and ``mean``, each by ``rank1`` …;
-        ``views``, the views in their order; ``probes``; and ``rank1`` …, the mean over the conditions, or that of
-        "Overall" where there is one.
+        For each condition ``matrix`` [probe view][gallery view], ``per_probe_view`` and ``mean``, each by ``rank1`` …,
+        and ``probes``; ``views``, the views in their order; and over all conditions, or of "Overall" alone where there
+        is one: ``rank1`` …, the mean, and ``probes``.
 
     Raises:
         UserError: a condition without probes or gallery, no probe with its person in the gallery, or no pair of
@@ -49,6 +49,7 @@ def single_view(
             "mean": {f"rank{k}": averaged(row) for k, row in zip(ranks, per_view, strict=True)},
             "per_probe_view": {f"rank{k}": row for k, row in zip(ranks, per_view, strict=True)},
             "matrix": {f"rank{k}": matrix for k, matrix in zip(ranks, scores, strict=True)},
+            "probes": len(found),
         }
         if result[name]["mean"]["rank1"] is None:
             raise UserError(
@@ -58,7 +59,8 @@ def single_view(
             )
     summed = [result["Overall"]] if "Overall" in result else list(result.values())
     headline = {f"rank{k}": float(np.mean([row["mean"][f"rank{k}"] for row in summed])) for k in ranks}
-    return {**headline, "probes": len(probe), "views": views.tolist(), **result}
+    probes = result["Overall"]["probes"] if "Overall" in result else len(probe)
+    return {**headline, "probes": probes, "views": views.tolist(), **result}
 
 
 def cross_view(walks: Walks, protocol: str, conditions: Sequence[Condition]) -> dict[str, Any]:
@@ -69,8 +71,8 @@ def cross_view(walks: Walks, protocol: str, conditions: Sequence[Condition]) -> 
     out of mAP. A view without probes, or whose probes all lack a match, has no score (None).
 
     Returns:
-        For each condition ``rank1``, ``mAP``, ``rank1_per_probe_view`` and ``mAP_per_probe_view``; ``views``, the views
-        in their order; ``probes``; and ``rank1`` and ``mAP``, the means over the conditions.
+        For each condition ``rank1``, ``mAP``, ``rank1_per_probe_view``, ``mAP_per_probe_view`` and ``probes``;
+        ``views``, the views in their order; ``probes``; and ``rank1`` and ``mAP``, the means over the conditions.
 
     Raises:
         UserError: a condition without probes or gallery, or without any match.
@@ -91,6 +93,7 @@ def cross_view(walks: Walks, protocol: str, conditions: Sequence[Condition]) -> 
             "mAP": averaged(mean_precision),
             "rank1_per_probe_view": rank1,
             "mAP_per_probe_view": mean_precision,
+            "probes": len(probe),
         }
     headline = {key: float(np.mean([row[key] for row in result.values()])) for key in ("rank1", "mAP")}
     probes = len(np.unique(np.concatenate([probe for probe, _ in rows.values()])))

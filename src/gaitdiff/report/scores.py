@@ -34,23 +34,26 @@ _COLUMNS |= {"gait": "rank-1 by camera"}
 
 
 def score_table(title: str, scores: dict[str, dict[str, Any]]) -> Table:
-    """Scores by what was compared, as a table for the terminal; a protocol's conditions are rows of their own."""
-    rows = {
-        (name, condition): numbers
-        for name, result in scores.items()
-        for condition, numbers in {**_conditions(result), "all": headline(result)}.items()
-    }
-    detailed = len(rows) > len(scores)
-    known = set().union(*rows.values())
+    """Scores by what was compared, as a table for the terminal, 80 columns wide at most.
+
+    A protocol's conditions stand below their features, but for one whose scores are those of the features' own row:
+    OU-MVLP's only one, and "Overall" of SUSTech1K.
+    """
+    tops = {name: headline(result) for name, result in scores.items()}
+    below = {name: _conditions(result) for name, result in scores.items()}
+    known = set().union(*tops.values(), *(numbers for rows in below.values() for numbers in rows.values()))
     keys = [key for key in _COLUMNS if key in known and not (key == "rank10" and "mINP" in known)]  # 80 columns
     table = Table(title=title)
-    for heading in ("features", "condition") if detailed else ("features",):
-        table.add_column(heading)
+    table.add_column("features")
     for heading in (*(_COLUMNS[key] for key in keys), "probes"):
         table.add_column(heading, justify="right")
-    for (name, condition), numbers in rows.items():
-        values = (f"{numbers[key]:.1f}" if key in numbers else "" for key in keys)
-        table.add_row(name, *([condition] if detailed else []), *values, f"{numbers.get('probes', '')}")
+    for name, top in tops.items():
+        rows = {f"  {condition}": numbers for condition, numbers in below[name].items() if not _repeats(numbers, top)}
+        for heading, numbers in {name: top, **rows}.items():
+            values = (f"{numbers[key]:.1f}" if key in numbers else "" for key in keys)
+            table.add_row(heading, *values, f"{numbers['probes']}")
+        if rows:
+            table.add_section()
     return table
 
 
@@ -60,8 +63,14 @@ def _conditions(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     for name, value in result.items():
         if isinstance(value, dict):
             by_camera = {"gait": value["gait"]["rank1_excluding_same_view"]} if "gait" in value else {}
-            found[name] = headline({**(value.get("mean") or value.get("reid") or value), **by_camera})
+            numbers = value.get("mean") or value.get("reid") or value
+            found[name] = headline({**numbers, "probes": value["probes"], **by_camera})
     return found
+
+
+def _repeats(numbers: dict[str, float], top: dict[str, float]) -> bool:
+    """Whether a condition's row would say what that of the features says."""
+    return all(numbers.get(key) == value for key, value in top.items())
 
 
 def score_checkpoint(
