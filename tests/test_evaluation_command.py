@@ -107,6 +107,27 @@ def test_submission(
     assert all(set(line[1:]) <= known for line in lines[1:])
 
 
+@pytest.mark.parametrize(("types", "subjects", "sentence"), [
+    (["01", "02"], [f"{i:05d}" for i in range(6)], "finds no probes for the submission"),
+    (["01", "02", "03"], ["00001"], "20 nearest gallery rows, but"),
+    (["01", "02", "03"], ["00001", "x7", "3", "4", "5", "6"], "has 'x7'"),
+])  # fmt: skip
+def test_a_store_that_gives_no_submission_is_refused_at_the_start(
+    run: Path,
+    tmp_path: Path,
+    types: list[str],
+    subjects: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scores, "load_checkpoint", None)
+    store = typed_store(tmp_path / "store", types, subjects)
+    words = ["evaluate", str(run), "--data", str(store), "--device", "cpu", "--protocol", "grew"]
+    assert main([*words, "--submission", str(tmp_path / "x.csv")]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

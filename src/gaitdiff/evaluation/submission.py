@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from gaitdiff.errors import UserError
@@ -44,22 +45,32 @@ def grew_submission(
         UserError: no probes, fewer than 20 gallery rows, a label that is no whole number, or what ``evaluate`` raises.
     """
     walks = gather_walks(features, labels, types, views, check_metric(metric), device)
-    probe, gallery = split(_GREW, walks.types, "grew")
+    probe, gallery, people = grew_rows(walks.labels, walks.types)
+    walks.require_finite()
+    nearest = walks.nearest(probe, gallery, _GREW_RANKS)
+    header = ["videoId", *(f"rank{k}" for k in range(1, _GREW_RANKS + 1))]
+    lines = [[str(walks.views[i]), *(people[int(j)] for j in near)] for i, near in zip(probe, nearest, strict=True)]
+    return write_csv(path, [header, *lines])
+
+
+def grew_rows(labels: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Row numbers of GREW's probes and gallery, and each gallery row's label as the file writes it.
+
+    Raises:
+        UserError: no probes, fewer than 20 gallery rows, or a label that is no whole number.
+    """
+    probe, gallery = split(_GREW, types, "grew")
     if len(gallery) < _GREW_RANKS:
         raise UserError(
             f"GREW's file needs the {_GREW_RANKS} nearest gallery rows, but the types 01 and 02 have {len(gallery)}"
         )
     people = {}
     for row in gallery:
-        label = str(walks.labels[row])
+        label = str(labels[row])
         if not (label.isascii() and label.isdigit()):
             raise UserError(f"GREW's file needs whole numbers as labels, but gallery row {row} has {label!r}")
         people[int(row)] = str(int(label))
-    walks.require_finite()
-    nearest = walks.nearest(probe, gallery, _GREW_RANKS)
-    header = ["videoId", *(f"rank{k}" for k in range(1, _GREW_RANKS + 1))]
-    lines = [[str(walks.views[i]), *(people[int(j)] for j in near)] for i, near in zip(probe, nearest, strict=True)]
-    return write_csv(path, [header, *lines])
+    return probe, gallery, people
 
 
 def hid_submission(

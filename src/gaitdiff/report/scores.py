@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +23,7 @@ from gaitdiff.evaluation.features import (
     names_of,
 )
 from gaitdiff.evaluation.protocols import check_protocol, headline
-from gaitdiff.evaluation.submission import grew_submission, hid_submission
+from gaitdiff.evaluation.submission import grew_rows, grew_submission, hid_submission
 from gaitdiff.training.checkpoint import has_head, load_checkpoint
 from gaitdiff.training.config import MachineConfig
 from gaitdiff.training.machine import make_accelerator
@@ -108,6 +109,9 @@ def score_checkpoint(
     if features == "embedding" and not headed:
         raise UserError(f"{checkpoint} holds a backbone without a trained head: use --features raw")
     check_store(store, rows, name, setting)
+    if submission is not None and name == "grew":
+        labels, types, _ = names_of(store, rows)
+        grew_rows(np.array(labels), np.array(types))
     settings = {} if setting is None else {"setting": setting}
     model = load_checkpoint(checkpoint, place)
     raw = features == "raw" or not headed
