@@ -10,8 +10,8 @@ import torch
 
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation import distance_matrix, evaluate, rank_metrics, ranking
-from gaitdiff.evaluation.features import evaluating
 from gaitdiff.evaluation.protocols import check_protocol
+from gaitdiff.models.base import evaluating
 from reference import golden_arrays, golden_document
 
 NAMES = {"Rank-1": "rank1", "Rank-5": "rank5", "Rank-10": "rank10", "mAP": "mAP", "mINP": "mINP"}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, overload
 
@@ -76,17 +75,6 @@ def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path | None 
     """
     batches = _packed_batches(store, rows)
     return _gathered((_energy_images(store, rows[batch]) for batch in batches), batches, out)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for a while, then back into the mode it was in, whatever happens."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)
 
 
 def evaluate_store(

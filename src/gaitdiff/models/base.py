@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,6 +96,17 @@ class GaitModel(nn.Module):
         feature = self.backbone(clip, spans)
         embedding, logits = self.head(feature)
         return GaitOutput(feature, embedding, logits)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode for a while, then back into the mode it was in, whatever happens."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
 
 
 def check_clip(clip: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int] | None:

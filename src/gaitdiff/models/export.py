@@ -20,7 +20,7 @@ from torch.fx.experimental import _config as fx_config
 
 from gaitdiff import __version__
 from gaitdiff.errors import UserError
-from gaitdiff.models.base import GaitModel
+from gaitdiff.models.base import GaitModel, evaluating
 
 #: What an exported model gives: the backbone's feature, or the head's embedding.
 Features = Literal["raw", "embedding"]
@@ -66,7 +66,7 @@ def export_program(model: GaitModel, features: Features = "embedding") -> Export
     example = torch.zeros(2, 7, 64, 44, device=next(model.parameters()).device)
     # Three frames of GaitGL become one within, which tracing would take for a special case to leave out.
     any_length = fx_config.patch(backed_size_oblivious=minimum_frames(model) > 1)  # type: ignore[attr-defined]
-    with _evaluating(model), torch.no_grad(), any_length:
+    with evaluating(model), torch.no_grad(), any_length:
         return torch.export.export(_Exported(model, features), (example,), dynamic_shapes=_dynamic(model), strict=False)
 
 
@@ -142,7 +142,7 @@ def _check(model: GaitModel, features: Features, path: Path) -> None:
     device = next(model.parameters()).device
     for batch, frames in ((1, minimum_frames(model)), (3, 10)):
         clip = torch.rand(batch, frames, 64, 44, generator=generator)
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             want = _Exported(model, features)(clip.to(device)).cpu()
         got = torch.from_numpy(session.run(None, {"clip": clip.numpy()})[0])
         if got.shape != want.shape:
@@ -166,16 +166,6 @@ def _require_packages() -> None:
         raise UserError(
             f"writing ONNX needs the package {error.name}, which is not installed: pip install 'gaitdiff[onnx]'"
         ) from error
-
-
-@contextmanager
-def _evaluating(model: GaitModel) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 @contextmanager

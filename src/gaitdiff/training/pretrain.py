@@ -19,9 +19,10 @@ from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
 from gaitdiff.diffusion.schedule import make_schedule
-from gaitdiff.evaluation.features import evaluate_store, evaluating, extract, rows_to_score
+from gaitdiff.evaluation.features import evaluate_store, extract, rows_to_score
 from gaitdiff.evaluation.protocols import headline
 from gaitdiff.models import Backbone, create_model
+from gaitdiff.models.base import evaluating
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
 from gaitdiff.training.config import DiffusionConfig, ModelConfig, PretrainConfig
 from gaitdiff.training.loop import train

@@ -16,10 +16,11 @@ from gaitdiff.data.batches import IdentityBatches, LabelledBatch, training_rows
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import evaluate_store, evaluating, extract, rows_to_score
+from gaitdiff.evaluation.features import evaluate_store, extract, rows_to_score
 from gaitdiff.evaluation.protocols import headline
 from gaitdiff.losses import cross_entropy, triplet_terms
 from gaitdiff.models import GaitModel, create_model
+from gaitdiff.models.base import evaluating
 from gaitdiff.models.registry import model_config
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_model_document, read_tensors
 from gaitdiff.training.config import LossConfig, ModelConfig, TransferConfig, TransferData
