@@ -308,7 +308,7 @@ def test_unreachable_hub_names_the_student(store: Path, out: Path) -> None:
         (["--batch.people", "1"], "at least 2"),
         (["--loss.smoothing", "2"], "--loss.smoothing cannot be 2"),
         (["--seed", "99999999999999999999999"], "--seed cannot be"),
-        (["--model.overrides", "{channels: abc}"], "three positive numbers"),
+        (["--model.overrides", "{channels: abc}"], "must be a list"),
         (["--model.overrides", "{channels: [4]}"], "three positive numbers"),
         (["--model.overrides", "{bins: [7]}"], "divide the 16 rows"),
         (["--data.people", "9"], "fewer than data.people = 9"),
