@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitdiff.models.framenorm import FrameNorm
+from gaitdiff.models.winograd import Conv2d, Conv3d
 
 #: (in_channels, channels, stride) → block
 BlockMaker = Callable[[int, int, int], "ResidualBlock"]
@@ -40,9 +40,9 @@ class BasicBlock(ResidualBlock):
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels, stride)
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.conv1 = Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn1 = FrameNorm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = FrameNorm(channels)
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
@@ -71,9 +71,9 @@ class Conv3dBlock(ResidualBlock):
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels, stride)
-        self.conv1 = nn.Conv3d(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
+        self.conv1 = Conv3d(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
         self.bn1 = FrameNorm(channels)
-        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = Conv3d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = FrameNorm(channels)
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
@@ -104,5 +104,4 @@ def stem(channels: int) -> nn.Sequential:
 def over_time(conv: nn.Conv3d, frames: Tensor, length: int) -> Tensor:
     """Apply a 3-D convolution, without change of length, to clips that lie frame after frame: (B·T, C, H, W)."""
     clips = frames.unflatten(0, (-1, length)).transpose(1, 2)  # (B, C, T, H, W)
-    found = F.conv3d(clips, conv.weight, None, conv.stride, conv.padding)
-    return found.transpose(1, 2).flatten(0, 1)
+    return conv(clips).transpose(1, 2).flatten(0, 1)

@@ -18,6 +18,7 @@ from gaitdiff.models.base import Backbone, Head, Sampling
 from gaitdiff.models.heads import BNNeckHead, InputNorm
 from gaitdiff.models.parts import PartLinear, initialize, temporal_max
 from gaitdiff.models.registry import register_model
+from gaitdiff.models.winograd import Conv3d
 
 _SLOPE = 0.01
 
@@ -43,32 +44,23 @@ class GaitGLConfig:
             raise UserError(f"gaitgl's channels must be three or four positive numbers, not {self.channels!r}")
 
 
-class Conv3d(nn.Conv3d):
-    """A 3x3x3 convolution without bias."""
-
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
-        super().__init__(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
-
-
 class GlobalLocal(nn.Module):
     """A convolution over the whole frame, and one over horizontal strips as if each were a frame of its own."""
 
     def __init__(self, in_channels: int, channels: int, halvings: int) -> None:
         super().__init__()
         self.strips = 2**halvings
-        self.whole = Conv3d(in_channels, channels)
-        self.strip = Conv3d(in_channels, channels)
+        self.whole = _conv(in_channels, channels)
+        self.strip = _conv(in_channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, C', T, H, W): the sum of both, each behind its LeakyReLU."""
-        return _activate(self.whole(x)) + _activate(self.local(x))
+        # Not in place: the local one may be a view, and the gradient of a view changed in place is copied twice.
+        return F.leaky_relu(self.whole(x), _SLOPE).add_(F.leaky_relu(self.local(x), _SLOPE))
 
     def local(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, C', T, H, W): the strips' convolution before its LeakyReLU."""
-        count = x.shape[0]
-        rows = x.permute(0, 2, 3, 4, 1).unflatten(2, (self.strips, -1)).transpose(1, 2)  # (B, S, T, H/S, W, C)
-        found = self.strip(rows.flatten(0, 1).permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)  # (B·S, T, H/S, W, C')
-        return found.unflatten(0, (count, -1)).transpose(1, 2).flatten(2, 3).permute(0, 4, 1, 2, 3)
+        return self.strip(x, self.strips)
 
 
 class GeM(nn.Module):
@@ -104,13 +96,13 @@ class GlobalLocalBackbone(Backbone):
         first, second, third, *fourth = config.channels
         last = fourth[0] if doubled else third
         halvings = 1 if doubled else 3
-        self.stem = nn.ModuleList([Conv3d(1, first, config.stem_stride)])
+        self.stem = nn.ModuleList([_conv(1, first, config.stem_stride)])
         self.shorten = nn.Conv3d(first, first, (3, 1, 1), stride=(3, 1, 1), bias=False)
         self.early = nn.ModuleList([GlobalLocal(first, second, halvings)])
         self.middle = nn.ModuleList([GlobalLocal(second, third, halvings)])
         self.late = nn.ModuleList([GlobalLocal(third, last, halvings)])
         if doubled:
-            self.stem.append(Conv3d(first, first))
+            self.stem.append(_conv(first, first))
             self.early.append(GlobalLocal(second, second, halvings))
             self.middle.append(GlobalLocal(third, third, halvings))
             self.late.append(GlobalLocal(last, last, halvings))
@@ -130,7 +122,7 @@ class GlobalLocalBackbone(Backbone):
     def _clips(self, clip: Tensor) -> Tensor:
         if clip.shape[1] < 3:
             clip = clip.repeat(1, 3 if clip.shape[1] == 1 else 2, 1, 1)
-        x = clip.unsqueeze(1).contiguous(memory_format=torch.channels_last_3d)  # (B, 1, T, H, W)
+        x = clip.unsqueeze(4).contiguous().permute(0, 4, 1, 2, 3)  # (B, 1, T, H, W), channels last as in image_frames
         for layer in self.stem:
             x = _activate(layer(x))
         x = _activate(self.shorten(x))  # (B, C1, T/3, H, W)
@@ -162,6 +154,10 @@ class GaitGLHead(Head):
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
         embedding = self.bn(self.fc(self.norm(feature)))
         return embedding, self.classifier(embedding) if self.classifier is not None else None
+
+
+def _conv(in_channels: int, channels: int, stride: int = 1) -> Conv3d:
+    return Conv3d(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
 
 
 def _activate(x: Tensor) -> Tensor:

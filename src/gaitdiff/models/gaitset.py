@@ -17,6 +17,7 @@ from gaitdiff.models.base import Backbone, Head, Sampling
 from gaitdiff.models.heads import PartHead
 from gaitdiff.models.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import register_model
+from gaitdiff.models.winograd import Conv2d
 
 _SLOPE = 0.01
 
@@ -90,7 +91,7 @@ def _block(in_channels: int, channels: int, kernel: int = 3, stride: int = 1) ->
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False),
         nn.LeakyReLU(_SLOPE, inplace=True),
-        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        Conv2d(channels, channels, 3, padding=1, bias=False),
     )
 
 

@@ -16,6 +16,7 @@ from gaitdiff.models.framenorm import FrameNorm
 from gaitdiff.models.heads import BNNeckHead
 from gaitdiff.models.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import register_model
+from gaitdiff.models.winograd import Conv2d
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class PlainBackbone(Backbone):
                 layers.insert(len(layers) if config.batch_norm else -1, nn.MaxPool2d(2))
             for _ in range(2):
                 kernel, stride = (3, 1) if layers else (5, config.stem_stride)  # the very first layer looks wider
-                layers.append(nn.Conv2d(in_channels, width, kernel, stride, padding=kernel // 2, bias=False))
+                layers.append(Conv2d(in_channels, width, kernel, stride, padding=kernel // 2, bias=False))
                 layers += [FrameNorm(width, 0.01)] if config.batch_norm else [nn.LeakyReLU(0.01, inplace=True)]
                 in_channels = width
         self.layers = nn.Sequential(*layers)
