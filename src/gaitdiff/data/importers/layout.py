@@ -33,7 +33,9 @@ class Walk:
     view: str
     sequence: str
     folder: str  # relative to the source
-    files: tuple[str, ...]  # relative to the source, in natural order
+    files: tuple[str, ...]  # relative to the source: images in natural order, or one pickle
+    split: str = ""  # "train" or "test" where the folders say so, else ""
+    role: str = ""  # "probe" or "gallery" where the folders say so, else ""
 
 
 @dataclass(frozen=True)
