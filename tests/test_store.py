@@ -224,7 +224,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "manifest without a column": (edit_manifest("view", "angle"), "manifest.csv .*'view' is missing"),
     "manifest empty": (replace_file("manifest.csv", b""), "manifest.csv .*missing"),
     "manifest is binary": (replace_file("manifest.csv", b"\xff\xfe"), "manifest.csv .*utf-8"),
-    "a value too many": (edit_manifest("p1,", "p1,,"), "line 2 .*11 values"),
+    "a value too many": (edit_manifest("p1,", "p1,,"), "line 2 .*12 values"),
     "a word for a number": (edit_manifest("00,5,", "00,five,"), "line 2.*'five'"),
     "a negative number": (edit_manifest("00,5,", "00,-5,"), "line 2.*'-5'"),
     "a sequence without frames": (edit_manifest("00,5,", "00,0,"), "line 2 .*no frames"),

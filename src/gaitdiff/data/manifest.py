@@ -27,8 +27,9 @@ class Row:
     split: str  # "train" or "test"
     role: str  # "probe", "gallery", or "" where the split has no roles
     crop: str  # "full": aligned and square (64 of 64 columns); "cut": the outer columns are gone (44 of 64)
-    first: int  # index of the first frame in frames.bin
-    crc32: int  # of the sequence's raw frame bytes
+    first: int  # number of the first frame, counted through the store
+    crc32: int  # of the sequence's bytes in frames.bin
+    bytes: int  # how many those are; they lie end to end, in the order of the rows
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -42,7 +43,7 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
-_NUMBERS = ("frames", "first", "crc32")
+_NUMBERS = ("frames", "first", "crc32", "bytes")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -55,8 +56,12 @@ def encode_manifest(rows: Iterable[Row]) -> bytes:
     return text.getvalue().encode("utf-8")
 
 
-def decode_manifest(data: bytes) -> tuple[Row, ...]:
+def decode_manifest(data: bytes, frame_bytes: int) -> tuple[Row, ...]:
     """Read what :func:`encode_manifest` wrote; columns may stand in any order, unknown ones are passed over.
+
+    Args:
+        data: the file's content.
+        frame_bytes: of an uncoded frame; tells the bytes of a sequence in old stores, which lack that column.
 
     Raises:
         ValueError: not UTF-8, not CSV, a column is missing, a value is out of its range, two rows have the
@@ -68,10 +73,10 @@ def decode_manifest(data: bytes) -> tuple[Row, ...]:
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num} is not CSV ({error})") from error
     header = lines[0] if lines else []
-    missing = [column for column in COLUMNS if column not in header]
+    missing = [column for column in COLUMNS if column not in header and column != "bytes"]
     if missing:
         raise ValueError(f"the column {missing[0]!r} is missing")
-    rows = tuple(_parse(number, header, line) for number, line in enumerate(lines[1:], start=2))
+    rows = tuple(_parse(number, header, line, frame_bytes) for number, line in enumerate(lines[1:], start=2))
     _check_rows(rows)
     return rows
 
@@ -94,15 +99,16 @@ def problem_with(row: Row) -> str:
     return ""
 
 
-def _parse(number: int, header: list[str], line: list[str]) -> Row:
+def _parse(number: int, header: list[str], line: list[str], frame_bytes: int) -> Row:
     if len(line) != len(header):
         raise ValueError(f"line {number} has {len(line)} values instead of {len(header)}")
     values: dict[str, str] = dict(zip(header, line, strict=True))
     numbers: dict[str, int] = {}
-    for column in _NUMBERS:
+    for column in (column for column in _NUMBERS if column in values):
         if not (values[column].isascii() and values[column].isdigit()):
             raise ValueError(f"line {number}: {column} is {values[column]!r}, which is no whole number")
         numbers[column] = int(values[column])
+    numbers.setdefault("bytes", numbers["frames"] * frame_bytes)
     words = {column: values[column] for column in COLUMNS if column not in _NUMBERS}
     return Row(**words, **numbers)  # type: ignore[arg-type]
 

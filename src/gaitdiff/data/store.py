@@ -128,7 +128,7 @@ class SequenceStore:
         path = self.path / MANIFEST_FILE
 
         def decode(data: bytes) -> tuple[Row, ...]:
-            rows = decode_manifest(data)
+            rows = decode_manifest(data, self.header.height * self.header.width)
             if hashlib.sha256(data).hexdigest() != self.header.manifest_sha256:
                 raise ValueError(f"its checksum is not the one in {HEADER_FILE}, so it was edited or damaged")
             if not rows or len(rows) != self.header.sequences:
