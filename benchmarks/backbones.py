@@ -1,7 +1,7 @@
 """Seconds of what recognition spends its time on: training steps and evaluation of every model, losses, metrics.
 
     python -m benchmarks.backbones [--models gaitset gaitbase] [--threads 1] [--batch 8] [--frames 30] [--quick]
-                                   [--peer module:function] [--memory kept]
+                                   [--peer module:function] [--memory kept] [--precision float32]
 
 A training step is forward, losses (triplet, and cross-entropy where the model classifies) and backward; evaluation is
 forward in evaluation mode without gradients. Every model runs in its Gait3D preset, and in its GREW preset where that
@@ -25,6 +25,9 @@ turns. Weights and results are not compared. The names, and what the callable ge
 ``--memory kept`` (the default) has the process keep the memory of freed tensors, as gaitdiff's training does on a CPU;
 ``--memory default`` leaves the C library's allocator as it is, as for whoever calls the models from a program of
 their own. Either way both sides live in the one process and gain from it alike.
+
+``--precision bfloat16`` runs our models under autocast, as gaitdiff trains by default where the machine multiplies
+bfloat16 fast (a CPU with AMX, a GPU); the peer computes as it always does.
 
 Gradients of the inputs are cleared before every call, and copies that a peer needs in another shape are its own time.
 """
@@ -74,6 +77,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of a model's step; losses and metrics take more")
     parser.add_argument("--quick", action="store_true", help="small, once, without a result file")
     parser.add_argument("--memory", choices=("kept", "default"), default="kept", help="of freed tensors")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of our models")
     parser.add_argument("--peer", metavar="MODULE:FUNCTION", help="whom to compare with")
     args = parser.parse_args()
     if args.quick:
@@ -82,13 +86,19 @@ def main() -> None:
     if args.memory == "kept":
         keep_freed_memory()
     find_peer = load_peer(parser, args.peer) if args.peer else None
-    settings = {"sequences": args.batch, "frames": args.frames, "memory": args.memory}
+    settings = {
+        "sequences": args.batch,
+        "frames": args.frames,
+        "memory": args.memory,
+        "precision": args.precision,
+    }
     result: dict[str, Any] = {"machine": machine(), **settings, "seconds": {}}
     for case in cases(args):
         result["seconds"][case.name] = measured = measure(case, find_peer(case.name) if find_peer else None)
         print(table_row(case.name, measured), flush=True)
     if not args.quick:
-        print(write("backbones" if args.memory == "kept" else "backbones-default-memory", result))
+        name = "backbones" + ("" if args.memory == "kept" else "-default-memory")
+        print(write(name + ("" if args.precision == "float32" else "-bfloat16"), result))
 
 
 def load_peer(parser: argparse.ArgumentParser, where: str) -> Callable[[str], Work | None]:
@@ -105,7 +115,7 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
     """Everything to time, one after the other: a network is gone before the next one is made."""
     for name in args.models:
         for preset in distinct_presets(name):
-            yield from model_cases(name, preset, args.batch, args.frames, args.repeats)
+            yield from model_cases(name, preset, args)
     few, many = (1, 1) if args.quick else (args.repeats, 10 * args.repeats)
     yield from loss_cases(few, many)
     yield from metric_cases(few)
@@ -117,23 +127,27 @@ def distinct_presets(name: str) -> list[str]:
     return ["gait3d"] if same else ["gait3d", "grew"]
 
 
-def model_cases(name: str, preset: str, batch: int, frames: int, repeats: int) -> Iterator[Case]:
+def model_cases(name: str, preset: str, args: argparse.Namespace) -> Iterator[Case]:
     """A training step and an evaluation of one model."""
     torch.manual_seed(0)
+    batch, frames, repeats = args.batch, args.frames, args.repeats
+    precision = torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bfloat16")
     model = create_model(name, preset, CLASSES)
     clip, labels = torch.rand(batch, frames, 64, 44), torch.arange(batch) // 2
 
     def train(clip: Tensor, labels: Tensor) -> None:
         model.train().zero_grad()
-        output = model(clip)
-        loss = triplet_loss(output.embedding, labels)
+        with precision:
+            output = model(clip)
+        loss = triplet_loss(output.embedding.float(), labels)
         if output.logits is not None:
-            loss = loss + cross_entropy(output.logits, labels)
+            loss = loss + cross_entropy(output.logits.float(), labels)
         loss.backward()
 
     @torch.no_grad()
     def evaluate(clip: Tensor) -> Tensor:
-        embedding: Tensor = model.eval()(clip).embedding
+        with precision:
+            embedding: Tensor = model.eval()(clip).embedding
         return embedding
 
     yield Case(f"{name}/{preset}/train", train, (clip, labels), repeats, batch, frames)
