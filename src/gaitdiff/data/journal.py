@@ -42,7 +42,7 @@ class Journal:
             return []
         if not lines or _content(lines[0]) != self._key:
             return []
-        end, entries = len(lines[0]), []
+        end, entries = len(lines[0]), list[tuple[Entry, int]]()
         for line in lines[1:]:
             content = _content(line)
             if content is None or content["number"] != len(entries):
