@@ -18,9 +18,12 @@ gait recognition that learns from unlabelled walks
   data walkers      make synthetic walking people
   data import       turn folders of silhouettes into a sequence store
   data inspect      check a store, show its table and a contact sheet
+  data verify       check every frame of a store, find sequences that look wrong
+  data export       a store in OpenGait's layout of folders and pickles
   pretrain          stage 1: learn a backbone without labels, by diffusion
   finetune          stage 2: recognition, from a pretrained backbone or from scratch
   evaluate          rank-1, rank-5, mAP, mINP of a checkpoint, beside the gait energy image
+  submit            the file that a benchmark's site takes, checked
   export            a checkpoint as an ONNX file
   import-opengait   a checkpoint file of OpenGait as a checkpoint
   export-opengait   a checkpoint as a file that OpenGait loads
@@ -118,6 +121,30 @@ def data_inspect(argv: Sequence[str]) -> None:
     inspect(args.store, sheet=args.sheet)
 
 
+def data_verify(argv: Sequence[str]) -> None:
+    """Check every checksum and frame of a store, say how its frames are aligned and which sequences look wrong."""
+    parser = _Parser(prog="gaitdiff data verify", description=data_verify.__doc__)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--json", type=Path, default=None, help="write the report there too, with every sequence")
+    parser.add_argument("--workers", type=int, default=None, help="threads (default: one a core)")
+    args = parser.parse_args(argv)
+    from gaitdiff.data.verify import verify_store
+
+    verify_store(args.store, json_file=args.json, workers=args.workers)
+
+
+def data_export(argv: Sequence[str]) -> None:
+    """Write a store in OpenGait's layout: <id>/<type>/<view>/<view>.pkl, and partition.json."""
+    parser = _Parser(prog="gaitdiff data export", description=data_export.__doc__)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder to create")
+    parser.add_argument("--split", choices=("train", "test"), default=None, help="only this part (default: all)")
+    args = parser.parse_args(argv)
+    from gaitdiff.data.export import export_store
+
+    print(export_store(args.store, args.out, split=args.split))
+
+
 def pretrain(argv: Sequence[str]) -> None:
     """Stage 1: learn a backbone from unlabelled sequences."""
     from gaitdiff.training.config import PretrainConfig
@@ -176,6 +203,39 @@ def evaluate(argv: Sequence[str]) -> None:
         setting=args.setting,
         submission=args.submission,
         save_features=args.save_features,
+    )
+
+
+def submit(argv: Sequence[str]) -> None:
+    """Write the archive that a benchmark's site takes, checked, and print the local protocol's scores beside it."""
+    parser = _Parser(prog="gaitdiff submit", description=submit.__doc__)
+    parser.add_argument("site", help="grew")
+    parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint")
+    parser.add_argument("--data", type=Path, required=True, help="folder of a sequence store")
+    parser.add_argument("--out", type=Path, required=True, help="archive to write, such as submission.zip")
+    parser.add_argument(
+        "--probes", type=Path, default=None, help="the official list of probe videos, such as the sample submission"
+    )
+    parser.add_argument(
+        "--features",
+        choices=("auto", "raw", "embedding"),
+        default="auto",
+        help="the backbone's raw features or the head's embeddings (default: embeddings where a head was trained)",
+    )
+    parser.add_argument("--metric", type=str.lower, choices=("cosine", "euclidean"), default="cosine")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    args = parser.parse_args(argv)
+    from gaitdiff.report.submit import check_site, submit_grew
+
+    check_site(args.site)
+    submit_grew(
+        args.checkpoint,
+        args.data,
+        args.out,
+        probes=args.probes,
+        features=args.features,
+        metric=args.metric,
+        device=args.device,
     )
 
 
@@ -244,9 +304,12 @@ _VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "data walkers": data_walkers,
     "data import": data_import,
     "data inspect": data_inspect,
+    "data verify": data_verify,
+    "data export": data_export,
     "pretrain": pretrain,
     "finetune": finetune,
     "evaluate": evaluate,
+    "submit": submit,
     "export": export,
     "import-opengait": import_opengait,
     "export-opengait": export_opengait,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,10 @@ from gaitdiff.evaluation.ranking import Features
 
 _GREW = Condition("the submission", ("03",), ("01", "02"))
 _GREW_RANKS = 20
+_GREW_HEADER = ("videoId", *(f"rank{k}" for k in range(1, _GREW_RANKS + 1)))
+
+#: The file's name within the archive that GREW's site takes.
+GREW_CSV = "submission.csv"
 
 
 def grew_submission(
@@ -48,9 +55,8 @@ def grew_submission(
     probe, gallery, people = grew_rows(walks.labels, walks.types)
     walks.require_finite()
     nearest = walks.nearest(probe, gallery, _GREW_RANKS)
-    header = ["videoId", *(f"rank{k}" for k in range(1, _GREW_RANKS + 1))]
     lines = [[str(walks.views[i]), *(people[int(j)] for j in near)] for i, near in zip(probe, nearest, strict=True)]
-    return write_csv(path, [header, *lines])
+    return write_csv(path, [_GREW_HEADER, *lines])
 
 
 def grew_rows(labels: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
@@ -71,6 +77,108 @@ def grew_rows(labels: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.nda
             raise UserError(f"GREW's file needs whole numbers as labels, but gallery row {row} has {label!r}")
         people[int(row)] = str(int(label))
     return probe, gallery, people
+
+
+def check_grew_submission(text: str, probes: Sequence[str], people: Collection[str]) -> None:
+    """Check a CSV as GREW's server takes it: its header, and a line of 21 values for every probe.
+
+    Args:
+        text: the file's content.
+        probes: the videos asked for.
+        people: the gallery's people as the file writes them, such as "13".
+
+    Raises:
+        UserError: says which line is wrong, or which video is missing, there twice or not asked for.
+    """
+    lines = text.split("\n")
+    if lines[0] != ",".join(_GREW_HEADER):
+        raise UserError(
+            f"GREW's file begins with {','.join(_GREW_HEADER[:2])},…,rank{_GREW_RANKS}, not {lines[0][:60]!r}"
+        )
+    if lines.pop() != "":
+        raise UserError("GREW's file ends with a line break, this one does not: it may be cut short")
+    videos = []
+    for number, line in enumerate(lines[1:], start=2):
+        video, *ranked = line.split(",")
+        if len(ranked) != _GREW_RANKS or not video:
+            raise UserError(f"line {number} of GREW's file has a video and {_GREW_RANKS} people, not {line[:60]!r}")
+        if unknown := [person for person in ranked if person not in people]:
+            raise UserError(f"line {number} of GREW's file names {unknown[0]!r}, who is not in the gallery")
+        videos.append(video)
+    compare_probes(videos, probes, "GREW's file", "the probes")
+
+
+def compare_probes(found: Sequence[str], wanted: Collection[str], where: str, wanted_from: str) -> None:
+    """Compare the videos of a store or a file with those that are asked for.
+
+    Args:
+        found: the videos.
+        wanted: those that should be there, each once.
+        where, wanted_from: what the two are, for the sentence.
+
+    Raises:
+        UserError: a video is there twice, is missing or was not asked for; each kind is counted, and a few are named.
+    """
+    twice = [video for video, count in Counter(found).items() if count > 1]
+    missing = sorted(set(wanted) - set(found))
+    surplus = sorted(set(found) - set(wanted))
+    kinds = (("there more than once", twice), ("missing", missing), (f"not in {wanted_from}", surplus))
+    wrong = [f"{len(videos)} {what} ({_some(videos)})" for what, videos in kinds if videos]
+    if wrong:
+        raise UserError(
+            f"{where} does not have each probe video once: {', '.join(wrong)}; import the whole of GREW's test/probe, "
+            "and nothing else, as probes"
+        )
+
+
+def read_probe_list(path: str | Path) -> tuple[str, ...]:
+    """Read the official list of GREW's probe videos: the first word of each line, as in the site's sample submission.
+
+    Args:
+        path: text or CSV file, with or without a header that begins with ``videoId``; blank lines do not count.
+
+    Returns:
+        The videos, each once.
+
+    Raises:
+        UserError: not a text file, no videos in it, or a line that does not begin with a video's letters and digits.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a text file"
+        raise UserError(f"{path} cannot be read ({reason}): give --probes the list of the probe videos") from error
+    words = {re.split(r"[\s,;]", line.strip(), maxsplit=1)[0].strip("\"'"): line for line in text.splitlines()}
+    videos = [word for word in words if word and word.lower() != "videoid"]
+    if odd := [word for word in videos if not re.fullmatch(r"[\w.-]+", word)]:
+        raise UserError(f"{path} is no list of probe videos: a line begins with {odd[0][:40]!r}")
+    if not videos:
+        raise UserError(f"{path} names no video: give --probes the list of the probe videos, one a line")
+    return tuple(videos)
+
+
+def zip_submission(path: str | Path, text: str) -> Path:
+    """Write a CSV into an archive as the site takes it, ``submission.csv`` at its root; all or nothing.
+
+    The same text gives the same bytes.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    target = Path(path)
+    draft = target.with_name(f".{target.name}.partial")
+    try:
+        with zipfile.ZipFile(draft, "w") as archive:
+            archive.writestr(zipfile.ZipInfo(GREW_CSV), text, zipfile.ZIP_DEFLATED)
+        os.replace(draft, target)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UserError(f"{target} cannot be written ({error.strerror}): choose another path") from error
+    return target
+
+
+def _some(videos: Sequence[str], most: int = 3) -> str:
+    return ", ".join(map(repr, videos[:most])) + (", …" if len(videos) > most else "")
 
 
 def hid_submission(

@@ -1,0 +1,162 @@
+"""What one sequence's frames look like: where the person stands in them, and what is odd about them.
+
+The limits were set on synthetic walkers and on people segmented from a street, so that next to none of either is
+suspicious; lengths are shares of the frame's height.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from gaitdiff.data.align import MIN_MASS
+
+EMPTY = "sequences with empty frames"
+GREY = "sequences of grey noise or photographs, not masks"
+INVERTED = "inverted sequences (the person should be white on black)"
+STILL = "sequences in which nobody moves"
+UPSIDE_DOWN = "upside-down sequences"
+OFF_CENTRE = "sequences whose person is not in the middle"
+SIDES = "sequences cut at both sides (cut twice?)"
+WIDE = "sequences of a person too wide (stretched? several people?)"
+
+_GREY_SHARE = 0.6  # of the foreground, neither nearly black nor nearly white
+_STILL = 0.03  # changing share of the foreground; walkers have 0.07 and more
+_STILL_FRAMES, _UPRIGHT_FRAMES = 5, 8  # fewer than these do not show whether somebody moves, or which way up
+_UPSIDE_DOWN = -0.2  # of `uprightness`
+_OFF_CENTRE = 4 / 64
+_SIDE_ROWS, _SIDE_FRAMES, _SIDE_SHARE = 3 / 64, 4, 0.1
+_WIDE = 40 / 64
+
+
+@dataclass(frozen=True)
+class Measures:
+    """One sequence of T frames, T' of them not empty.
+
+    Attributes:
+        top, bottom: frames whose foreground reaches the first row, the last row.
+        offset: (T',) int64, columns from the frame's middle to the column that halves the mass, right is positive.
+        height: (T',) int64, rows from the first to the last with foreground.
+        foreground: (T,) int64, pixels that are at least half white.
+        width: columns that the person takes up in the median frame; 0 if all are empty.
+        odd: what is suspicious, each with a detail.
+        digest: uint64 of all bytes; the same only for the same frames.
+    """
+
+    top: int
+    bottom: int
+    offset: np.ndarray
+    height: np.ndarray
+    foreground: np.ndarray
+    width: float
+    odd: tuple[tuple[str, str], ...]
+    digest: int
+
+
+def measure(frames: np.ndarray) -> Measures:
+    """Measure a sequence, uint8 (T, H, W), T >= 1."""
+    count, height, width = frames.shape
+    white = frames >= 128  # (T, H, W)
+    foreground = np.count_nonzero(white.reshape(count, -1), axis=1)
+    columns = frames.sum(axis=1, dtype=np.int32)  # (T, W)
+    full = columns.sum(axis=1) > MIN_MASS * (height / 64) ** 2
+    rows = frames[full].any(axis=2)  # (T', H)
+    mass = columns[full].cumsum(axis=1)
+    offset = (mass <= mass[:, -1:] / 2).sum(axis=1) - width // 2  # the centre as align() counts it
+    taken = _extent(white[full].any(axis=1))
+    person = float(np.median(taken)) if len(taken) else 0.0
+    return Measures(
+        top=int(rows[:, 0].sum()),
+        bottom=int(rows[:, -1].sum()),
+        offset=offset,
+        height=_extent(rows),
+        foreground=foreground,
+        width=person,
+        odd=tuple(_odd(frames, white, full, offset, person)),
+        digest=int.from_bytes(hashlib.blake2b(np.ascontiguousarray(frames).data, digest_size=8).digest(), "little"),
+    )
+
+
+def uprightness(white: np.ndarray) -> float:
+    """Tell a walker from one upside down: about 1.5 upright, the negative of that upside down.
+
+    Legs change more over time than head and shoulders, in the lower quarter and in the lower half, and a row across
+    the legs meets two pieces more often than one across the trunk. Each of the three is a difference between below
+    and above, between -1 and 1; this is their sum.
+
+    Args:
+        white: bool (T, H, W), true where the person is.
+    """
+    share = white.mean(axis=0, dtype=np.float32)  # (H, W)
+    change = (share * (1 - share)).sum(axis=1)  # (H,), variance over time
+    pieces = white[:, :, 0] + (white[:, :, 1:] & ~white[:, :, :-1]).sum(axis=2, dtype=np.int32)  # (T, H)
+    split = (pieces > 1).mean(axis=0)
+    quarter, half = len(change) // 4, len(change) // 2
+
+    def difference(above: np.ndarray, below: np.ndarray) -> float:
+        return float((below.sum() - above.sum()) / (below.sum() + above.sum() + np.float32(1e-6)))
+
+    pieces_differ = float(split[-half:].mean() - split[:half].mean())
+    ends, halves = difference(change[:quarter], change[-quarter:]), difference(change[:half], change[-half:])
+    return ends + halves + pieces_differ
+
+
+def changing(white: np.ndarray) -> float:
+    """Mean difference of frames, bool (T, H, W), from their mean frame, as a share of the foreground."""
+    share = white.mean(axis=0, dtype=np.float32)
+    return float(2 * (share * (1 - share)).sum() / max(float(share.sum()), 1e-6))
+
+
+def _odd(
+    frames: np.ndarray, white: np.ndarray, full: np.ndarray, offset: np.ndarray, width: float
+) -> list[tuple[str, str]]:
+    """What is suspicious: what makes no sense of the rest goes alone."""
+    size = frames.shape[1]
+    grey = int(np.count_nonzero((frames >= 16) & (frames < 240))) / max(int(np.count_nonzero(frames)), 1)
+    if grey > _GREY_SHARE:
+        return [(GREY, f"{grey:.0%} of the foreground is grey")]
+    corners = white[:, :: size - 1, :: frames.shape[2] - 1].all(axis=(1, 2))
+    if corners.mean() > 0.5:
+        return [(INVERTED, f"the corners of {corners.sum()} of {len(frames)} frames are white")]
+    found = []
+    if not full.all():
+        found.append((EMPTY, f"{(~full).sum()} of {len(frames)} frames"))
+    if not full.any():
+        return found
+    white = white[full]
+    change = changing(white)
+    if len(white) >= _STILL_FRAMES and change < _STILL:
+        found.append((STILL, f"{change:.1%} of the foreground changes"))
+    else:
+        if len(white) >= _UPRIGHT_FRAMES and (score := uprightness(white)) < _UPSIDE_DOWN:
+            found.append((UPSIDE_DOWN, f"uprightness {score:.1f}"))
+        if cut := _cut_sides(white):
+            found.append((SIDES, cut))
+    off = float(np.median(np.abs(offset)))
+    if off > _OFF_CENTRE * size:
+        found.append((OFF_CENTRE, f"by {off:g} columns"))
+    if width > _WIDE * size:
+        found.append((WIDE, f"{width:g} of {frames.shape[2]} columns"))
+    return found
+
+
+def _cut_sides(white: np.ndarray) -> str:
+    """Say where a person is cut: at two columns as far from the middle, never passed, and reached at once."""
+    count, height, width = white.shape
+    columns = np.flatnonzero(white.any(axis=(0, 1)))
+    left, right = (int(columns[0]), int(columns[-1])) if len(columns) else (0, 0)
+    if left + right != width - 1:
+        return ""
+    reached = white[:, :, [left, right]].sum(axis=1) >= _SIDE_ROWS * height  # (T, 2)
+    both = int(reached.all(axis=1).sum())
+    if both < max(_SIDE_FRAMES, _SIDE_SHARE * count):
+        return ""
+    return f"columns {left} and {right} are reached in {both} of {count} frames and never passed"
+
+
+def _extent(taken: np.ndarray) -> np.ndarray:
+    """From the first to the last true of each line of (n, k), int64 (n,); 0 for lines without any."""
+    last = taken.shape[1] - taken[:, ::-1].argmax(axis=1)
+    return np.where(taken.any(axis=1), last - taken.argmax(axis=1), 0)
