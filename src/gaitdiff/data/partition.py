@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gaitdiff.data.sources import natural
+from gaitdiff.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from gaitdiff.data.importers.layout import Walk
+
+TRAIN_KEY, TEST_KEY, PROBE_KEY = _KEYS = ("TRAIN_SET", "TEST_SET", "PROBE_SET")
 
 
 @dataclass(frozen=True)
@@ -19,3 +31,196 @@ class Partition:
     train: tuple[str, ...]
     test: tuple[str, ...]
     probes: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Division:
+    """Where each sequence goes, and how the partition and the disk differ.
+
+    Attributes:
+        places: (split, role) of each sequence, in their order; None for people whom the partition does not name.
+        absent: people of the partition without a sequence, in its order.
+        unnamed: people with sequences whom the partition does not name, in natural order.
+        absent_probes: probes of the partition without a sequence, in natural order.
+    """
+
+    places: tuple[tuple[str, str] | None, ...]
+    absent: tuple[str, ...]
+    unnamed: tuple[str, ...]
+    absent_probes: tuple[str, ...]
+
+
+def read_partition(path: str | Path) -> Partition:
+    """Read a partition file: JSON with the lists TRAIN_SET and TEST_SET of identities and, for Gait3D, PROBE_SET.
+
+    Raises:
+        UserError: it cannot be read, is no JSON object, lacks a list or has an unknown one, names somebody twice, or
+            a probe is malformed or nobody's who is tested.
+    """
+    document = _load(Path(path))
+    for key in (TRAIN_KEY, TEST_KEY):
+        if key not in document:
+            raise UserError(f"the partition file {path} has no list {key}{_near(key, document)}")
+    for key in document:
+        if key not in _KEYS:
+            raise UserError(f"the partition file {path} has the unknown key {key!r}{_near(key, _KEYS)}: remove it")
+    lists = {key: _names(path, key, value) for key, value in document.items()}
+    train, test = lists[TRAIN_KEY], lists[TEST_KEY]
+    if not train and not test:
+        raise UserError(f"the partition file {path} names nobody in {TRAIN_KEY} or {TEST_KEY}")
+    both = set(train).intersection(test)
+    if both:
+        raise UserError(
+            f"the partition file {path} has {min(both)!r} in both {TRAIN_KEY} and {TEST_KEY}: take it out of one"
+        )
+    probes = lists.get(PROBE_KEY)
+    if probes is not None:
+        _check_probes(path, probes, set(test))
+    return Partition(str(path), train, test, None if probes is None else frozenset(probes))
+
+
+def by_rule(words: str, identities: Iterable[str], trains: Callable[[str], bool]) -> Partition:
+    """Divide identities by a rule; each side in the order of the identities as strings."""
+    people = sorted(set(identities))
+    train = tuple(person for person in people if trains(person))
+    return Partition(words, train, tuple(person for person in people if not trains(person)))
+
+
+def partition_needed(title: str) -> UserError:
+    """Return the error for a data set that has no rule and was given no file."""
+    return UserError(
+        f"{title} is divided by a file of its own: give it with --partition, or divide the people by --split auto, "
+        "or take all for training by --split train"
+    )
+
+
+def divide(walks: Sequence[Walk], partition: Partition, role: Callable[[Walk], str]) -> Division:
+    """Give each sequence its split and role.
+
+    Args:
+        walks: the sequences.
+        partition: who trains and who is tested. Where it names probes, a test sequence is "probe" when
+            ``subject-condition-view`` is among them and "gallery" otherwise.
+        role: the role of a test sequence where the partition names no probes.
+
+    Returns:
+        a place for each sequence, and what is on one side only; the role is "" in training.
+    """
+    train, test, probes = set(partition.train), set(partition.test), partition.probes
+    places: list[tuple[str, str] | None] = []
+    for walk in walks:
+        if walk.subject in train:
+            places.append(("train", ""))
+        elif walk.subject not in test:
+            places.append(None)
+        elif probes is None:
+            places.append(("test", role(walk)))
+        else:
+            places.append(("test", "probe" if _probe_name(walk) in probes else "gallery"))
+    people = {walk.subject for walk in walks}
+    return Division(
+        places=tuple(places),
+        absent=tuple(person for person in (*partition.train, *partition.test) if person not in people),
+        unnamed=tuple(sorted(people - train - test, key=natural)),
+        absent_probes=tuple(sorted((probes or frozenset()).difference(map(_probe_name, walks)), key=natural)),
+    )
+
+
+def index(walks: Sequence[Walk], partition: Partition) -> tuple[int, ...]:
+    """Return the numbers of the sequences in the order in which the field reads them.
+
+    People in the order of the partition, first those who train; then conditions, views and sequences, sorted as
+    strings. People whom the partition does not name are left out.
+    """
+    place = {person: number for number, person in enumerate((*partition.train, *partition.test))}
+    named = [number for number, walk in enumerate(walks) if walk.subject in place]
+
+    def order(number: int) -> tuple[int, str, str, str]:
+        walk = walks[number]
+        return place[walk.subject], walk.condition, walk.view, walk.sequence
+
+    return tuple(sorted(named, key=order))
+
+
+def _probe_name(walk: Walk) -> str:
+    return f"{walk.subject}-{walk.condition}-{walk.view}"
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; a key may stand in it once."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        repeated = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
+        if repeated is not None:
+            raise UserError(f"the partition file {path} has the key {repeated!r} twice: join the two")
+        return dict(pairs)
+
+    try:
+        document = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=once)
+    except OSError as error:
+        raise UserError(f"cannot read the partition file {path} ({error.strerror}): give a JSON file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the partition file {path} is not UTF-8 text: save it as JSON in UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the partition file {path} is not JSON ({error}): mend it or download it anew") from error
+    if not isinstance(document, dict):
+        raise UserError(
+            f"the partition file {path} holds {_kind(document)} where an object with the lists {TRAIN_KEY} and "
+            f"{TEST_KEY} should be"
+        )
+    return document
+
+
+def _near(key: str, known: Iterable[str]) -> str:
+    """Name the known key that is nearest, whatever its case."""
+    for other in known:
+        if other.casefold() == key.casefold():
+            return f" (did you mean {other!r}?)"
+    return nearest(key, known)
+
+
+def _kind(value: Any) -> str:
+    """Say in words what a JSON value is."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    words = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"the number {words}"
+    return words
+
+
+def _names(path: str | Path, key: str, value: Any) -> tuple[str, ...]:
+    """Return a list of names that are all different."""
+    if not isinstance(value, list):
+        raise UserError(f"{key} of the partition file {path} is {_kind(value)}, but must be a list of strings")
+    for name in value:
+        if isinstance(name, int | float) and not isinstance(name, bool):
+            raise UserError(
+                f"{key} of the partition file {path} holds {_kind(name)} without quotes: names are strings, "
+                'as the folders are written, such as "0007"'
+            )
+        if not isinstance(name, str):
+            raise UserError(f"{key} of the partition file {path} holds {_kind(name)}, but must be a list of strings")
+        if not name or name != name.strip():
+            raise UserError(f"{key} of the partition file {path} holds {name!r}: remove what is empty or only space")
+    if len(set(value)) < len(value):
+        seen: set[str] = set()
+        twice = next(name for name in value if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise UserError(f"{key} of the partition file {path} has {twice!r} twice: remove one")
+    return tuple(value)
+
+
+def _check_probes(path: str | Path, probes: Iterable[str], test: set[str]) -> None:
+    """Refuse probes that are not ``id-type-view`` of somebody in the test set; the three may hold hyphens."""
+    for probe in probes:
+        parts = probe.split("-")
+        if len(parts) < 3 or not all(parts):
+            raise UserError(
+                f"{PROBE_KEY} of the partition file {path} holds {probe!r}, which is not <id>-<type>-<view>, "
+                "such as '0002-camid33_videoid2-seq0'"
+            )
+        if not any("-".join(parts[:count]) in test for count in range(1, len(parts) - 1)):
+            raise UserError(
+                f"{PROBE_KEY} of the partition file {path} holds {probe!r}, but {TEST_KEY} names no {parts[0]!r}"
+            )

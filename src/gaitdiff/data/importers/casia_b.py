@@ -1,0 +1,40 @@
+"""CASIA-B: 124 people, ten walks each, eleven views; as images, and as pickles of aligned silhouettes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gaitdiff.data.importers.dataset import Dataset
+from gaitdiff.data.importers.layout import Walk
+from gaitdiff.data.importers.tree import Form, Reading
+from gaitdiff.data.partition import Partition, by_rule
+
+_GALLERY = frozenset({"nm-01", "nm-02", "nm-03", "nm-04"})
+
+_READING = Reading(
+    title="CASIA-B",
+    example="001/nm-01/000",
+    forms=(
+        Form(
+            "<id>/<type>/<view>",
+            {
+                "id": "(?!000)(?:0[0-9]{2}|1[01][0-9]|12[0-4])",
+                "type": "nm-0[1-6]|(?:bg|cl)-0[12]",
+                "view": "|".join(f"{angle:03}" for angle in range(0, 181, 18)),
+            },
+        ),
+    ),
+)
+
+
+def _rule(identities: Sequence[str]) -> Partition:
+    return by_rule("001 to 074 train, the others are tested", identities, lambda person: int(person) <= 74)
+
+
+def _role(walk: Walk) -> str:
+    return "gallery" if walk.condition in _GALLERY else "probe"
+
+
+CASIA_B = Dataset(
+    name="casia-b", title=_READING.title, find=_READING.find, recognise=_READING.recognise, rule=_rule, role=_role
+)

@@ -1,0 +1,29 @@
+"""CCPG: 200 people who change clothes, filmed by ten cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gaitdiff.data.importers.dataset import Dataset
+from gaitdiff.data.importers.tree import Form, Reading
+from gaitdiff.data.partition import Partition, by_rule
+
+_READING = Reading(
+    title="CCPG",
+    example="000/U0_D0_BG/00_01",
+    forms=(
+        Form(
+            "<id>/<type>/<view>",
+            {"id": "[01][0-9]{2}", "type": "U[0-9]_D[0-9](?:_BG)?", "view": "[0-9]+_[0-9]+"},
+            case=str.upper,
+        ),
+    ),
+)
+
+
+def _rule(identities: Sequence[str]) -> Partition:
+    return by_rule("000 to 099 train, the others are tested", identities, lambda person: int(person) < 100)
+
+
+#: The protocol looks for some conditions among others in turn: a sequence has no role of its own.
+CCPG = Dataset(name="ccpg", title=_READING.title, find=_READING.find, recognise=_READING.recognise, rule=_rule)

@@ -1,0 +1,16 @@
+"""Gait3D: 4,000 people in a supermarket, 39 cameras."""
+
+from __future__ import annotations
+
+from gaitdiff.data.importers.dataset import Dataset
+from gaitdiff.data.importers.tree import Form, Reading
+
+_READING = Reading(
+    title="Gait3D",
+    example="2D_Silhouettes/0001/camid0_videoid2/seq0",
+    forms=(Form("<id>/<type>/<view>", {"id": "[0-9]{4}", "type": "camid[0-9]+_videoid[0-9]+", "view": "seq[0-9]+"}),),
+    ignored=r"(?!2d_silhouettes)[23]d_[^/]*",
+)
+
+#: Who trains, who is tested and which sequences are looked for stands in a partition file alone.
+GAIT3D = Dataset(name="gait3d", title=_READING.title, find=_READING.find, recognise=_READING.recognise)

@@ -1,0 +1,73 @@
+"""GREW: 26,000 people in the wild, as downloaded and as rearranged by people.
+
+The names are those of the rearranged layout: who trains is ``<id>train`` with the type 00; a gallery person has the
+types 01 and 02, one sequence each; the sequences that are looked for, whose people are secret, are of the person
+``probe``, type 03.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gaitdiff.data.importers.dataset import Dataset
+from gaitdiff.data.importers.layout import Walk
+from gaitdiff.data.importers.tally import Tally
+from gaitdiff.data.importers.tree import Form, Reading
+from gaitdiff.data.partition import Partition, by_rule
+from gaitdiff.data.sources import printable
+
+_FIELDS = {"id": "[0-9]{5}", "type": "0[12]", "view": "[0-9a-z]{4,}"}
+_NEVER = "(?!)"
+
+
+def _form(path: str, subject: str, condition: str, split: str, telling: str = "") -> Form:
+    return Form(path, _FIELDS, subject=subject, condition=condition, split=split, case=str, telling=telling)
+
+
+def _settle(walks: list[Walk], skipped: Tally) -> list[Walk]:
+    """Give the two sequences of each gallery person, sorted by name, the types 01 and 02."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for walk in walks:
+        if not walk.condition:
+            names[walk.subject].add(walk.view)
+    types = {subject: {name: f"0{i}" for i, name in enumerate(sorted(names[subject])[:2], 1)} for subject in names}
+    result = []
+    for walk in walks:
+        condition = walk.condition or types[walk.subject].get(walk.view)
+        if condition is None:
+            skipped.add("sequences beyond the two of a gallery person", printable(walk.folder))
+        else:
+            result.append(replace(walk, condition=condition))
+    return result
+
+
+def _rule(identities: Sequence[str]) -> Partition:
+    words = "folders of train train, those of gallery and probe are tested"
+    return by_rule(words, identities, lambda person: person.endswith("train"))
+
+
+def _role(walk: Walk) -> str:
+    """Return the role in the local check; the official one needs the site."""
+    return {"01": "gallery", "02": "probe"}.get(walk.condition, "")
+
+
+_READING = Reading(
+    title="GREW",
+    example="train/00001/4XPn5Z28",
+    forms=(
+        _form("train/<id>/<view>", "<id>train", "00", "train", telling="(?=[^/]*[0-9])[^/]{8}$"),
+        _form("gallery/<id>/<view>", "<id>", "", "test"),
+        _form("probe/<view>", "probe", "03", "test", telling=_NEVER),
+        _form("<id>train/00/<view>", "<id>train", "00", "train"),
+        _form("probe/03/<view>", "probe", "03", "test"),
+        _form("<id>/<type>/<view>", "<id>", "<type>", "test", telling=_NEVER),
+    ),
+    ignored="distractor",
+    settle=_settle,
+)
+
+GREW = Dataset(
+    name="grew", title=_READING.title, find=_READING.find, recognise=_READING.recognise, rule=_rule, role=_role
+)

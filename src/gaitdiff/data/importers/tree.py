@@ -1,0 +1,283 @@
+"""Reading folders whose names a data set lays down: which hold a sequence, and which of their files it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+
+from gaitdiff.data.images import SUFFIXES
+from gaitdiff.data.importers.layout import Tree, Walk
+from gaitdiff.data.importers.tally import Tally
+from gaitdiff.data.sources import Source, printable
+from gaitdiff.errors import UserError
+
+PICKLE = ".pkl"
+
+#: How many files tell what a source is.
+SAMPLE = 20_000
+
+_STRAYS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
+_FIELD = re.compile(r"<(\w+)>")
+_NO_SILHOUETTES = ("rgb", "ratio", "pcd", "depth", "pose", "smpl", "skeleton", "parsing", "flow")
+
+
+@dataclass
+class Files:
+    """What one folder holds, in natural order."""
+
+    images: list[str] = field(default_factory=list)
+    pickles: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way of naming the folders of sequences; upper and lower case count alike.
+
+    Attributes:
+        path: the innermost folders, such as ``<id>/<type>/<view>``.
+        fields: what each word in ``<>`` may be, as a regular expression.
+        subject, condition, view, sequence: the names of a sequence, with the words put in.
+        split: "train" or "test" where the folders say so.
+        case: how names are written.
+        telling: regular expression of the folders that alone tell the data set; others of this form only fit it.
+    """
+
+    path: str
+    fields: Mapping[str, str]
+    subject: str = "<id>"
+    condition: str = "<type>"
+    view: str = "<view>"
+    sequence: str = "<view>"
+    split: str = ""
+    case: Callable[[str], str] = str.lower
+    telling: str = ""
+
+    def match(self, folder: str) -> re.Match[str] | None:
+        """Match the end of a folder's path."""
+        return self._pattern.search(folder)
+
+    def name(self, match: re.Match[str]) -> tuple[str, str, str, str]:
+        """Return subject, condition, view and sequence."""
+        words = {word: self.case(value) for word, value in match.groupdict().items()}
+        templates = (self.subject, self.condition, self.view, self.sequence)
+        subject, condition, view, sequence = (_FIELD.sub(lambda m: words[m[1]], text) for text in templates)
+        return subject, condition, view, sequence
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        inner = _FIELD.sub(lambda m: f"(?P<{m[1]}>{self.fields[m[1]]})", self.path)
+        return re.compile(f"(?:^|/){inner}$", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the folders of one data set are read.
+
+    Attributes:
+        title: the data set as papers write it.
+        example: a folder of it.
+        forms: its ways of naming folders; the first that fits counts.
+        ignored: regular expression of folders that hold other data.
+        settle: last changes to the sequences found.
+    """
+
+    title: str
+    example: str
+    forms: tuple[Form, ...]
+    ignored: str = r"(?!)"
+    settle: Callable[[list[Walk], Tally], list[Walk]] = lambda walks, skipped: walks
+
+    def find(self, source: Source, skipped: Tally) -> Tree:
+        """Find the sequences, sorted by name.
+
+        The folder or archive itself counts as the outermost folder; any number of folders may lie around the forms.
+
+        Raises:
+            UserError: nothing fits, or two folders would become the same sequence.
+        """
+        root = root_name(source)
+        walks: list[Walk] = []
+        used: dict[str, str] = {}
+        other = ""
+        for folder, files in gather(source, skipped).items():
+            full = f"{root}/{folder}" if folder else root
+            if self._ignores(full):
+                skipped.add("folders that hold other data", printable(folder or "."))
+                continue
+            found = self._fit(full)
+            if found is None:
+                other = other or folder or "."
+                skipped.add(f"folders that are not named as in {self.title}", printable(folder or "."))
+                continue
+            form, match = found
+            chosen = choose(folder, files, skipped)
+            if chosen:
+                walks.append(Walk(*form.name(match), folder=folder, files=chosen, split=form.split))
+                used.setdefault(form.path, printable(folder or root))
+        walks = self.settle(walks, skipped)
+        if not walks:
+            raise self._nothing(source, other)
+        walks.sort(key=_key)
+        refuse_namesakes(walks)
+        return Tree(tuple(walks), f"{self.title}: " + "; ".join(f"{path} ({used[path]})" for path in used))
+
+    def recognise(self, source: Source) -> str:
+        """Say in words why a source looks like this data set, or ""; half of its folders must be named so."""
+        fitting = total = 0
+        example = ""
+        for folder in sample(source):
+            if self._ignores(folder):
+                continue
+            total += 1
+            found = self._fit(folder)
+            if found is not None:
+                fitting += 1
+                form, match = found
+                if not example and re.search(form.telling, folder):
+                    example = f"folders {form.path}, such as {match[0].lstrip('/')}"
+        return example if 2 * fitting >= total else ""
+
+    def _ignores(self, folder: str) -> bool:
+        return re.search(rf"(?:^|/)(?:{self.ignored})(?:/|$)", folder, re.IGNORECASE | re.ASCII) is not None
+
+    def _fit(self, folder: str) -> tuple[Form, re.Match[str]] | None:
+        for form in self.forms:
+            match = form.match(folder)
+            if match:
+                return form, match
+        return None
+
+    def _nothing(self, source: Source, other: str) -> UserError:
+        """Return the error for a source without a sequence."""
+        expected = " or ".join(form.path for form in self.forms)
+        message = f"no sequence of {self.title} in {source.path}: its folders are {expected}, such as {self.example}"
+        packed = next((name for name in source.files if name.lower().endswith(_ARCHIVES)), "")
+        if other:
+            return UserError(f"{message}, but here lies {printable(other)}; say with --as what it is")
+        if packed:
+            return UserError(f"{message}, but here lies the archive {printable(packed)}; unpack it first")
+        return UserError(f"{message}, with images ({', '.join(SUFFIXES)}) or pickles of silhouettes ({PICKLE}) in them")
+
+
+def root_name(source: Source) -> str:
+    """Return the name of the folder, or of the archive without its suffix."""
+    name = source.path.name
+    return printable(re.sub(r"(?i)(\.tar)?\.[^.]+$", "", name) if source.packed else name)
+
+
+def gather(source: Source, skipped: Tally) -> dict[str, Files]:
+    """Return the images and pickles of each folder that has some; strays, other files and empty folders are counted."""
+    result: dict[str, Files] = {}
+    strange: dict[str, bool] = {}  # folder → whether it belongs to the operating system
+    last, found, usual = None, Files(), True  # names come folder by folder, more or less
+    for name in source.files:
+        folder, _, file = name.rpartition("/")
+        if folder != last:
+            usual = not strange.setdefault(folder, any(map(_is_stray, folder.split("/"))))
+            last, found = folder, result.get(folder) or Files()
+        suffix = file[file.rfind(".") :].lower()
+        if not usual or _is_stray(file):
+            skipped.add("stray files of the operating system", printable(name))
+        elif suffix in SUFFIXES:
+            found.images.append(name)
+            result[folder] = found
+        elif suffix == PICKLE:
+            found.pickles.append(name)
+            result[folder] = found
+        else:
+            skipped.add("files that are neither images nor pickles", printable(name))
+    occupied: set[str] = set()
+    for folder in chain(strange, (folder.rpartition("/")[0] for folder in source.folders)):
+        while folder and folder not in occupied:
+            occupied.add(folder)
+            folder = folder.rpartition("/")[0]
+    for folder in source.folders:
+        if folder not in occupied:
+            skipped.add("empty folders", printable(folder))
+    return result
+
+
+def sample(source: Source) -> list[str]:
+    """Return the folders of up to SAMPLE evenly spread images and pickles, below the source's own name."""
+    root = root_name(source)
+    folders: dict[str, None] = {}
+    for name in source.files[:: len(source.files) // SAMPLE + 1]:
+        parts = name.split("/")
+        if name.lower().endswith((*SUFFIXES, PICKLE)) and not any(map(_is_stray, parts)):
+            folders["/".join([root, *parts[:-1]])] = None
+    return list(folders)
+
+
+def choose(folder: str, files: Files, skipped: Tally) -> tuple[str, ...]:
+    """Return the files of one sequence: its images, or one pickle.
+
+    Where masks (PNG) and photographs (JPEG) lie together, the masks; images before pickles; of several pickles,
+    which are views of the same walk by different sensors, the silhouettes.
+    """
+    if files.images:
+        masks = [name for name in files.images if name.lower().endswith(".png")]
+        for name in files.images if 0 < len(masks) < len(files.images) else ():
+            if not name.lower().endswith(".png"):
+                skipped.add("photographs beside masks", printable(name))
+        for name in files.pickles:
+            skipped.add("pickles beside images", printable(name))
+        return tuple(masks or files.images)
+    chosen = choose_pickle(folder, files.pickles)
+    for name in files.pickles:
+        if name != chosen:
+            skipped.add("pickles that are not the silhouettes", printable(name))
+    return (chosen,) if chosen else ()
+
+
+def choose_pickle(folder: str, pickles: Iterable[str]) -> str:
+    """Return the pickle with the silhouettes, or "" where none is.
+
+    By the words in their names: those of the camera before those of the LiDAR, of the camera's own rate before those
+    in step with another sensor, aligned before raw. A pickle that is named like its folder, or is the only one and
+    named after nothing else, holds silhouettes, too.
+    """
+    stems = {name: _stem(name) for name in pickles}
+    named = {name: rank for name, stem in stems.items() if (rank := silhouette_rank(stem))}
+    if named:
+        return min(named, key=lambda name: (named[name], name))
+    own = folder.rpartition("/")[2].lower()
+    for name, stem in stems.items():
+        if stem == own:
+            return name
+    if len(stems) == 1 and not any(word in stem for stem in stems.values() for word in _NO_SILHOUETTES):
+        return next(iter(stems))
+    return ""
+
+
+def silhouette_rank(name: str) -> tuple[bool, bool, bool] | None:
+    """Return a key that sorts the best silhouettes first; None for what is named otherwise."""
+    name = name.lower()
+    return ("lidar" in name or "pcd" in name, "sync" in name, "aligned" not in name) if "sil" in name else None
+
+
+def refuse_namesakes(walks: Iterable[Walk]) -> None:
+    """Raise UserError where two folders would become the same sequence."""
+    seen: dict[tuple[str, str, str, str], str] = {}
+    for walk in walks:
+        other = seen.setdefault(_key(walk), walk.folder)
+        if other != walk.folder:
+            raise UserError(
+                f"the folders {printable(other)} and {printable(walk.folder)} would both become the sequence "
+                f"{'/'.join(filter(None, _key(walk)))}: import one of them"
+            )
+
+
+def _key(walk: Walk) -> tuple[str, str, str, str]:
+    return walk.subject, walk.condition, walk.view, walk.sequence
+
+
+def _is_stray(part: str) -> bool:
+    return part.startswith(".") or part.lower() in _STRAYS
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].rpartition(".")[0].lower()
