@@ -11,15 +11,20 @@ import pickle
 import signal
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
+import lz4.block
 import numpy as np
 import pytest
 
+from gaitdiff.data.codec import CODECS, DEFAULT_CODEC
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
+from gaitdiff.walkers import render_sequence
 
 NAMES = ["p1", "p2", "p2", "Zoë 😀", 'quote " comma , end']
 LENGTHS = [5, 1, 9, 30, 2]
@@ -30,8 +35,8 @@ def make_frames(seed: int, length: int, height: int = 64, width: int = 64) -> np
     return np.random.default_rng(seed).integers(0, 256, (length, height, width), dtype=np.uint8)
 
 
-def make_store(path: Path, height: int = 64, width: int = 64, crop: str = "full") -> Path:
-    with StoreWriter(path, height=height, width=width, crop=crop, source="a test") as writer:
+def make_store(path: Path, height: int = 64, width: int = 64, crop: str = "full", codec: str = DEFAULT_CODEC) -> Path:
+    with StoreWriter(path, height=height, width=width, crop=crop, source="a test", codec=codec) as writer:
         for i, (name, length, (split, role)) in enumerate(zip(NAMES, LENGTHS, SPLITS, strict=True)):
             frames = make_frames(i, length, height, width)
             writer.add(frames, subject=name, condition="nm", view="", sequence=f"{i:02}", split=split, role=role)
@@ -46,21 +51,45 @@ def store(tmp_path: Path) -> Path:
 # What goes in comes out
 
 
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize(("height", "width", "crop"), [(64, 64, "full"), (64, 44, "cut"), (128, 128, "full")])
-def test_round_trip(tmp_path: Path, height: int, width: int, crop: str) -> None:
-    store = SequenceStore(make_store(tmp_path / "store", height, width, crop))
+def test_round_trip(tmp_path: Path, height: int, width: int, crop: str, codec: str) -> None:
+    store = SequenceStore(make_store(tmp_path / "store", height, width, crop, codec))
     assert (len(store), store.height, store.width) == (5, height, width)
+    stored = (store.path / "frames.bin").read_bytes()
+    begin = 0
     for i, sequence in enumerate(store):
         want = make_frames(i, LENGTHS[i], height, width)
         np.testing.assert_array_equal(sequence.frames, want)
         row = sequence.row
         assert (row.subject, row.condition, row.view, row.sequence) == (NAMES[i], "nm", "", f"{i:02}")
         assert (row.frames, row.split, row.role, row.crop) == (LENGTHS[i], *SPLITS[i], crop)
-        assert row.crc32 == zlib.crc32(want.tobytes())
+        assert row.crc32 == zlib.crc32(stored[begin : begin + row.bytes])
+        begin += row.bytes
+    assert begin == len(stored)
     store.verify()
 
 
 def test_files_can_be_read_without_this_package(store: Path) -> None:
+    header = json.loads((store / "store.json").read_text("utf-8"))
+    assert (header["sequences"], header["frames"], header["codec"]) == (5, sum(LENGTHS), "lz4-columns")
+    with open(store / "manifest.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    data, begin = (store / "frames.bin").read_bytes(), 0
+    for i, row in enumerate(rows):
+        count, sequence = int(row["frames"]), data[begin : begin + int(row["bytes"])]
+        places = np.frombuffer(sequence, "<u4", count + 1)
+        frames = [
+            np.frombuffer(lz4.block.decompress(sequence[first:end], uncompressed_size=4096), np.uint8).reshape(64, 64).T
+            for first, end in pairwise(places)
+        ]
+        np.testing.assert_array_equal(np.stack(frames), make_frames(i, LENGTHS[i]))
+        begin += len(sequence)
+    assert begin == len(data)
+
+
+def test_raw_files_can_be_read_without_this_package(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", codec="raw")
     header = json.loads((store / "store.json").read_text("utf-8"))
     assert (header["sequences"], header["frames"], header["codec"]) == (5, sum(LENGTHS), "raw")
     manifest = (store / "manifest.csv").read_bytes()
@@ -76,14 +105,95 @@ def test_files_can_be_read_without_this_package(store: Path) -> None:
     assert sorted(path.name for path in store.iterdir()) == ["frames.bin", "manifest.csv", "store.json"]
 
 
+def test_a_store_from_before_the_codecs_is_read(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", codec="raw")
+    with open(store / "manifest.csv", encoding="utf-8", newline="") as file:
+        lines = [line[:-1] for line in csv.reader(file)]
+    with open(store / "manifest.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
+    assert lines[0][-1] == "crc32"
+    edit_header(manifest_sha256=hashlib.sha256((store / "manifest.csv").read_bytes()).hexdigest())(store)
+    opened = SequenceStore(store)
+    for i, sequence in enumerate(opened):
+        np.testing.assert_array_equal(sequence.frames, make_frames(i, LENGTHS[i]))
+    edit_header(width=44)(store)
+    with pytest.raises(UserError, match=r"frames\.bin is too long"):
+        SequenceStore(store)
+
+
+def draw_frames(kind: str, count: int, height: int, width: int) -> np.ndarray:
+    noise = make_frames(7, count, height, width)
+    return {
+        "black": np.zeros_like(noise),
+        "white": np.full_like(noise, 255),
+        "noise": noise,
+        "one pixel": np.where(np.arange(noise.size).reshape(noise.shape) == noise.size // 2, noise | 1, 0),
+        "edges": np.where(noise > 250, noise, 255 * (np.arange(width) < width // 2)).astype(np.uint8),
+    }[kind].astype(np.uint8)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("kind", ["black", "white", "noise", "one pixel", "edges"])
+@pytest.mark.parametrize(
+    ("count", "height", "width"), [(1, 1, 1), (3, 5, 3), (40, 64, 44), (2, 128, 128), (1, 700, 300)]
+)
+def test_codecs_lose_nothing(codec: str, kind: str, count: int, height: int, width: int) -> None:
+    frames = draw_frames(kind, count, height, width)
+    chosen = CODECS[codec](height, width)
+    data = np.frombuffer(chosen.encode(frames), np.uint8)
+    np.testing.assert_array_equal(chosen.decode_all(data, count), frames)
+    for index in (np.array([count - 1, 0, 0]), np.array([-1]), np.arange(count)[::-1], np.zeros(0, np.int64)):
+        decoded = chosen.decode(data, count, index)
+        np.testing.assert_array_equal(decoded, frames[index])
+        assert (decoded.dtype, decoded.flags.writeable, decoded.flags.c_contiguous) == (np.uint8, True, True)
+    for beyond in (count, -count - 1):
+        with pytest.raises(IndexError):
+            chosen.decode(data, count, np.array([beyond]))
+
+
+def test_walkers_take_an_eighth(tmp_path: Path) -> None:
+    walks = np.concatenate(
+        [render_sequence(seed, 0, 1, preset, 20) for seed in range(3) for preset in ("lite", "wild")]
+    )
+    assert np.count_nonzero((walks > 0) & (walks < 255)) > 100 * len(walks)  # their edges are grey
+    with StoreWriter(tmp_path / "store", source="a test") as writer:
+        add_one(writer, walks)
+    assert 8 * sum(file.stat().st_size for file in (tmp_path / "store").iterdir()) <= walks.nbytes
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_clip_takes_no_more_memory_than_its_frames(tmp_path: Path, codec: str) -> None:
+    frames = np.resize(draw_frames("edges", 50, 64, 64), (3000, 64, 64))  # 12 MB
+    with StoreWriter(tmp_path / "store", source="a test", codec=codec) as writer:
+        add_one(writer, frames)
+    opened = SequenceStore(tmp_path / "store")
+    index = np.arange(0, 3000, 100)
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            clip = opened.clip(0, index)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(clip, frames[index])
+    assert peak < 8 * clip.nbytes
+
+
+def test_an_unknown_codec_to_write_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="codec is 'zip' but must be one of 'raw', 'lz4-columns'"):
+        make_store(tmp_path / "store", codec="zip")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     one, two = make_store(tmp_path / "one"), make_store(tmp_path / "two")
     for file in one.iterdir():
         assert file.read_bytes() == (two / file.name).read_bytes()
 
 
-def test_clip(store: Path) -> None:
-    opened = SequenceStore(store)
+@pytest.mark.parametrize("codec", CODECS)
+def test_clip(tmp_path: Path, codec: str) -> None:
+    opened = SequenceStore(make_store(tmp_path / "store", codec=codec))
     index = np.array([29, 0, 0, 7])
     clip = opened.clip(3, index)
     np.testing.assert_array_equal(clip, make_frames(3, 30)[[29, 0, 0, 7]])
@@ -93,9 +203,11 @@ def test_clip(store: Path) -> None:
         opened.clip(3, np.array([30]))  # the next sequence's first frame is none of this one's
 
 
-def test_frames_are_read_only(store: Path) -> None:
+@pytest.mark.parametrize("codec", CODECS)
+def test_frames_are_read_only(tmp_path: Path, codec: str) -> None:
+    opened = SequenceStore(make_store(tmp_path / "store", codec=codec))
     with pytest.raises(ValueError, match="read-only"):
-        SequenceStore(store)[0].frames[0, 0, 0] = 1
+        opened[0].frames[0, 0, 0] = 1
 
 
 def test_indexing_beyond_the_ends(store: Path) -> None:
@@ -211,11 +323,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "another program's JSON": (edit_header(format="other"), "store.json .*format"),
     "a future version": (edit_header(version=2), "store.json .*version 2"),
     "no version": (edit_header(version=None), "store.json .*version"),
-    "an unknown codec": (edit_header(codec="zip"), "store.json .*codec"),
+    "an unknown codec": (edit_header(codec="zip"), "codec is 'zip' and this gaitdiff knows 'raw', 'lz4-columns'"),
     "no height": (edit_header(height=None), "store.json .*'height'"),
     "height in words": (edit_header(height="64"), "store.json .*'height'"),
     "height 0": (edit_header(height=0), "store.json .*size"),
-    "another width": (edit_header(width=44), "frames.bin is too long"),
     "another crop": (edit_header(crop="cut"), "manifest.csv .*crop"),
     "another number of sequences": (edit_header(sequences=4), "manifest.csv .*5 sequences"),
     "another number of frames": (edit_header(frames=48), "manifest.csv .*number of frames"),
@@ -236,9 +347,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an open quote": (edit_manifest("p1", '"p1'), "manifest.csv .*CSV"),
     "no sequences": (no_rows, "manifest.csv .*0 sequences"),
     "no frames.bin": (remove("frames.bin"), "cannot read .*frames.bin"),
-    "frames.bin truncated": (resize(-1), "frames.bin is truncated: 192512 bytes expected, 192511 found"),
-    "frames.bin empty": (resize(-47 * 4096), "frames.bin is truncated: 192512 bytes expected, 0 found"),
-    "frames.bin too long": (resize(1), "frames.bin is too long: 192512 bytes expected, 192513 found"),
+    "frames.bin truncated": (resize(-1), "frames.bin is truncated: 193565 bytes expected, 193564 found"),
+    "frames.bin empty": (replace_file("frames.bin", b""), "frames.bin is truncated: 193565 bytes expected, 0 found"),
+    "frames.bin too long": (resize(1), "frames.bin is too long: 193565 bytes expected, 193566 found"),
 }
 
 
@@ -288,6 +399,38 @@ def test_a_flipped_bit_is_noticed(store: Path, first_touch: str) -> None:
         touch()
     with pytest.raises(UserError, match="damaged"):
         opened[2]  # and again: it was not marked as good
+
+
+def sign_frames(store: Path, data: bytes) -> None:
+    """Put bytes in place of the first sequence, of 5 frames, with the checksums that fit them."""
+    old = SequenceStore(store).rows[0]
+    frames = (store / "frames.bin").read_bytes()
+    (store / "frames.bin").write_bytes(data + frames[old.bytes :])
+    edit_manifest(f"0,{old.crc32},{old.bytes}\n", f"0,{zlib.crc32(data)},{len(data)}\n")(store)
+
+
+BLOCKS = np.array([24, 25, 26, 27, 28, 29], "<u4").tobytes()  # positions of five blocks of a byte
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\0" * 11, BLOCKS, BLOCKS + b"\0" * 5, BLOCKS + b"\xff" * 5, BLOCKS + b"\x10" * 6, b"\xff" * 29, bytes(29)],
+)
+def test_well_summed_nonsense_is_refused(store: Path, data: bytes) -> None:
+    sign_frames(store, data)
+    opened = SequenceStore(store)
+    for touch in (lambda: opened[0], lambda: opened.clip(0, np.array([0]))):
+        with pytest.raises(UserError, match=r"frames\.bin is damaged: sequence 'p1/nm/00' cannot be decoded"):
+            touch()
+    np.testing.assert_array_equal(opened.clip(3, np.array([0])), make_frames(3, 30)[:1])  # others are unharmed
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_another_frame_size_is_refused(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "store", codec=codec)
+    edit_header(width=44)(store)
+    with pytest.raises(UserError, match=r"frames\.bin is damaged: sequence 'p1/nm/00' cannot be decoded"):
+        SequenceStore(store)[0]
 
 
 # The writer

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 
+from gaitdiff.data.codec import CODECS
 from gaitdiff.data.manifest import CROPS
 
 HEADER_FILE, MANIFEST_FILE, FRAMES_FILE = "store.json", "manifest.csv", "frames.bin"
 FORMAT, VERSION = "gaitdiff-store", 1
-CODECS = ("raw",)
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Header:
     frames: int
     source: str  # where the frames come from, in words
     manifest_sha256: str  # hexadecimal
-    codec: str = "raw"  # how frames.bin is coded: "raw" is uint8, row by row, frames end to end
+    codec: str = "raw"  # how the sequences in frames.bin are coded, see gaitdiff.data.codec
     format: str = FORMAT
     version: int = VERSION
 
@@ -36,7 +36,8 @@ class Header:
         """Read what :meth:`encode` wrote; keys that this version does not know are passed over.
 
         Raises:
-            ValueError: not JSON, not a store's, of a newer version, or with a missing or impossible value.
+            ValueError: not JSON, not a store's, of a newer version, with an unknown codec, or with a missing or
+                impossible value.
         """
         try:
             content = json.loads(data)
@@ -57,6 +58,11 @@ class Header:
                 raise ValueError(f"the value of {field.name!r} is missing or not of type {kind.__name__}")
             values[field.name] = content[field.name]
         header = cls(**values)
-        if header.height < 1 or header.width < 1 or header.crop not in CROPS or header.codec not in CODECS:
-            raise ValueError("its frame size, crop or codec is impossible")
+        if header.codec not in CODECS:
+            raise ValueError(
+                f"its codec is {header.codec!r} and this gaitdiff knows {', '.join(map(repr, CODECS))}; "
+                "use the gaitdiff that wrote it, or import the data anew"
+            )
+        if header.height < 1 or header.width < 1 or header.crop not in CROPS:
+            raise ValueError("its frame size or crop is impossible")
         return header

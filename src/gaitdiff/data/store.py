@@ -1,16 +1,18 @@
-"""The packed sequence store, read side: memory-mapped silhouettes with random access to frames."""
+"""The packed sequence store, read side: silhouettes in a memory-mapped file, with random access to frames."""
 
 from __future__ import annotations
 
 import hashlib
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from gaitdiff.data.codec import CODECS
 from gaitdiff.data.header import FRAMES_FILE, HEADER_FILE, MANIFEST_FILE, Header
 from gaitdiff.data.manifest import ROLES, SPLITS, Row, decode_manifest
 from gaitdiff.data.writer import StoreWriter
@@ -27,16 +29,17 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 class Sequence:
     """One walk."""
 
-    frames: np.ndarray  # uint8 (T, H, W), read-only, memory-mapped
+    frames: np.ndarray  # uint8 (T, H, W), read-only; of a raw store, memory-mapped
     row: Row
 
 
 class SequenceStore:
     """Random access to the silhouettes of a store folder.
 
-    Frames are memory-mapped: opening reads the manifest only, and what is held in memory is the operating
-    system's page cache, shared by all processes. A sequence's checksum is verified when it is first touched,
-    so that a damaged file is noticed before a model learns from it. A store pickles as its path, and so
+    The frames' file is memory-mapped: opening reads the manifest only, and what is held in memory is the operating
+    system's page cache, shared by all processes; frames are decoded when they are asked for, and only those.
+    A sequence's checksum is verified when it is first touched, so that a damaged file is noticed before a model
+    learns from it. A store pickles as its path, and so
     passes to spawned workers; a forked worker uses the parent's mapping.
 
     Args:
@@ -53,8 +56,9 @@ class SequenceStore:
         self.header: Header = _decoded(self.path / HEADER_FILE, Header.decode)
         self.rows: tuple[Row, ...] = self._read_manifest()
         self.height, self.width = self.header.height, self.header.width
-        self._first = np.array([row.first for row in self.rows], dtype=np.int64)
-        self._frames = self._map_frames()
+        self._codec = CODECS[self.header.codec](self.height, self.width)
+        self._ends = np.cumsum([row.bytes for row in self.rows], dtype=np.int64)
+        self._bytes = self._map_frames()
         self._checked = bytearray(len(self.rows))
 
     def __len__(self) -> int:
@@ -64,9 +68,12 @@ class SequenceStore:
         return f"SequenceStore({str(self.path)!r}): {len(self)} sequences, {self.header.frames} frames"
 
     def __getitem__(self, i: int) -> Sequence:
-        """Return sequence ``i``."""
+        """Return sequence ``i``, all its frames decoded."""
         row = self.rows[i]
-        return Sequence(self._view(i % len(self.rows)), row)
+        with self._explained(row):
+            frames = self._codec.decode_all(self._stored(i % len(self.rows)), row.frames)
+        frames.flags.writeable = False
+        return Sequence(frames, row)
 
     def __iter__(self) -> Iterator[Sequence]:
         return (self[i] for i in range(len(self)))
@@ -80,8 +87,13 @@ class SequenceStore:
 
         Returns:
             uint8 (n, H, W).
+
+        Raises:
+            UserError: the sequence is damaged.
         """
-        return self._view(i)[index]
+        row = self.rows[i]
+        with self._explained(row):
+            return self._codec.decode(self._stored(i % len(self.rows)), row.frames, index)
 
     def select(self, split: str | None = None, role: str | None = None) -> np.ndarray:
         """Return the numbers of the rows with this split and this role (None: any), int64 (n,), ascending."""
@@ -107,22 +119,31 @@ class SequenceStore:
     def __reduce__(self) -> tuple[Callable[[str, str], SequenceStore], tuple[str, str]]:
         return _reopen, (str(self.path), self.header.manifest_sha256)
 
-    def _view(self, i: int) -> np.ndarray:
-        """Return the frames of sequence ``i``, once its checksum is known to be right; uint8 (T, H, W)."""
+    def _stored(self, i: int) -> np.ndarray:
+        """Return the bytes of sequence ``i``, once its checksum is known to be right; uint8 (n,)."""
         if not self._checked[i]:
             self._verify_one(i)
-        first = self._first[i]
-        return self._frames[first : first + self.rows[i].frames]
+        end = self._ends[i]
+        return self._bytes[end - self.rows[i].bytes : end]
 
     def _verify_one(self, i: int) -> None:
-        row = self.rows[i]
-        data = self._frames[row.first : row.first + row.frames]
-        if zlib.crc32(data.data) != row.crc32:
-            raise UserError(
-                f"{self.path / FRAMES_FILE} is damaged: sequence {row.name!r} does not match its checksum; "
-                "copy or make the store anew"
-            )
+        row, end = self.rows[i], self._ends[i]
+        if zlib.crc32(self._bytes[end - row.bytes : end].data) != row.crc32:
+            raise self._damaged(row, "does not match its checksum")
         self._checked[i] = 1
+
+    @contextmanager
+    def _explained(self, row: Row) -> Iterator[None]:
+        """Turn the codec's complaints into a sentence."""
+        try:
+            yield
+        except ValueError as error:
+            raise self._damaged(row, f"cannot be decoded ({error})") from error
+
+    def _damaged(self, row: Row, what: str) -> UserError:
+        return UserError(
+            f"{self.path / FRAMES_FILE} is damaged: sequence {row.name!r} {what}; copy or make the store anew"
+        )
 
     def _read_manifest(self) -> tuple[Row, ...]:
         path = self.path / MANIFEST_FILE
@@ -142,10 +163,9 @@ class SequenceStore:
         return _decoded(path, decode)
 
     def _map_frames(self) -> np.ndarray:
-        """Return all frames, uint8 (N, H, W), read-only."""
+        """Return the content of the frames' file, uint8 (n,), read-only."""
         path = self.path / FRAMES_FILE
-        count = self.rows[-1].first + self.rows[-1].frames
-        expected = count * self.height * self.width
+        expected = int(self._ends[-1])
         try:
             found = path.stat().st_size
             if found != expected:
@@ -153,7 +173,7 @@ class SequenceStore:
                 raise UserError(
                     f"{path} is {state}: {expected} bytes expected, {found} found; copy or make the store anew"
                 )
-            mapped = np.memmap(path, dtype=np.uint8, mode="r", shape=(count, self.height, self.width))
+            mapped = np.memmap(path, dtype=np.uint8, mode="r")
         except OSError as error:
             raise UserError(f"cannot read {path} ({error.strerror or error})") from error
         return mapped.view(np.ndarray)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from gaitdiff.data.codec import CODECS, DEFAULT_CODEC
 from gaitdiff.data.header import FRAMES_FILE, HEADER_FILE, MANIFEST_FILE, Header
 from gaitdiff.data.journal import JOURNAL_FILE, Entry, Journal
 from gaitdiff.data.manifest import CROPS, Row, encode_manifest, problem_with
@@ -50,6 +51,8 @@ class StoreWriter:
         source: where the frames come from, in words; kept in ``store.json``.
         resume: a text that changes with everything the store's content depends on (source, options, version of the
             importer). None: the store is written in one go or not at all.
+        codec: how the frames are coded, a name in :data:`gaitdiff.data.codec.CODECS`. The default takes about a
+            ninth of the bytes of "raw", from which clips are read twice as fast.
 
     Raises:
         UserError: the target exists, is being written by another process, or cannot be written; from the
@@ -66,13 +69,17 @@ class StoreWriter:
         crop: str = "full",
         source: str,
         resume: str | None = None,
+        codec: str = DEFAULT_CODEC,
     ) -> None:
         if crop not in CROPS:
             raise UserError(f"crop is {crop!r} but must be one of {', '.join(map(repr, CROPS))}")
+        if codec not in CODECS:
+            raise UserError(f"codec is {codec!r} but must be one of {', '.join(map(repr, CODECS))}")
         self.path = Path(path).absolute()
         if not self.path.name:
             raise UserError(f"{self.path} cannot be a store: name a folder below it")
-        self.height, self.width, self.crop, self.source = height, width, crop, source
+        self.height, self.width, self.crop, self.source, self.codec = height, width, crop, source, codec
+        self._encode = CODECS[codec](height, width).encode
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._rows: list[Row] = []
         self._keys: set[tuple[str, str, str, str]] = set()
@@ -80,7 +87,7 @@ class StoreWriter:
         self._frames = self._bytes = 0
         self._lock = -1
         self._file: BinaryIO | None = None
-        key = {"resume": resume, "height": height, "width": width, "crop": crop, "source": source}
+        key = {"resume": resume, "height": height, "width": width, "crop": crop, "source": source, "codec": codec}
         self._journal = Journal(self._partial, key) if resume is not None else None
         self._unsaved: list[Entry] = []
         self._saved_bytes, self._saved_at = 0, 0.0
@@ -154,7 +161,7 @@ class StoreWriter:
         problem = problem_with(row) or ("it is there already" if row.key in self._keys else "")
         if problem:
             raise UserError(f"the sequence {row.name!r} cannot be added to {self.path}: {problem}")
-        data = np.ascontiguousarray(frames).data.cast("B")
+        data = self._encode(frames)
         with self._explained():
             file.write(data)
             self._done(Entry(replace(row, crc32=zlib.crc32(data), bytes=len(data)), note or {}))
@@ -256,6 +263,7 @@ class StoreWriter:
             sequences=len(self._rows),
             frames=self._frames,
             source=self.source,
+            codec=self.codec,
             manifest_sha256=hashlib.sha256(manifest).hexdigest(),
         )
         _write_durably(self._partial / MANIFEST_FILE, manifest)
