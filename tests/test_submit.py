@@ -1,0 +1,196 @@
+"""``gaitdiff submit grew``: the archive holds what the site takes, or there is none."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gaitdiff.cli import main
+from gaitdiff.data.store import SequenceStore, StoreWriter
+from gaitdiff.errors import UserError
+from gaitdiff.evaluation.features import extract
+from gaitdiff.evaluation.submission import check_grew_submission, read_probe_list, zip_submission
+from gaitdiff.report import submit
+from gaitdiff.training.checkpoint import load_checkpoint
+from worlds import TINY_SCRATCH, gaitdiff, make_store, one_sentence
+
+PEOPLE, VIDEOS = 12, ["4XPn5Z28", "5aB00000", "00000001", "zzzzzzzz"]
+HEADER = "videoId," + ",".join(f"rank{k}" for k in range(1, 21))
+
+
+def grew_store(path: Path, videos: list[str] = VIDEOS, people: int = PEOPLE) -> Path:
+    """Two gallery sequences of every person, 00001 to 00012, and probes without names."""
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, source="test") as writer:
+        for person in range(1, people + 1):
+            look = rng.random((64, 64)) < 0.4
+            for kind in ("01", "02"):
+                clip = 255 * (look ^ (rng.random((4, 64, 64)) < 0.05)).astype(np.uint8)
+                names = {"condition": kind, "view": f"g{person}x{kind}", "sequence": f"g{person}x{kind}"}
+                writer.add(clip, subject=f"{person:05d}", **names, split="test", role="gallery")
+        for video in videos:
+            clip = 255 * (rng.random((4, 64, 64)) < 0.4).astype(np.uint8)
+            names = {"subject": "probe", "condition": "03", "view": video, "sequence": f"{video}s{rng.random()}"}
+            writer.add(clip, **names, split="test", role="probe")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    store = make_store(folder / "train", test_people=0)
+    flags = (*TINY_SCRATCH, "--optim.iterations", "1", "--run.evaluate_every", "0")
+    assert main(["finetune", *flags, "--data.store", str(store), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return grew_store(tmp_path_factory.mktemp("data") / "grew")
+
+
+def nearest(run: Path, store: Path, metric: str) -> dict[str, list[str]]:
+    """The 20 nearest of every probe, from distances written down a pair at a time."""
+    opened = SequenceStore(store)
+    features = extract(load_checkpoint(run), opened, np.arange(len(opened)), "cpu").double().numpy()
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        if metric == "cosine":
+            cosines = [a[:, p] @ b[:, p] / np.linalg.norm(a[:, p]) / np.linalg.norm(b[:, p]) for p in range(a.shape[1])]
+            return 1 - float(np.mean(cosines))
+        return float(np.mean([np.linalg.norm(a[:, p] - b[:, p]) for p in range(a.shape[1])]))
+
+    gallery = [i for i, row in enumerate(opened.rows) if row.condition in ("01", "02")]
+    found = {}
+    for i, row in enumerate(opened.rows):
+        if row.condition == "03":
+            order = sorted(gallery, key=lambda j: distance(features[i], features[j]))
+            found[row.view] = [str(int(opened.rows[j].subject)) for j in order[:20]]
+    return found
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_archive(run: Path, store: Path, tmp_path: Path, metric: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out, probes = tmp_path / "submission.zip", tmp_path / "sample.csv"
+    probes.write_text(f"\ufeff{HEADER}\r\n" + "".join(f"{video}{',1' * 20}\r\n" for video in sorted(VIDEOS)))
+    words = ["submit", "grew", str(run), "--data", str(store), "--out", str(out), "--device", "cpu"]
+    assert main([*words, "--metric", metric, "--probes", str(probes)]) == 0
+    shown = capsys.readouterr().out
+    for word in ("grew local check", metric, "rank-1", "rank-20", "4 probes", "sample.csv", "not the site's"):
+        assert word in shown
+    with zipfile.ZipFile(out) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["submission.csv"]
+        text = archive.read("submission.csv").decode("ascii")
+    assert text.split("\n")[0] == HEADER
+    assert "\r" not in text
+    lines = list(csv.reader(io.StringIO(text)))[1:]
+    assert {line[0]: line[1:] for line in lines} == nearest(run, store, metric)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sample.csv", "submission.zip"]
+    first = out.read_bytes()
+    assert main([*words, "--metric", metric]) == 0
+    assert "not compared with a list" in capsys.readouterr().out
+    assert out.read_bytes() == first
+
+
+def good(videos: list[str] = VIDEOS) -> str:
+    return HEADER + "\n" + "".join(f"{video}{',7' * 20}\n" for video in videos)
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    (good().replace("videoId", "videoID"), "begins with videoId"),
+    (good().replace(",rank20", ""), "begins with"),
+    ("\ufeff" + good(), "begins with"),
+    ("", "begins with"),
+    (good()[:-1], "cut short"),
+    (good() + "\n", "line 6"),
+    (good().replace("\nzz", "\n\nzz"), "line 5"),
+    (good().replace("4XPn5Z28,7,", "4XPn5Z28,"), "line 2"),
+    (good().replace("4XPn5Z28,7,", "4XPn5Z28,7,7,"), "line 2"),
+    (good().replace("4XPn5Z28,", ","), "line 2"),
+    (good().replace("4XPn5Z28,7", "4XPn5Z28,x"), "'x', who is not in the gallery"),
+    (good().replace("4XPn5Z28,7", "4XPn5Z28,8"), "'8', who is not in the gallery"),
+    (good().replace("4XPn5Z28,7", "4XPn5Z28, 7"), "' 7', who is not in the gallery"),
+    (good().replace("\n", "\r\n"), "begins with"),
+    (good(VIDEOS[1:]), r"1 missing \('4XPn5Z28'\)"),
+    (good([*VIDEOS, "another0"]), r"1 not in the probes \('another0'\)"),
+    (good([*VIDEOS, VIDEOS[0]]), r"1 there more than once \('4XPn5Z28'\)"),
+    (good(["a", "b", "c", "d", "e"]), r"4 missing \('00000001', '4XPn5Z28', '5aB00000', …\), 5 not in"),
+])  # fmt: skip
+def test_a_file_that_the_site_would_refuse(text: str, sentence: str) -> None:
+    check_grew_submission(good(), VIDEOS, {"7"})
+    with pytest.raises(UserError, match=sentence) as caught:
+        check_grew_submission(text, VIDEOS, {"7"})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [
+    "a1\nb2\nc3\n", "a1\r\nb2\r\n\r\nc3", "videoId\na1\nb2\nc3", "VideoID,rank1\na1,5\nb2,6\nc3,7\n",
+    '"a1";1\nb2\t2\nc3 3\na1\n', "\ufeffa1\nb2\nc3\n",
+])  # fmt: skip
+def test_lists_of_probes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.txt").write_bytes(text.encode())
+    assert read_probe_list(tmp_path / "list.txt") == ("a1", "b2", "c3")
+
+
+@pytest.mark.parametrize(("data", "sentence"), [
+    (b"", "names no video"), (b"videoId,rank1\n\n", "names no video"), (b"\xff\xfe\x00", "not a text file"),
+    (b"PK\x03\x04 1", "no list of probe videos"), (b"{'a': 1}", "no list of probe videos"), (None, "cannot be read"),
+])  # fmt: skip
+def test_what_is_no_list_of_probes(tmp_path: Path, data: bytes | None, sentence: str) -> None:
+    if data is not None:
+        (tmp_path / "list").write_bytes(data)
+    with pytest.raises(UserError, match=sentence):
+        read_probe_list(tmp_path / "list")
+
+
+@pytest.mark.parametrize(("flags", "made", "sentence"), [
+    (("--probes", "list"), {}, "1 missing ('99999999'), 1 not in list ('4XPn5Z28')"),
+    (("--probes", "no-list"), {}, "no-list cannot be read"),
+    ((), {"videos": ["a", "b", "a"]}, "does not have each probe video once: 1 there more than once ('a')"),
+    ((), {"videos": []}, "finds no probes"),
+    ((), {"people": 9}, "20 nearest gallery rows"),
+    (("--out", "x.csv"), {}, "ends in .zip"),
+    (("--out", "no/where.zip"), {}, "its folder does not exist"),
+    (("--out", "folder.zip"), {}, "it is a folder"),
+    (("--metric", "manhattan"), {}, "invalid choice"),
+])  # fmt: skip
+def test_mistakes_are_one_sentence_before_any_work(
+    run: Path,
+    tmp_path: Path,
+    flags: tuple[str, ...],
+    made: dict,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(submit, "load_checkpoint", None)
+    (tmp_path / "list").write_text("\n".join(["99999999", *VIDEOS[1:]]))
+    (tmp_path / "folder.zip").mkdir()
+    data = grew_store(tmp_path / "data", **made)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert main(["submit", "grew", str(run), "--data", str(data), "--out", "out.zip", "--device", "cpu", *flags]) == 2
+    message = capsys.readouterr().err.strip()
+    assert sentence in message
+    assert "\n" not in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_sites(store: Path) -> None:
+    rest = ("nowhere", "--data", store, "--out", "x.zip")
+    assert "no site 'grow' (did you mean 'grew'?); known: grew" in one_sentence(gaitdiff("submit", "grow", *rest))
+    with pytest.raises(UserError, match="evaluate --protocol hid --submission"):
+        submit.check_site("HID")
+
+
+def test_an_archive_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "out.zip").mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        zip_submission(tmp_path / "out.zip", good())
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zip"]
