@@ -16,7 +16,7 @@ import pytest
 
 from gaitdiff.data.align import align, align_sequence
 from gaitdiff.data.images import decode_mask
-from gaitdiff.data.importers.frames import Report, import_frames
+from gaitdiff.data.importers import Report, import_data
 from gaitdiff.data.inspect import contact_sheet, inspect
 from gaitdiff.data.splits import split_people
 from gaitdiff.data.store import SequenceStore
@@ -60,7 +60,7 @@ def make_zip(path: Path, tree: Tree) -> Path:
 
 def run(tmp_path: Path, tree: Tree, **options: object) -> tuple[SequenceStore, Report]:
     source = make_folder(tmp_path / "source", tree)
-    report = import_frames(source, tmp_path / "store", workers=2, **options)  # type: ignore[arg-type]
+    report = import_data(source, tmp_path / "store", workers=2, kind="frames", **options)  # type: ignore[arg-type]
     return SequenceStore(tmp_path / "store"), report
 
 
@@ -109,7 +109,7 @@ def test_zip_without_its_wrapping_folders(
     tmp_path: Path, wrapper: str, folders: list[str], subjects: list[str]
 ) -> None:
     tree = {name: data for i, f in enumerate(folders) for name, data in walk(wrapper + f, seed=10 * i).items()}
-    import_frames(make_zip(tmp_path / "x.zip", tree), tmp_path / "store")
+    import_data(make_zip(tmp_path / "x.zip", tree), tmp_path / "store")
     store = SequenceStore(tmp_path / "store")
     assert [row.subject for row in store.rows] == subjects
     for i, sequence in enumerate(store):
@@ -137,7 +137,7 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
     tree = {name: data for i in range(9) for name, data in walk(f"p{i}/w", 4, 10 * i).items()}
     source = make_folder(tmp_path / "source", tree)
     for workers in (1, 4):
-        import_frames(source, tmp_path / f"store{workers}", workers=workers)
+        import_data(source, tmp_path / f"store{workers}", workers=workers)
     for file in ("manifest.csv", "frames.bin", "store.json"):
         assert (tmp_path / "store1" / file).read_bytes() == (tmp_path / "store4" / file).read_bytes()
 
@@ -279,7 +279,7 @@ def test_linked_folders_are_read_and_loops_end(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "source", walk("anna/w", seed=30))
     (source / "berta").symlink_to(elsewhere)
     (source / "anna" / "loop").symlink_to(source)
-    import_frames(source, tmp_path / "store")
+    import_data(source, tmp_path / "store")
     assert [row.subject for row in SequenceStore(tmp_path / "store").rows] == ["anna", "berta"]
 
 
@@ -289,7 +289,7 @@ def test_names_that_are_not_unicode(tmp_path: Path) -> None:
     os.makedirs(folder)
     with open(os.path.join(folder, b"0.png"), "wb") as file:
         file.write(encode(person(0)))
-    import_frames(tmp_path / "source", tmp_path / "store")
+    import_data(tmp_path / "source", tmp_path / "store")
     assert SequenceStore(tmp_path / "store").rows[0].subject == "caf\N{REPLACEMENT CHARACTER}"
 
 
@@ -388,9 +388,9 @@ REFUSED: dict[str, tuple[Tree | bytes | None, str, dict[str, object], str]] = {
     "missing zip": (None, "source.zip", {}, "nothing to import at"),
     "a text file": (b"text", "source.txt", {}, "neither a folder nor a .zip"),
     "a video": (b"video", "source.mp4", {}, "neither a folder nor a .zip"),
-    "an empty folder": ({}, "source", {}, "no images"),
-    "no images": ({"a/w/0.txt": b"x"}, "source", {}, "no images"),
-    "only strays": ({"a/.0.png": encode(person(0))}, "source", {}, "no images"),
+    "an empty folder": ({}, "source", {}, "neither images"),
+    "no images": ({"a/w/0.txt": b"x"}, "source", {}, "neither images"),
+    "only strays": ({"a/.0.png": encode(person(0))}, "source", {}, "neither images"),
     "only unreadable images": ({"a/0.png": b"x"}, "source", {}, "no usable mask .*unreadable images: a/0.png"),
     "only empty masks": ({"a/0.png": encode(np.zeros((9, 9), np.uint8))}, "source", {}, "almost no foreground"),
     "an image bomb": ({"a/0.png": bomb()}, "source", {}, "declares 60000 x 60000 pixels"),
@@ -400,8 +400,8 @@ REFUSED: dict[str, tuple[Tree | bytes | None, str, dict[str, object], str]] = {
     "a zip that is none": (b"PK\x03\x04 no zip", "s.zip", {}, "cannot be read as a zip"),
     "a truncated zip": (zip_bytes(OK)[:-30], "s.zip", {}, "cannot be read as a zip"),
     "a zip with damaged entries": (spoil(zip_bytes({"a/0.png": encode(person(0))})), "s.zip", {}, "unreadable"),
-    "a zip of nothing": (zip_bytes({}), "s.zip", {}, "no images"),
-    "a zip of no images": (zip_bytes({"a/readme.md": b"x"}), "s.zip", {}, "no images"),
+    "a zip of nothing": (zip_bytes({}), "s.zip", {}, "neither images"),
+    "a zip of no images": (zip_bytes({"a/readme.md": b"x"}), "s.zip", {}, "neither images"),
     "an encrypted zip": (encrypted_zip(), "s.zip", {}, "encrypted"),
     "a zip that climbs": (zip_bytes({"../a/0.png": encode(person(0))}), "s.zip", {}, "leads out of it"),
     "a zip that climbs inside": (zip_bytes({"a/../../0.png": b"x"}), "s.zip", {}, "leads out of it"),
@@ -434,7 +434,7 @@ def test_refused(tmp_path: Path, name: str) -> None:
         make_folder(source, content)
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match=sentence) as caught:
-        import_frames(source, tmp_path / "out" / "store", **options)  # type: ignore[arg-type]
+        import_data(source, tmp_path / "out" / "store", **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "out").iterdir()) == []
     assert [path.name for path in source.parent.iterdir()] == ([] if content is None else [file_name])
@@ -443,7 +443,7 @@ def test_refused(tmp_path: Path, name: str) -> None:
 def test_existing_target_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     with pytest.raises(UserError, match="exists already"):
-        import_frames(tmp_path / "nowhere", tmp_path / "store")
+        import_data(tmp_path / "nowhere", tmp_path / "store")
 
 
 # Inspection

@@ -80,33 +80,42 @@ def data_walkers(argv: Sequence[str]) -> None:
 
 
 def data_import(argv: Sequence[str]) -> None:
-    """Align silhouettes and pack them into a sequence store."""
-    from gaitdiff.data.importers import IMPORTERS
+    """Align silhouettes and pack them into a sequence store; after a kill the same command continues."""
+    from gaitdiff.data.importers.datasets import NAMES
 
     parser = _Parser(prog="gaitdiff data import", description=data_import.__doc__)
-    parser.add_argument("source", type=Path, help="folder or .zip file")
-    parser.add_argument("--as", dest="kind", default="frames", help=f"one of {', '.join(IMPORTERS)}")
+    parser.add_argument("source", type=Path, help="folder, .zip or .tar file")
+    parser.add_argument("--as", dest="kind", default="auto", help=f"auto (default) or one of {', '.join(NAMES)}")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new store")
-    parser.add_argument("--size", type=int, default=64, help="height of the aligned frames (default: %(default)s)")
+    parser.add_argument("--partition", type=Path, default=None, help="JSON file with TRAIN_SET and TEST_SET")
     parser.add_argument(
-        "--layout", default="auto", help="what the folders mean, such as '*/subject/sequence' (default: %(default)s)"
+        "--size", type=int, default=None, help="height of the frames, 64 or 128 (default: as found, or 64)"
     )
-    parser.add_argument("--split", default="auto", help="auto, train or test (default: %(default)s)")
+    parser.add_argument(
+        "--layout",
+        default="auto",
+        help="what folders of frames mean, such as '*/subject/sequence' (default: %(default)s)",
+    )
+    parser.add_argument("--split", default=None, help="auto (by chance), train or test, in place of the data set's own")
     parser.add_argument("--test-fraction", type=float, default=None, help="share of the people in the test split")
     parser.add_argument("--seed", type=int, default=0, help="of the split into train and test (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=None, help="threads (default: one a core)")
+    parser.add_argument("--dry-run", action="store_true", help="only look, and say what would be imported")
     args = parser.parse_args(argv)
-    if args.kind not in IMPORTERS:
-        raise UserError(f"there is no importer {args.kind!r}{nearest(args.kind, IMPORTERS)}; known: {list(IMPORTERS)}")
-    IMPORTERS[args.kind](
+    from gaitdiff.data.importers import import_data
+
+    import_data(
         args.source,
         args.out,
+        kind=args.kind,
+        partition=args.partition,
         size=args.size,
         layout=args.layout,
         split=args.split,
         test_fraction=args.test_fraction,
         seed=args.seed,
         workers=args.workers,
+        dry_run=args.dry_run,
     )
 
 
@@ -340,7 +349,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
-        again = "; the same command continues it" if verb in ("quickstart", "pretrain", "finetune") else ""
+        again = (
+            "; the same command continues it" if verb in ("quickstart", "data import", "pretrain", "finetune") else ""
+        )
         print(f"gaitdiff: stopped{again}", file=sys.stderr)
         return 130
     return 0

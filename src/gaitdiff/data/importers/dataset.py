@@ -22,6 +22,7 @@ class Dataset:
             UserError where the source is not this data set, naming what was expected and what lies there.
         recognise: why a source looks like this data set, in words, or "". Looks at names only.
         rule: identities to the division that the field uses, or None where it takes a partition file.
+        published: whether papers divide it in a way of its own, so that a division by chance must be asked for.
         role: the role of a test sequence under the data set's protocol, "probe", "gallery" or "".
     """
 
@@ -30,4 +31,5 @@ class Dataset:
     find: Callable[[Source, Tally], Tree]
     recognise: Callable[[Source], str]
     rule: Callable[[Sequence[str]], Partition] | None = None
+    published: bool = True
     role: Callable[[Walk], str] = lambda walk: walk.role

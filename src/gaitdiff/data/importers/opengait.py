@@ -63,4 +63,4 @@ def _recognise(source: Source) -> str:
     return f"{_UNLABELLED}, such as {printable(alone[0])}" if alone and 2 * len(alone) >= len(names) else ""
 
 
-OPENGAIT = Dataset(name="opengait", title="OpenGait's pickles", find=_find, recognise=_recognise)
+OPENGAIT = Dataset(name="opengait", title="OpenGait's pickles", find=_find, recognise=_recognise, published=False)

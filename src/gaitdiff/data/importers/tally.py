@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 _EXAMPLES = 3
 
@@ -28,11 +29,15 @@ class Tally:
             names = self.examples.setdefault(what, [])
             names += other.examples[what][: _EXAMPLES - len(names)]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``Tally(**…)`` takes."""
+        return {"counts": self.counts, "examples": self.examples}
+
     def lines(self) -> list[str]:
         """Return a line for each thing."""
         result = []
         for what, count in self.counts.items():
             names = self.examples[what]
             more = ", …" if count > len(names) else ""
-            result.append(f"{count} {what}: {', '.join(names)}{more}")
+            result.append(f"{count:,} {what}: {', '.join(names)}{more}")
         return result

@@ -1,0 +1,183 @@
+"""From the files of one walk to its frames: images or a pickle, read, aligned, and looked at for what is odd."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gaitdiff.data.align import align
+from gaitdiff.data.images import decode_mask
+from gaitdiff.data.importers.layout import Walk
+from gaitdiff.data.importers.tally import Tally
+from gaitdiff.data.pickles import load_silhouettes
+from gaitdiff.data.sources import Source, printable
+from gaitdiff.errors import UserError
+
+#: A sequence counts as aligned if this share of its frames reach from the first row to the last, centred.
+_ALIGNED = 0.5
+
+
+@dataclass
+class Loaded:
+    """One walk, read and aligned; no frames where nothing in it was usable."""
+
+    frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))  # uint8 (T, H, W)
+    crop: str = "full"
+    unchanged: int = 0  # frames that are stored as they were found
+    changed: Tally = field(default_factory=Tally)
+    skipped: Tally = field(default_factory=Tally)
+    suspicious: Tally = field(default_factory=Tally)
+
+
+def load(source: Source, walk: Walk, size: int) -> Loaded:
+    """Read and align one walk.
+
+    Images are aligned one by one, which leaves aligned ones as they are; a sequence of images that were all cut to
+    44 of 64 columns (88 of 128) stays cut. A pickle's frames stay as they are, cut or whole, if they are of the wanted
+    size and aligned.
+
+    Args:
+        size: height of the frames, 64 or 128.
+
+    Raises:
+        UserError: a pickle of cut frames of another size than ``size``.
+    """
+    result = Loaded()
+    if is_pickle(walk):
+        frames = _unpickle(source, walk, size, result)
+        if isinstance(frames, np.ndarray) and _settled(frames, size):
+            result.frames, result.unchanged = frames, len(frames)
+            result.crop = "full" if frames.shape[2] == size else "cut"
+            inverted = sum(map(_is_inverted, frames))
+        else:
+            named = ((f"{walk.files[0]}, frame {i}", mask) for i, mask in enumerate(frames))
+            inverted = _align_all(named, size, result)
+    else:
+        inverted = _align_all(_decode_all(source, walk, result), size, result)
+    if len(result.frames) and _grey_share(result.frames) > 0.6:
+        result.suspicious.add("sequences that look like photographs, not masks", printable(walk.folder or "."))
+    elif inverted > len(result.frames) / 2:
+        problem = "sequences that look inverted (the person should be white on black)"
+        result.suspicious.add(problem, printable(walk.folder or "."))
+    return result
+
+
+def load_all(
+    source: Source, walks: Sequence[Walk], size: int, workers: int | None
+) -> Generator[tuple[Walk, Loaded], None, None]:
+    """Load walks in threads (OpenCV decodes outside Python's lock), in their order; few of them wait in memory."""
+    count = workers or processors()
+    waiting: deque[tuple[Walk, Future[Loaded]]] = deque()
+    with ThreadPoolExecutor(count) as pool:
+        todo = iter(walks)
+        while True:
+            while len(waiting) < 2 * count and (walk := next(todo, None)) is not None:
+                waiting.append((walk, pool.submit(load, source, walk, size)))
+            if not waiting:
+                return
+            walk, future = waiting.popleft()
+            yield walk, future.result()
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_pickle(walk: Walk) -> bool:
+    """Whether a walk lies in a pickle and not in images."""
+    return walk.files[0].lower().endswith(".pkl")
+
+
+def cut_width(size: int) -> int:
+    """Columns of a cut frame: of 64 columns the inner 44, and in proportion."""
+    return size * 44 // 64
+
+
+def _unpickle(source: Source, walk: Walk, size: int, result: Loaded) -> np.ndarray | list[np.ndarray]:
+    """The pickle's frames, uint8 (T, H, W), or a list of (h, w); an empty one where it holds none."""
+    name = walk.files[0]
+    try:
+        frames = load_silhouettes(source.read(name))
+    except ValueError as error:
+        result.skipped.add("unreadable pickles", f"{printable(name)} ({error})")
+        return []
+    height, width = frames.shape[1:] if isinstance(frames, np.ndarray) else (0, 0)
+    if height in (64, 128) and width == cut_width(height) and height != size:
+        raise UserError(
+            f"{printable(name)} holds frames of {height} x {width}, cut already, and cannot be made {size} px high: "
+            f"use --size {height}"
+        )
+    return frames
+
+
+def _settled(frames: np.ndarray, size: int) -> bool:
+    """Whether (T, H, W) are frames as models take them: cut, or whole and aligned."""
+    if frames.shape[1:] == (size, cut_width(size)):
+        return True
+    if frames.shape[1:] != (size, size):
+        return False
+    mass = frames.sum(axis=1, dtype=np.int64).cumsum(axis=1)  # (T, W)
+    seen = mass[:, -1] > 0
+    if not seen.any():
+        return True
+    reaches = frames[:, :2].any(axis=(1, 2)) & frames[:, -2:].any(axis=(1, 2))
+    centre = (mass <= mass[:, -1:] / 2).sum(axis=1)
+    aligned = reaches & (np.abs(centre - size // 2) <= 2)
+    return bool(aligned[seen].mean() >= _ALIGNED)
+
+
+def _align_all(masks: Iterator[tuple[str, np.ndarray]], size: int, result: Loaded) -> int:
+    """Align masks one by one into ``result``, or take them as they are where all are cut already.
+
+    Returns:
+        how many of those that are not empty look inverted.
+    """
+    aligned, cut = [], []  # the same frames, with and without alignment
+    inverted = 0
+    for name, mask in masks:
+        frame = align(mask, size)
+        if frame is None:
+            result.skipped.add("frames with almost no foreground", printable(name))
+            continue
+        aligned.append(frame)
+        inverted += _is_inverted(mask)
+        if mask.shape == (size, cut_width(size)):
+            cut.append(mask)
+        elif np.array_equal(mask, frame):
+            result.unchanged += 1
+    if not aligned:
+        return 0
+    result.frames = np.stack(aligned)
+    if len(cut) == len(aligned):
+        result.frames, result.crop, result.unchanged = np.stack(cut), "cut", len(cut)
+    return inverted
+
+
+def _decode_all(source: Source, walk: Walk, result: Loaded) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name and the mask of every image that can be read, and note in ``result`` what happened."""
+    for name in walk.files:
+        try:
+            mask, done = decode_mask(source.read(name))
+        except ValueError as error:
+            result.skipped.add("unreadable images", f"{printable(name)} ({error})")
+            continue
+        for what in done:
+            result.changed.add(f"frames: {what}", printable(name))
+        yield name, mask
+
+
+def _grey_share(frames: np.ndarray) -> float:
+    """Which share of the foreground of (T, H, W) is neither nearly black nor nearly white."""
+    grey = int(np.count_nonzero((frames >= 16) & (frames < 240)))
+    return grey / max(int(np.count_nonzero(frames)), 1)
+
+
+def _is_inverted(mask: np.ndarray) -> bool:
+    """Whether (h, w) is white in all four corners."""
+    return bool(mask[:: len(mask) - 1 or 1, :: mask.shape[1] - 1 or 1].min() > 127)

@@ -1,0 +1,106 @@
+"""A look at a source before the long work: who is there, what is missing, how long it will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gaitdiff.data.importers.layout import Walk
+from gaitdiff.data.importers.loading import cut_width, is_pickle, load, processors
+from gaitdiff.data.importers.report import Report
+from gaitdiff.data.sources import Source, printable
+from gaitdiff.errors import UserError
+
+_SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is to be imported; ``str()`` gives it in words."""
+
+    people: int
+    sequences: int
+    frames: int  # estimated where sequences are pickles
+    estimated: bool
+    shortest: tuple[int, str]  # frames, folder
+    longest: tuple[int, str]
+    seconds: float
+    bytes: int
+
+    def describe(self, report: Report) -> str:
+        """The preflight in words, with what the report knows by now."""
+        about = "about " if self.estimated else ""
+        lines = [
+            f"{report.source}: read as {report.dataset}",
+            f"  {self.people:,} people, {self.sequences:,} sequences, {about}{self.frames:,} frames; the shortest "
+            f"has {about}{self.shortest[0]:,} ({self.shortest[1]}), the longest {about}{self.longest[0]:,} "
+            f"({self.longest[1]})",
+            f"  split: {report.split}",
+            *report.remarks(),
+            f"  the store will take about {_size(self.bytes)}, the import about {_duration(self.seconds)}",
+        ]
+        return "\n".join(lines)
+
+
+def look(source: Source, walks: Sequence[Walk], size: int, workers: int | None) -> Preflight:
+    """Count what there is, and load a few walks to estimate time and space.
+
+    Raises:
+        UserError: some are cut already and others are not.
+    """
+    frames = np.array([len(walk.files) for walk in walks])
+    packed = np.array([is_pickle(walk) for walk in walks])
+    sample = sorted({int(i) for i in np.linspace(0, len(walks) - 1, _SAMPLES)})
+    begin, seen, stored = time.perf_counter(), 0, 0
+    of_pickles: list[float] = []  # bytes a frame
+    crops: dict[str, str] = {}
+    for i in sample:
+        loaded = load(source, walks[i], size)
+        seen += len(loaded.frames)
+        if len(loaded.frames):
+            crops.setdefault(loaded.crop, printable(walks[i].folder or "."))
+        stored += _packed_size(loaded.frames)
+        if packed[i] and len(loaded.frames):
+            of_pickles.append(source.size(walks[i].files[0]) / len(loaded.frames))
+    if len(crops) > 1:
+        raise UserError(
+            f"{source.path} mixes frames already cut to {cut_width(size)} columns ({crops['cut']}) with others "
+            f"({crops['full']}): import them separately"
+        )
+    each = (time.perf_counter() - begin) / max(seen, 1)
+    if packed.any():
+        a_frame = float(np.median(of_pickles)) if of_pickles else float(size * size)
+        sizes = [source.size(walk.files[0]) for walk, one in zip(walks, packed, strict=True) if one]
+        frames[packed] = np.maximum(np.round(np.array(sizes) / a_frame), 1)
+    short, long = int(frames.argmin()), int(frames.argmax())
+    total = int(frames.sum())
+    return Preflight(
+        people=len({walk.subject for walk in walks}),
+        sequences=len(walks),
+        frames=total,
+        estimated=bool(packed.any()),
+        shortest=(int(frames[short]), printable(walks[short].folder or ".")),
+        longest=(int(frames[long]), printable(walks[long].folder or ".")),
+        seconds=each * total / (workers or processors()),
+        bytes=round(stored / max(seen, 1) * total),
+    )
+
+
+def _packed_size(frames: np.ndarray) -> int:
+    return frames.nbytes
+
+
+def _size(count: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{max(count // 1000, 1)} kB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

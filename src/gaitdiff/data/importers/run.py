@@ -1,0 +1,321 @@
+"""Import: from whatever a user has on disk to a store, in one pass that can be killed and gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gaitdiff import __version__
+from gaitdiff.data.header import HEADER_FILE
+from gaitdiff.data.importers.dataset import Dataset
+from gaitdiff.data.importers.datasets import DATASETS, FRAMES, NAMES
+from gaitdiff.data.importers.detect import detect
+from gaitdiff.data.importers.layout import AUTO, Tree, Walk, find_walks
+from gaitdiff.data.importers.loading import Loaded, is_pickle, load, load_all
+from gaitdiff.data.importers.preflight import look
+from gaitdiff.data.importers.report import Report
+from gaitdiff.data.importers.tally import Tally
+from gaitdiff.data.partition import Division, Partition, divide, index, partition_needed, read_partition
+from gaitdiff.data.sources import Source, open_source, packed_inside, printable
+from gaitdiff.data.splits import split_people
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.data.writer import StoreWriter
+from gaitdiff.errors import UserError, nearest
+from gaitdiff.progress import console, progress_bar
+
+SIZES = (64, 128)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How to import; see :func:`import_data`."""
+
+    kind: str
+    partition: Path | None
+    size: int | None
+    layout: str
+    split: str | None
+    test_fraction: float | None
+    seed: int
+    workers: int | None
+
+    def __post_init__(self) -> None:
+        if self.kind not in (AUTO, *NAMES):
+            known = ", ".join((AUTO, *NAMES))
+            raise UserError(f"there is no importer {self.kind!r}{nearest(self.kind, NAMES)}; known: {known}")
+        if self.size is not None and self.size not in SIZES:
+            raise UserError(f"the frame size is {self.size}, but can be 64 or 128 pixels, as gait models take them")
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"the number of workers is {self.workers}, but must be at least 1")
+        if self.layout != AUTO and self.kind not in (AUTO, "frames"):
+            raise UserError(f"--layout says what the folders of --as frames mean, but --as {self.kind} knows its own")
+        if self.partition is not None and self.by_chance:
+            raise UserError("--partition says who is tested, so --split and --test-fraction cannot: give one of them")
+        self.divide([])
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether the caller wants people divided regardless of the data set."""
+        return self.split is not None or self.test_fraction is not None
+
+    def divide(self, subjects: Sequence[str]) -> list[tuple[str, str]]:
+        """(split, role) of sequences of these people, by chance."""
+        return split_people(subjects, split=self.split or AUTO, test_fraction=self.test_fraction, seed=self.seed)
+
+    def in_words(self) -> str:
+        """How people are divided by chance."""
+        if self.split in ("train", "test"):
+            return f"everybody in {self.split}"
+        share = "a quarter" if self.test_fraction is None else f"{self.test_fraction:.0%}"
+        return f"by person, {share} drawn for testing with seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done: which walks, in which order, and where each belongs."""
+
+    dataset: Dataset
+    walks: tuple[Walk, ...]
+    places: tuple[tuple[str, str], ...] | None  # (split, role) of each; None: people are divided by chance at the end
+    size: int
+
+
+def import_data(
+    source: str | Path,
+    out: str | Path,
+    *,
+    kind: str = AUTO,
+    partition: str | Path | None = None,
+    size: int | None = None,
+    layout: str = AUTO,
+    split: str | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    dry_run: bool = False,
+) -> Report:
+    """Make a store of a data set in a folder or an archive.
+
+    The store is written walk by walk; after a kill, the same call goes on where it stopped, and where the same call has
+    ended already, nothing is done. What is damaged, empty or no silhouette is passed over and counted.
+
+    Args:
+        source: folder, .zip or .tar file.
+        out: the store to create.
+        kind: name of the importer, or "auto" to have it told by the names of the folders.
+        partition: JSON file of who trains and who is tested (:func:`gaitdiff.data.partition.read_partition`).
+        size: height of the frames, 64 or 128 px; None: what pickles have, 64 for images.
+        layout: what the folders of frames mean (:func:`gaitdiff.data.importers.layout.find_walks`).
+        split, test_fraction, seed: divide people by chance (:func:`gaitdiff.data.splits.split_people`); without any of
+            them, and without ``partition``, a data set's own rule does, and frames are divided as by "auto".
+        workers: threads; as many as there are processors by default.
+        dry_run: only look, and say what would be imported.
+
+    Returns:
+        what was done; it is printed, too.
+
+    Raises:
+        UserError: nothing usable in the source, cut and uncut sequences in one source, an impossible argument, an
+            unreadable partition, or what :class:`StoreWriter` raises.
+    """
+    out, file = Path(out).absolute(), None if partition is None else Path(partition)
+    options = _Options(kind, file, size, layout, split, test_fraction, seed, workers)
+    if not (dry_run or (out / HEADER_FILE).is_file()):
+        StoreWriter(out, source="")  # refuses a target that exists
+    people = None if file is None else read_partition(file)
+    with open_source(source) as opened:
+        if complaint := packed_inside(opened):
+            raise UserError(complaint)
+        skipped = Tally()
+        dataset, why = _dataset(opened, options)
+        tree = find_walks(opened, layout, skipped) if dataset is FRAMES else dataset.find(opened, skipped)
+        report = Report(opened.path, out, why, tree.layout, skipped=skipped)
+        plan = _plan(opened, dataset, tree, people, options, report)
+        origin, fingerprint = _identity(opened, plan, options)
+        if _is_done(out, origin):
+            return _finished(report)
+        if not dry_run:
+            StoreWriter(out, source=origin)  # refuses another import's store
+        console.print(look(opened, plan.walks, plan.size, workers).describe(report), markup=False, soft_wrap=True)
+        if dry_run:
+            return report
+        _write(opened, plan, options, origin, fingerprint, report)
+    print(report)
+    return report
+
+
+def _dataset(source: Source, options: _Options) -> tuple[Dataset, str]:
+    """Which importer, and why, in words."""
+    if options.kind != AUTO:
+        dataset = DATASETS[NAMES.index(options.kind)]
+        return dataset, f"{dataset.title}, as said"
+    if options.layout != AUTO:
+        return FRAMES, FRAMES.title
+    dataset, why = detect(source, DATASETS)
+    return dataset, f"{why} (--as {dataset.name})"
+
+
+def _plan(
+    source: Source, dataset: Dataset, tree: Tree, partition: Partition | None, options: _Options, report: Report
+) -> _Plan:
+    """Order and divide the walks, and say in the report how."""
+    walks = tree.walks
+    if partition is None and dataset.rule is not None and not options.by_chance:
+        partition = dataset.rule([walk.subject for walk in walks])
+    if partition is None:
+        if not options.by_chance and dataset.published:
+            raise partition_needed(dataset.title)
+        report.split = options.in_words()
+        return _Plan(dataset, walks, None, _size(source, walks, options))
+    walks = tuple(walks[i] for i in index(walks, partition))
+    if not walks:
+        raise UserError(
+            f"{partition.source} names nobody of {source.path}: it names {_some((*partition.train, *partition.test))}, "
+            f"but there is {_some(sorted({walk.subject for walk in tree.walks}))}"
+        )
+    division = divide(tree.walks, partition, dataset.role)
+    _tell(division, partition, tree.walks, report)
+    places = divide(walks, partition, dataset.role).places
+    return _Plan(dataset, walks, tuple(place or ("train", "") for place in places), _size(source, walks, options))
+
+
+def _tell(division: Division, partition: Partition, walks: Sequence[Walk], report: Report) -> None:
+    """Put into the report how partition and disk differ."""
+    named = f"{len(partition.train):,} people train, {len(partition.test):,} are tested"
+    probes = "" if partition.probes is None else f", {len(partition.probes):,} probes"
+    report.split = f"{partition.source}: {named}{probes}"
+    for what, names in (
+        ("people of the partition without a sequence", division.absent),
+        ("probes of the partition without a sequence", division.absent_probes),
+    ):
+        for name in names:
+            report.missing.add(what, printable(name))
+    for walk, place in zip(walks, division.places, strict=True):
+        if place is None:
+            report.skipped.add("sequences of people whom the partition does not name", printable(walk.folder))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")
+
+
+def _size(source: Source, walks: Sequence[Walk], options: _Options) -> int:
+    """The height of the store's frames: what is asked for, or what the first usable pickle has, or 64."""
+    if options.size is not None:
+        return options.size
+    for walk in walks[:20]:
+        if not is_pickle(walk):
+            break
+        for size in SIZES:
+            try:
+                loaded = load(source, walk, size)
+            except UserError:  # cut frames of another size
+                continue
+            if loaded.unchanged:
+                return size
+    return SIZES[0]
+
+
+def _identity(source: Source, plan: _Plan, options: _Options) -> tuple[str, str]:
+    """Words for ``store.json`` that name this import, and what a writer must have in common to go on with it."""
+    frames = hashlib.sha256()
+    for walk in plan.walks:
+        frames.update(json.dumps([walk.subject, walk.condition, walk.view, walk.sequence, *walk.files]).encode())
+    fingerprint = f"{__version__} {source.path} {plan.dataset.name} {plan.size} {frames.hexdigest()}"
+    division = [options.split, options.test_fraction, options.seed] if plan.places is None else plan.places
+    whole = hashlib.sha256(json.dumps([fingerprint, division]).encode()).hexdigest()
+    return f"{plan.dataset.name} of {printable(source.path.name)}, import {whole[:16]}", fingerprint
+
+
+def _is_done(out: Path, origin: str) -> bool:
+    """Whether this very import has ended before."""
+    return (out / HEADER_FILE).is_file() and SequenceStore(out).header.source == origin
+
+
+def _finished(report: Report) -> Report:
+    store = SequenceStore(report.out)
+    report.count(store.rows, store.height, store.width, store.header.crop)
+    print(f"{report.out} holds this import already: nothing to do")
+    return report
+
+
+def _write(source: Source, plan: _Plan, options: _Options, origin: str, fingerprint: str, report: Report) -> None:
+    """Load and write all walks; the first usable one decides about the crop."""
+    first = next((loaded for _, loaded in load_all(source, plan.walks, plan.size, 1) if len(loaded.frames)), None)
+    if first is None:
+        for walk in plan.walks:
+            _note(load(source, walk, plan.size), walk, report)
+        raise UserError(f"no usable mask in {source.path}: skipped {'; '.join(report.skipped.lines())}")
+    height, width = first.frames.shape[1:]
+    with StoreWriter(
+        report.out, height=height, width=width, crop=first.crop, source=origin, resume=fingerprint
+    ) as writer:
+        for note in writer.notes:
+            _recall(note, report)
+        done = len(writer.notes)
+        if done:
+            console.print(f"going on after {done:,} of {len(plan.walks):,} sequences", markup=False)
+        with (
+            progress_bar(f"Importing {source.path.name}", len(plan.walks)) as bar,
+            closing(load_all(source, plan.walks[done:], plan.size, options.workers)) as loading,
+        ):
+            bar.advance(done)
+            for walk, loaded in loading:
+                _add(writer, walk, loaded, report)
+                bar.advance()
+        if plan.places is None:
+            writer.assign(options.divide([row.subject for row in writer.rows]))
+        else:
+            place = {_key(walk): place for walk, place in zip(plan.walks, plan.places, strict=True)}
+            writer.assign([place[row.key] for row in writer.rows])
+        report.count(writer.rows, height, width, first.crop)
+
+
+def _key(walk: Walk) -> tuple[str, str, str, str]:
+    return walk.subject, walk.condition, walk.view, walk.sequence
+
+
+def _add(writer: StoreWriter, walk: Walk, loaded: Loaded, report: Report) -> None:
+    if len(loaded.frames) and loaded.crop != writer.crop:  # what the preflight's samples missed
+        what = "cut already" if loaded.crop == "cut" else "whole"
+        loaded.skipped.add(f"sequences that are {what}, unlike the others", printable(walk.folder))
+        loaded.frames = loaded.frames[:0]
+    note = _note(loaded, walk, report)
+    if len(loaded.frames) == 0:
+        writer.skip(note)
+        return
+    writer.add(
+        loaded.frames,
+        subject=walk.subject,
+        condition=walk.condition,
+        view=walk.view,
+        sequence=walk.sequence,
+        split="train",
+        note=note,
+    )
+
+
+def _note(loaded: Loaded, walk: Walk, report: Report) -> dict[str, Any]:
+    """Put into the report what happened to a walk, and return it for whoever goes on with the import."""
+    if len(loaded.frames) == 0:
+        loaded.skipped.add("sequences without a usable frame", printable(walk.folder or "."))
+    note = {
+        "unchanged": loaded.unchanged,
+        "changed": loaded.changed.to_json(),
+        "skipped": loaded.skipped.to_json(),
+        "suspicious": loaded.suspicious.to_json(),
+    }
+    _recall(note, report)
+    return note
+
+
+def _recall(note: dict[str, Any], report: Report) -> None:
+    report.unchanged += note["unchanged"]
+    report.changed.merge(Tally(**note["changed"]))
+    report.skipped.merge(Tally(**note["skipped"]))
+    report.suspicious.merge(Tally(**note["suspicious"]))
