@@ -89,8 +89,8 @@ def by_rule(words: str, identities: Iterable[str], trains: Callable[[str], bool]
 def partition_needed(title: str) -> UserError:
     """Return the error for a data set that has no rule and was given no file."""
     return UserError(
-        f"{title} is divided by a file of its own: give it with --partition, or divide the people by --split auto, "
-        "or take all for training by --split train"
+        f"who trains and who is tested in {title} stands in a file of its own: give it with --partition, or divide the "
+        "people by --split auto, or take all for training by --split train"
     )
 
 

@@ -20,7 +20,6 @@ PICKLE = ".pkl"
 SAMPLE = 20_000
 
 _STRAYS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
 _FIELD = re.compile(r"<(\w+)>")
 _NO_SILHOUETTES = ("rgb", "ratio", "pcd", "depth", "pose", "smpl", "skeleton", "parsing", "flow")
 
@@ -142,7 +141,8 @@ class Reading:
         return example if 2 * fitting >= total else ""
 
     def _ignores(self, folder: str) -> bool:
-        return re.search(rf"(?:^|/)(?:{self.ignored})(?:/|$)", folder, re.IGNORECASE | re.ASCII) is not None
+        """Tell whether a folder holds other data; the outermost, which the user chose, does not count."""
+        return re.search(rf"/(?:{self.ignored})(?:/|$)", folder, re.IGNORECASE | re.ASCII) is not None
 
     def _fit(self, folder: str) -> tuple[Form, re.Match[str]] | None:
         for form in self.forms:
@@ -155,11 +155,8 @@ class Reading:
         """Return the error for a source without a sequence."""
         expected = " or ".join(form.path for form in self.forms)
         message = f"no sequence of {self.title} in {source.path}: its folders are {expected}, such as {self.example}"
-        packed = next((name for name in source.files if name.lower().endswith(_ARCHIVES)), "")
         if other:
             return UserError(f"{message}, but here lies {printable(other)}; say with --as what it is")
-        if packed:
-            return UserError(f"{message}, but here lies the archive {printable(packed)}; unpack it first")
         return UserError(f"{message}, with images ({', '.join(SUFFIXES)}) or pickles of silhouettes ({PICKLE}) in them")
 
 
