@@ -11,8 +11,8 @@ import numpy as np
 from gaitdiff.data.images import MAX_PIXELS
 from gaitdiff.data.unpickling import unpickle
 
-#: Extensions of the files that count as pickles.
-SUFFIXES = (".pkl", ".pickle")
+#: Extension of the files that count as pickles.
+SUFFIX = ".pkl"
 
 #: What a pickle, and the frames in it, may weigh before they are refused: 16,384 frames of 128 x 128 pixels.
 MAX_BYTES = 1 << 28
