@@ -113,6 +113,32 @@ def test_names_of_folders(tmp_path: Path) -> None:
     assert json.loads((out / "partition.json").read_text())["TRAIN_SET"] == sorted({place[0] for place in expected})
 
 
+@pytest.mark.parametrize("width", [64, 44])
+def test_there_and_back(tmp_path: Path, width: int) -> None:
+    """Imported again: the same frames, splits and roles; also of walks whose names had to change."""
+    rows = [*GAIT3D, *(("0009", "camid9_videoid2", "seq0", name, "train", "") for name in "ab")]
+    bar = np.zeros((64, width), np.uint8)
+    bar[:, width // 2 - 8 : width // 2 + 8] = 255  # as alignment leaves it
+    store = tmp_path / "store"
+    columns = ("subject", "condition", "view", "sequence", "split", "role")
+    with StoreWriter(store, width=width, crop="full" if width == 64 else "cut", source="test") as writer:
+        for number, row in enumerate(rows):
+            clip = np.repeat(bar[None], 3 + number, axis=0)
+            clip[1, number : 2 * number, width // 2 - 2 : width // 2 + 2] = 0
+            writer.add(clip, **dict(zip(columns, row, strict=True)))
+    out = export_store(store, tmp_path / "out")
+    words = ["--as", "opengait", "--partition", str(out / "partition.json"), "--workers", "1"]
+    assert main(["data", "import", str(out), *words, "--out", str(tmp_path / "again")]) == 0
+    first, again = SequenceStore(store), SequenceStore(tmp_path / "again")
+    assert (again.height, again.width, again.header.crop) == (64, width, first.header.crop)
+    found = {(row.subject, row.condition, row.view): number for number, row in enumerate(again.rows)}
+    assert len(found) == len(again) == len(first)
+    for sequence, place in zip(first, places_of(first.rows), strict=True):
+        other = again[found[place]]
+        np.testing.assert_array_equal(sequence.frames, other.frames)
+        assert (sequence.row.split, sequence.row.role) == (other.row.split, other.row.role)
+
+
 @pytest.mark.parametrize(("names", "sentence"), [
     ([("a", "nm", "0", "x"), ("a", "nm", "0", "y"), ("a", "nm", "0-y", "z")], "both would be a/nm/0-y"),
     ([("a", "nm", "0", "x"), ("a", "nm", "", "0")], ""),
