@@ -7,6 +7,7 @@ import io
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.submission import check_grew_submission, read_probe_list, zip_submission
 from gaitdiff.report import submit
 from gaitdiff.training.checkpoint import load_checkpoint
-from worlds import TINY_SCRATCH, gaitdiff, make_store, one_sentence
+from worlds import TINY_SCRATCH, make_store
 
 PEOPLE, VIDEOS = 12, ["4XPn5Z28", "5aB00000", "00000001", "zzzzzzzz"]
 HEADER = "videoId," + ",".join(f"rank{k}" for k in range(1, 21))
@@ -182,11 +183,35 @@ def test_mistakes_are_one_sentence_before_any_work(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_sites(store: Path) -> None:
-    rest = ("nowhere", "--data", store, "--out", "x.zip")
-    assert "no site 'grow' (did you mean 'grew'?); known: grew" in one_sentence(gaitdiff("submit", "grow", *rest))
-    with pytest.raises(UserError, match="evaluate --protocol hid --submission"):
-        submit.check_site("HID")
+def test_sites(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "grow"]) == 2
+    message = capsys.readouterr().err
+    assert "invalid choice: 'grow' (choose from " in message
+    assert "grew" in message
+
+
+def test_from_the_folders_of_the_download(run: Path, tmp_path: Path) -> None:
+    """train/, test/gallery/ and test/probe/ as GREW is given out, imported and submitted."""
+    rng = np.random.default_rng(1)
+    folders = [f"train/00001/{name}" for name in ("4XPn5Z28", "5XPn5Z28")]
+    folders += [f"test/gallery/{person:05d}/{name}{person:05d}" for person in range(1, 12) for name in ("abc", "Abc")]
+    folders += [f"test/probe/{video}" for video in VIDEOS]
+    for folder in folders:
+        (tmp_path / "GREW" / folder).mkdir(parents=True)
+        for number in range(3):
+            mask = np.zeros((64, 64), np.uint8)
+            mask[:, 20:44] = 255 * (rng.random((64, 24)) < 0.8)
+            assert cv2.imwrite(str(tmp_path / "GREW" / folder / f"{number:05d}.png"), mask)
+    store, out = tmp_path / "store", tmp_path / "submission.zip"
+    assert main(["data", "import", str(tmp_path / "GREW"), "--as", "grew", "--out", str(store), "--workers", "1"]) == 0
+    (tmp_path / "probes.txt").write_text("\n".join(VIDEOS))
+    words = ["--data", str(store), "--out", str(out), "--device", "cpu", "--probes", str(tmp_path / "probes.txt")]
+    assert main(["submit", "grew", str(run), *words]) == 0
+    with zipfile.ZipFile(out) as archive:
+        lines = archive.read("submission.csv").decode().splitlines()[1:]
+    expected = nearest(run, store, "cosine")
+    assert {line.split(",")[0]: line.split(",")[1:] for line in lines} == expected
+    assert {person for ranked in expected.values() for person in ranked} <= {str(person) for person in range(1, 12)}
 
 
 def test_an_archive_that_cannot_be_written(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def evaluate(argv: Sequence[str]) -> None:
 def submit(argv: Sequence[str]) -> None:
     """Write the archive that a benchmark's site takes, checked, and print the local protocol's scores beside it."""
     parser = _Parser(prog="gaitdiff submit", description=submit.__doc__)
-    parser.add_argument("site", help="grew")
+    parser.add_argument("site", type=str.lower, choices=("grew",))
     parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint")
     parser.add_argument("--data", type=Path, required=True, help="folder of a sequence store")
     parser.add_argument("--out", type=Path, required=True, help="archive to write, such as submission.zip")
@@ -234,9 +234,8 @@ def submit(argv: Sequence[str]) -> None:
     parser.add_argument("--metric", type=str.lower, choices=("cosine", "euclidean"), default="cosine")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     args = parser.parse_args(argv)
-    from gaitdiff.report.submit import check_site, submit_grew
+    from gaitdiff.report.submit import submit_grew
 
-    check_site(args.site)
     submit_grew(
         args.checkpoint,
         args.data,

@@ -93,7 +93,7 @@ def uprightness(white: np.ndarray) -> float:
     change = (share * (1 - share)).sum(axis=1)  # (H,), variance over time
     pieces = white[:, :, 0] + (white[:, :, 1:] & ~white[:, :, :-1]).sum(axis=2, dtype=np.int32)  # (T, H)
     split, wide = (pieces > 1).mean(axis=0), share.sum(axis=1)  # (H,)
-    eighth, quarter, half = (len(wide) // part for part in (8, 4, 2))
+    eighth, quarter, half = (max(len(wide) // part, 1) for part in (8, 4, 2))
     head = wide[:eighth].mean() / max(wide[eighth : 3 * eighth].mean(), 1e-6)
     feet = wide[-eighth:].mean() / max(wide[-3 * eighth : -eighth].mean(), 1e-6)
 
@@ -122,7 +122,7 @@ def _odd(
     grey = int(np.count_nonzero((frames >= 16) & (frames < 240))) / max(int(np.count_nonzero(frames)), 1)
     if grey > _GREY_SHARE:
         return [(GREY, f"{grey:.0%} of the foreground is grey")]
-    corners = white[:, :: size - 1, :: frames.shape[2] - 1].all(axis=(1, 2))
+    corners = white[:, [0, -1]][:, :, [0, -1]].all(axis=(1, 2))
     if corners.mean() > 0.5:
         return [(INVERTED, f"the corners of {corners.sum()} of {len(frames)} frames are white")]
     found = []

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.errors import UserError, nearest
+from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import check_store, evaluate_store, extract, held_out_rows, names_of
 from gaitdiff.evaluation.submission import (
     check_grew_submission,
@@ -24,16 +24,6 @@ from gaitdiff.report.scores import score_table
 from gaitdiff.training.checkpoint import has_head, load_checkpoint
 from gaitdiff.training.config import MachineConfig
 from gaitdiff.training.machine import make_accelerator
-
-SITES = ("grew",)
-
-
-def check_site(site: str) -> str:
-    """The site's name; a UserError names those there are."""
-    if site not in SITES:
-        hid = "; HID's file is one of gaitdiff evaluate --protocol hid --submission" if site.lower() == "hid" else ""
-        raise UserError(f"there is no site {site!r}{nearest(site, SITES)}; known: {', '.join(SITES)}{hid}")
-    return site
 
 
 def submit_grew(
