@@ -283,6 +283,18 @@ def test_names_out_of_range_are_no_sequences(tmp_path: Path) -> None:
     assert list(skipped.counts.values()) == [len(wrong)]
 
 
+@pytest.mark.parametrize(("dataset", "inner"), [(GAIT3D, "camid1_videoid2/seq3"), (SUSTECH1K, "01-nm/045")])
+def test_people_of_sets_with_a_partition_file_may_have_any_name(dataset: Dataset, inner: str, tmp_path: Path) -> None:
+    people = ["0001", "Zoë", "王小明", "a b"]
+    make(tmp_path, images(f"{person}/{inner}" for person in people))
+    walks, skipped = find(dataset, tmp_path)
+    assert {walk.subject for walk in walks} == set(people)
+    assert skipped.counts == {}
+    division = divide(walks, Partition("file", ("Zoë", "0001"), ("王小明",)), dataset.role)
+    assert division.unnamed == ("a b",)
+    assert division.absent == ()
+
+
 SENSORS = (
     *("LiDAR-PCDs", "LiDAR-PCDs_depths", "LiDAR-PCDs_sils", "Camera-Pose", "Camera-Ratios-HW", "Camera-RGB_raw"),
     *("Camera-Sils_aligned", "Camera-Sils_raw"),
@@ -396,13 +408,17 @@ def test_views_with_underscores_are_labelled(tmp_path: Path) -> None:
         (GAIT3D, ["0001/camid0_videoid2/seq0", "2D_Silhouettes/0001/camid0_videoid2/seq0"]),
         (SUSTECH1K, ["a/0001/00-nm/000/Sils_aligned", "b/0001/00-nm/000/Sils_aligned"]),
         (OPENGAIT, ["a/1/2/3", "b/1/2/3"]),
+        (OPENGAIT, ["a/000/000_000.pkl", "b/000/000_000.pkl"]),
+        (OPENGAIT, ["a/000/000_000.pkl", "a/000/000_000.PKL"]),
     ],
 )
 def test_one_sequence_in_two_folders_is_refused(dataset: Dataset, folders: list[str], tmp_path: Path) -> None:
-    make(tmp_path, [f"{folder}/x_sil.pkl" for folder in folders])
+    files = [folder if folder.lower().endswith(".pkl") else f"{folder}/x_sil.pkl" for folder in folders]
+    archive = pack(tmp_path / "x.zip", files)
     with pytest.raises(UserError) as error:
-        find(dataset, tmp_path)
-    assert all(folder in str(error.value) for folder in folders)
+        find(dataset, archive)
+    places = {str(Path(folder).parent) if ".pkl" in folder else folder for folder in folders}
+    assert all(place in str(error.value) for place in (places if len(places) == 2 else folders))
 
 
 @pytest.mark.parametrize("dataset", ALL[:-1], ids=lambda dataset: dataset.name)

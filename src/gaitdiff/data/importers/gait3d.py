@@ -8,7 +8,7 @@ from gaitdiff.data.importers.tree import Form, Reading
 _READING = Reading(
     title="Gait3D",
     example="2D_Silhouettes/0001/camid0_videoid2/seq0",
-    forms=(Form("<id>/<type>/<view>", {"id": "[0-9]{4}", "type": "camid[0-9]+_videoid[0-9]+", "view": "seq[0-9]+"}),),
+    forms=(Form("<id>/<type>/<view>", {"id": "[^/]+", "type": "camid[0-9]+_videoid[0-9]+", "view": "seq[0-9]+"}),),
     ignored=r"(?!2d_silhouettes)[23]d_[^/]*",
 )
 

@@ -12,8 +12,8 @@ from gaitdiff.data.importers.tree import Form, Reading, silhouette_rank
 from gaitdiff.data.sources import printable
 
 _FIELDS = {
-    "id": "[0-9]{4}",
-    "type": "[0-9]{2}-[a-z]{2}(?:-[a-z]{2})*",
+    "id": "[^/]+",
+    "type": "[0-9]{2}(?:-[a-z]{2})+",
     "view": "[0-9]{3}(?:-[a-z]+)?",
     "sensor": "[^/]*[a-z][^/]*",
 }

@@ -41,7 +41,7 @@ class Form:
         fields: what each word in ``<>`` may be, as a regular expression.
         subject, condition, view, sequence: the names of a sequence, with the words put in.
         split: "train" or "test" where the folders say so.
-        case: how names are written.
+        case: how names other than identities are written.
         telling: regular expression of the folders that alone tell the data set; others of this form only fit it.
     """
 
@@ -61,7 +61,9 @@ class Form:
 
     def name(self, match: re.Match[str]) -> tuple[str, str, str, str]:
         """Return subject, condition, view and sequence."""
-        words = {word: self.case(value) for word, value in match.groupdict().items()}
+        words = {
+            word: printable(value) if word == "id" else self.case(value) for word, value in match.groupdict().items()
+        }
         templates = (self.subject, self.condition, self.view, self.sequence)
         subject, condition, view, sequence = (_FIELD.sub(lambda m: words[m[1]], text) for text in templates)
         return subject, condition, view, sequence
@@ -257,15 +259,14 @@ def silhouette_rank(name: str) -> tuple[bool, bool, bool] | None:
 
 
 def refuse_namesakes(walks: Iterable[Walk]) -> None:
-    """Raise UserError where two folders would become the same sequence."""
-    seen: dict[tuple[str, str, str, str], str] = {}
+    """Raise UserError where two folders, or two files of one, would become the same sequence."""
+    seen: dict[tuple[str, str, str, str], Walk] = {}
     for walk in walks:
-        other = seen.setdefault(_key(walk), walk.folder)
-        if other != walk.folder:
-            raise UserError(
-                f"the folders {printable(other)} and {printable(walk.folder)} would both become the sequence "
-                f"{'/'.join(filter(None, _key(walk)))}: import one of them"
-            )
+        other = seen.setdefault(_key(walk), walk)
+        if other is not walk:
+            name = "/".join(filter(None, _key(walk)))
+            places = (other.folder, walk.folder) if other.folder != walk.folder else (other.files[0], walk.files[0])
+            raise UserError(f"{' and '.join(map(printable, places))} would both become {name}: import one of them")
 
 
 def _key(walk: Walk) -> tuple[str, str, str, str]:
