@@ -148,6 +148,18 @@ def test_report_of_the_command(tmp_path: Path, walks: list[np.ndarray], capsys: 
     assert report["note"] == ""
 
 
+def test_names_are_shown_as_they_are(
+    tmp_path: Path, walks: list[np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StoreWriter(tmp_path / "[bold]", source="x") as writer:
+        for name in ("[red]1", "[/red]"):
+            writer.add(255 - walks[0], subject=name, condition="", view="", sequence="s", split="train")
+    verify_store(tmp_path / "[bold]")
+    shown = capsys.readouterr().out
+    for word in ("[bold]", "[red]1/s", "[/red]/s"):
+        assert word in shown
+
+
 @pytest.mark.parametrize(("change", "note"), [
     (stretched, "stretched?"),
     (lambda clip: np.stack([cv2.resize(frame, (44, 64), interpolation=cv2.INTER_AREA) for frame in clip]), "squeezed"),

@@ -146,7 +146,7 @@ def verify_store(path: str | Path, *, json_file: str | Path | None = None, worke
     if json_file is not None and not Path(json_file).absolute().parent.is_dir():
         raise UserError(f"{json_file} cannot be written: its folder does not exist")
     found = _verified(store, workers or _processors())
-    Console(highlight=False).print(found.table(), markup=False)
+    Console(markup=False, highlight=False).print(found.table())
     if json_file is not None:
         _write_json(Path(json_file), found.document())
     if found.damaged:
