@@ -44,7 +44,7 @@ def _settle(walks: list[Walk], skipped: Tally) -> list[Walk]:
 
 
 def _rule(identities: Sequence[str]) -> Partition:
-    words = "folders of train train, those of gallery and probe are tested"
+    words = "train/ is learned from, gallery/ and probe/ are tested"
     return by_rule(words, identities, lambda person: person.endswith("train"))
 
 

@@ -44,7 +44,7 @@ def _find(source: Source, skipped: Tally) -> Tree:
 
 
 def is_unlabelled(name: str) -> bool:
-    """Tell whether a pickle is named after the numbers of its folders, all of them or all but its own.
+    """Tell whether a pickle is named after the numbers of its folders, or, of three and more, all but its own.
 
     So are those of GaitLU-1M: ``000/000/000/000_000_000.pkl``.
     """
@@ -53,7 +53,7 @@ def is_unlabelled(name: str) -> bool:
     if len(numbers) < 2 or not all(number.isdigit() for number in numbers):
         return False
     parts = folder.split("/")
-    return parts[-len(numbers) :] == numbers or parts[1 - len(numbers) :] == numbers[:-1]
+    return parts[-len(numbers) :] == numbers or (len(numbers) > 2 and parts[1 - len(numbers) :] == numbers[:-1])
 
 
 def _recognise(source: Source) -> str:

@@ -158,7 +158,7 @@ class Reading:
         expected = " or ".join(form.path for form in self.forms)
         message = f"no sequence of {self.title} in {source.path}: its folders are {expected}, such as {self.example}"
         if other:
-            return UserError(f"{message}, but here lies {printable(other)}; say with --as what it is")
+            return UserError(f"{message}, but here lies {printable(other)}: leave --as out to have the data set told")
         return UserError(f"{message}, with images ({', '.join(SUFFIXES)}) or pickles of silhouettes ({PICKLE}) in them")
 
 
