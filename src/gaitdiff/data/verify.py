@@ -143,6 +143,8 @@ def verify_store(path: str | Path, *, json_file: str | Path | None = None, worke
     if workers is not None and workers < 1:
         raise UserError(f"the number of workers is {workers}, but must be at least 1")
     store = SequenceStore(path)
+    if json_file is not None and Path(json_file).is_dir():
+        raise UserError(f"{json_file} cannot be written: it is a folder, --json takes a file")
     if json_file is not None and not Path(json_file).absolute().parent.is_dir():
         raise UserError(f"{json_file} cannot be written: its folder does not exist")
     found = _verified(store, workers or _processors())
