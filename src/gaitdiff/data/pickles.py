@@ -99,12 +99,13 @@ def _check_size(array: np.ndarray) -> None:
 
 def _scale(arrays: Sequence[np.ndarray]) -> int:
     """Return what to multiply a sequence with so that white is 255."""
-    lows, highs = [float(array.min()) for array in arrays], [float(array.max()) for array in arrays]
-    low, high = min(lows), max(highs)
-    if any(math.isnan(value) for value in lows):
+    highs = [float(array.max()) for array in arrays]
+    if any(math.isnan(value) for value in highs):
         raise ValueError("holds NaN")
-    if not (low >= 0 and high <= 255):
-        raise ValueError(f"has values from {low:g} to {high:g}, where silhouettes have 0 to 255")
+    low = min(0.0 if array.dtype.kind in "bu" else float(array.min()) for array in arrays)
+    high = max(highs)
+    if low < 0 or high > 255:
+        raise ValueError(f"has the value {low if low < 0 else high:g}, where silhouettes have 0 to 255")
     return 255 if high <= 1 else 1
 
 

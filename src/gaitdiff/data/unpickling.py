@@ -244,7 +244,7 @@ class _Machine:
         self.stack[-count:] = [tuple(self.stack[-count:])]
 
     def push_integer(self, size: int) -> None:
-        if not 0 <= size <= 8:
+        if size > 8:
             raise ValueError(f"holds an integer of {size} bytes, no silhouettes")
         self.push(int.from_bytes(self.take(size), "little", signed=True))
 
@@ -292,9 +292,9 @@ class _Machine:
             self.push(_Array())
         elif function is _Name.TYPE:
             self.push(_Type(arguments))
-        elif function is _Name.FROM_BUFFER:
+        elif function is _Name.FROM_BUFFER and len(arguments) in (4, 5):
             data, kind, shape, order, *axes = arguments
-            self.push(_Array(_array(shape, kind, _text(order), data, *axes[:1])))
+            self.push(_Array(_array(shape, kind, _text(order), data, *axes)))
         elif function is _Name.ENCODE and len(arguments) == 2:
             self.push(self.encode(*arguments))
         elif function is _Name.BYTES and arguments == ():
