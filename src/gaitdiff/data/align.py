@@ -41,10 +41,10 @@ def align(mask: np.ndarray, size: int = 64) -> np.ndarray | None:
         return None
     centre = int(np.searchsorted(mass, mass[-1] / 2, side="right"))
     left = centre - size // 2
-    if left <= 0 or left + size >= scaled_width:
-        scaled = np.pad(scaled, ((0, 0), (size // 2, size // 2)))
-        left += size // 2
-    return scaled[:, left : left + size]
+    begin, end = max(left, 0), min(left + size, scaled_width)
+    aligned = np.zeros((size, size), np.uint8)
+    aligned[:, begin - left : end - left] = scaled[:, begin:end]
+    return aligned
 
 
 def align_sequence(masks: Iterable[np.ndarray], size: int = 64) -> np.ndarray:

@@ -9,7 +9,7 @@ import shlex
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
@@ -67,6 +67,10 @@ class Source:
     def size(self, name: str) -> int:
         """Return how many bytes a file has, unpacked; 0 where it cannot be read."""
         raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Callable[..., Source], tuple[Path]]:
+        """Pickle as the path, for other processes to read from; an archive is opened there anew."""
+        return type(self), (self.path,)
 
     def __enter__(self) -> Source:
         return self
@@ -202,6 +206,16 @@ class _Folder(Source):
             return os.stat(self.path / name).st_size
         except OSError:
             return 0
+
+    def __reduce__(self) -> tuple[Callable[..., Source], tuple[Path]]:
+        return _unlisted_folder, (self.path,)
+
+
+def _unlisted_folder(path: Path) -> Source:
+    """A folder to read from, for a process that knows the names already."""
+    folder = _Folder.__new__(_Folder)
+    Source.__init__(folder, path, (), ())
+    return folder
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from gaitdiff.data.align import align_sequence
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.errors import UserError
+from gaitdiff.parallel import in_order, processors
 from gaitdiff.progress import progress_bar
 from gaitdiff.walkers.body import Body, load_body_model
 from gaitdiff.walkers.camera import assign_camera, place_cameras
@@ -35,9 +27,6 @@ Frames = NDArray[np.uint8]
 
 #: Share of the people who are held out for testing by default.
 _TEST_SHARE = 0.3
-
-#: What makes numerical libraries use one thread in the worker processes.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -97,8 +86,8 @@ def generate(
         StoreWriter(out, source=store_source(preset, seed, people)) as store,
         progress_bar("walking people", people * sequences) as bar,
     ):
-        made = _render_people(range(people), sequences, chosen, seed, frames, workers or os.cpu_count() or 1)
-        for person, walks in enumerate(made):
+        render = partial(_render_person, sequences=sequences, preset=chosen, seed=seed, frames=frames)
+        for person, walks in enumerate(in_order(render, range(people), min(workers or processors(), people))):
             test = person >= people - held_out
             for number, walk in enumerate(walks):
                 store.add(
@@ -171,63 +160,6 @@ def _test_people(people: int, test_people: int | None) -> int:
     return test_people
 
 
-def _render_person(person: int, sequences: int, preset: Preset, seed: int, frames: int) -> list[_Filmed]:
+def _render_person(person: int, *, sequences: int, preset: Preset, seed: int, frames: int) -> list[_Filmed]:
     stage = _Stage(seed, person, preset)
     return [stage.render(sequence, frames) for sequence in range(sequences)]
-
-
-def _render_people(
-    people: range, sequences: int, preset: Preset, seed: int, frames: int, workers: int
-) -> Iterator[list[_Filmed]]:
-    """Render people in order; with several workers, a few people ahead of the one that is asked for."""
-    workers = min(workers, len(people))
-    if workers == 1:
-        for person in people:
-            yield _render_person(person, sequences, preset, seed, frames)
-        return
-    context = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker) as pool:
-        ahead: deque[Future[list[_Filmed]]] = deque()
-        try:
-            for person in people:
-                ahead.append(pool.submit(_render_person, person, sequences, preset, seed, frames))
-                if len(ahead) > 2 * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process that renders walkers ended too early: protect your script's entry point by "
-                'if __name__ == "__main__", or use workers=1'
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _prepare_worker() -> None:
-    """One thread, no answer to Ctrl-C but the parent's, and no life without it."""
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started in this block find one thread asked for in their environment."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -17,9 +16,13 @@ from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.pickles import load_silhouettes
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.errors import UserError
+from gaitdiff.parallel import in_order, processors
 
 #: A sequence counts as aligned if this share of its frames reach from the first row to the last, centred.
 _ALIGNED = 0.5
+
+#: So many frames are read sooner than other processes start; a pickle counts as so many.
+_LITTLE, _PICKLED = 4000, 10
 
 
 @dataclass
@@ -70,23 +73,19 @@ def load(source: Source, walk: Walk, size: int) -> Loaded:
 def load_all(
     source: Source, walks: Sequence[Walk], size: int, workers: int | None
 ) -> Generator[tuple[Walk, Loaded], None, None]:
-    """Load walks in threads (OpenCV decodes outside Python's lock), in their order; few of them wait in memory."""
-    count = workers or processors()
-    waiting: deque[tuple[Walk, Future[Loaded]]] = deque()
-    with ThreadPoolExecutor(count) as pool:
-        todo = iter(walks)
-        while True:
-            while len(waiting) < 2 * count and (walk := next(todo, None)) is not None:
-                waiting.append((walk, pool.submit(load, source, walk, size)))
-            if not waiting:
-                return
-            walk, future = waiting.popleft()
-            yield walk, future.result()
+    """Load walks in their order; few of them wait in memory.
+
+    Args:
+        workers: processes; None: one for each processor, or this one alone where there is little to do.
+    """
+    little = sum(len(walk.files) * (_PICKLED if is_pickle(walk) else 1) for walk in walks) < _LITTLE
+    count = workers or (1 if little else processors())
+    with closing(in_order(partial(_load_from, source, size), walks, min(count, max(len(walks), 1)))) as loading:
+        yield from zip(walks, loading, strict=True)
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _load_from(source: Source, size: int, walk: Walk) -> Loaded:
+    return load(source, walk, size)
 
 
 def is_pickle(walk: Walk) -> bool:

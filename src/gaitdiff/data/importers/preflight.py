@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaitdiff.data.importers.layout import Walk
-from gaitdiff.data.importers.loading import cut_width, is_pickle, load, processors
+from gaitdiff.data.importers.loading import cut_width, is_pickle, load
 from gaitdiff.data.importers.report import Report
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.errors import UserError
+from gaitdiff.parallel import processors
 
 _SAMPLES = 5
 
