@@ -61,8 +61,8 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Genera
                 yield ahead.popleft().result()
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker process ended too early: protect your script's entry point by "
-                'if __name__ == "__main__", or use workers=1'
+                "a worker process ended too early: use fewer workers if memory ran out, and protect a script's entry "
+                'point by if __name__ == "__main__"'
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -81,7 +81,7 @@ def _prepare(work: Callable[[Any], object]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _apply(item: object) -> object:
+def _apply(item: Any) -> Any:
     return _work(item)
 
 

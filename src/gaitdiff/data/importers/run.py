@@ -172,16 +172,17 @@ def _plan(
             raise partition_needed(dataset.title)
         report.split = options.in_words()
         return _Plan(dataset, walks, None, _size(source, walks, options))
-    walks = tuple(walks[i] for i in index(walks, partition))
-    if not walks:
+    order = index(walks, partition)
+    if not order:
         raise UserError(
             f"{partition.source} names nobody of {source.path}: it names {_some((*partition.train, *partition.test))}, "
             f"but there is {_some(sorted({walk.subject for walk in tree.walks}))}"
         )
-    division = divide(tree.walks, partition, dataset.role)
-    _tell(division, partition, tree.walks, report)
-    places = divide(walks, partition, dataset.role).places
-    return _Plan(dataset, walks, tuple(place or ("train", "") for place in places), _size(source, walks, options))
+    division = divide(walks, partition, dataset.role)
+    _tell(division, partition, walks, report)
+    places = tuple(place for i in order if (place := division.places[i]) is not None)
+    walks = tuple(walks[i] for i in order)
+    return _Plan(dataset, walks, places, _size(source, walks, options))
 
 
 def _tell(division: Division, partition: Partition, walks: Sequence[Walk], report: Report) -> None:
