@@ -1,12 +1,8 @@
-"""Import of folders of images: every habit of storing masks, every common layout, and what must be refused."""
+"""Import of folders of images: every habit of storing masks, and every common layout."""
 
 from __future__ import annotations
 
-import io
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,41 +17,7 @@ from gaitdiff.data.inspect import contact_sheet, inspect
 from gaitdiff.data.splits import split_people
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-
-Tree = dict[str, bytes]
-
-
-def person(seed: int, height: int = 120, width: int = 90) -> np.ndarray:
-    """A blob of white on black, different for each seed."""
-    rng = np.random.default_rng(seed)
-    mask = np.zeros((height, width), np.uint8)
-    middle = (width // 2 + int(rng.integers(-8, 9)), height // 2)
-    axes = (int(rng.integers(8, 20)), height // 2 - 8)
-    cv2.ellipse(mask, middle, axes, float(rng.integers(-6, 7)), 0, 360, 255, -1)
-    return mask
-
-
-def encode(image: np.ndarray, suffix: str = ".png") -> bytes:
-    return cv2.imencode(suffix, image)[1].tobytes()
-
-
-def walk(folder: str, length: int = 3, seed: int = 0) -> Tree:
-    return {f"{folder}/{i}.png": encode(person(seed + i)) for i in range(length)}
-
-
-def make_folder(root: Path, tree: Tree) -> Path:
-    for name, data in tree.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return root
-
-
-def make_zip(path: Path, tree: Tree) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in tree.items():
-            archive.writestr(name, data)
-    return path
+from masks import Tree, chunk, encode, make_folder, make_zip, person, png, walk
 
 
 def run(tmp_path: Path, tree: Tree, **options: object) -> tuple[SequenceStore, Report]:
@@ -171,16 +133,6 @@ def test_cut_frames_stay_cut(tmp_path: Path, size: int, width: int) -> None:
 
 
 # How masks are stored
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width: int, height: int, bits: int, colour: int, rows: bytes, *between: bytes) -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(between) + body
 
 
 def palette_png(index: np.ndarray, colours: list[tuple[int, int, int]]) -> bytes:
@@ -348,102 +300,6 @@ def test_split_rules() -> None:
     assert split_people(["a", "b"]) == [("train", ""), ("train", "")]  # too few people to hold some out
     assert split_people(["a"], test_fraction=0.9) == [("train", "")]  # nobody is left alone in training
     assert split_people(["a"], split="test") == [("test", "gallery")]
-
-
-# What must be refused
-
-OK = walk("a/w")
-
-
-def bomb() -> bytes:
-    return png(60_000, 60_000, 8, 0, b"\0" * 100_000)
-
-
-def spoil(data: bytes) -> bytes:
-    """Damage the entries of a zip archive and leave its directory whole."""
-    middle = data.index(b"PNG") + 40
-    return data[:middle] + bytes(byte ^ 0x5A for byte in data[middle : middle + 40]) + data[middle + 40 :]
-
-
-def zip_bytes(tree: Tree) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, data in tree.items():
-            archive.writestr(name, data)
-    return file.getvalue()
-
-
-def encrypted_zip() -> bytes:
-    data = bytearray(zip_bytes({"a/0.png": encode(person(0))}))
-    data[6] |= 1
-    data[data.index(b"PK\x01\x02") + 8] |= 1
-    return bytes(data)
-
-
-FULL_AND_CUT = walk("a/w") | {"b/w/0.png": encode(np.full((64, 44), 255, np.uint8))}
-
-#: what lies at the source (a tree for a folder, bytes for a file), its name, the options, the sentence
-REFUSED: dict[str, tuple[Tree | bytes | None, str, dict[str, object], str]] = {
-    "missing": (None, "source", {}, "nothing to import at"),
-    "missing zip": (None, "source.zip", {}, "nothing to import at"),
-    "a text file": (b"text", "source.txt", {}, "neither a folder nor a .zip"),
-    "a video": (b"video", "source.mp4", {}, "neither a folder nor a .zip"),
-    "an empty folder": ({}, "source", {}, "neither images"),
-    "no images": ({"a/w/0.txt": b"x"}, "source", {}, "neither images"),
-    "only strays": ({"a/.0.png": encode(person(0))}, "source", {}, "no images"),
-    "only unreadable images": ({"a/0.png": b"x"}, "source", {}, "no usable mask .*unreadable images: a/0.png"),
-    "only empty masks": ({"a/0.png": encode(np.zeros((9, 9), np.uint8))}, "source", {}, "almost no foreground"),
-    "an image bomb": ({"a/0.png": bomb()}, "source", {}, "declares 60000 x 60000 pixels"),
-    "an image bomb in a zip": (zip_bytes({"a/0.png": bomb()}), "s.zip", {}, "declares 60000 x 60000 pixels"),
-    "a mixture of crops": (FULL_AND_CUT, "source", {}, "mixes frames already cut to 44 columns"),
-    "an empty zip file": (b"", "s.zip", {}, "cannot be read as a zip"),
-    "a zip that is none": (b"PK\x03\x04 no zip", "s.zip", {}, "cannot be read as a zip"),
-    "a truncated zip": (zip_bytes(OK)[:-30], "s.zip", {}, "cannot be read as a zip"),
-    "a zip with damaged entries": (spoil(zip_bytes({"a/0.png": encode(person(0))})), "s.zip", {}, "unreadable"),
-    "a zip of nothing": (zip_bytes({}), "s.zip", {}, "neither images"),
-    "a zip of no images": (zip_bytes({"a/readme.md": b"x"}), "s.zip", {}, "neither images"),
-    "an encrypted zip": (encrypted_zip(), "s.zip", {}, "encrypted"),
-    "a zip that climbs": (zip_bytes({"../a/0.png": encode(person(0))}), "s.zip", {}, "leads out of it"),
-    "a zip that climbs inside": (zip_bytes({"a/../../0.png": b"x"}), "s.zip", {}, "leads out of it"),
-    "a zip that climbs the other way": (zip_bytes({"..\\a\\0.png": b"x"}), "s.zip", {}, "leads out of it"),
-    "a zip with absolute names": (zip_bytes({"/etc/0.png": b"x"}), "s.zip", {}, "leads out of it"),
-    "a zip with a drive": (zip_bytes({"C:\\x\\0.png": b"x"}), "s.zip", {}, "leads out of it"),
-    "namesakes": (walk("x/a/w") | walk("y/a/w"), "source", {"layout": "subject/sequence"}, "would both become"),
-    "too shallow": (OK, "source", {"layout": "subject/view/sequence"}, "3 levels, but a/w lies 2 deep"),
-    "an unknown level": (OK, "source", {"layout": "subjekt/sequence"}, "did you mean 'subject'"),
-    "no subject": (OK, "source", {"layout": "view/sequence"}, "must name the subject"),
-    "a level twice": (OK, "source", {"layout": "subject/subject"}, "nothing twice"),
-    "an unknown split": (OK, "source", {"split": "tests"}, "did you mean 'test'"),
-    "a fraction of 1": (OK, "source", {"test_fraction": 1.0}, "less than 1"),
-    "a negative fraction": (OK, "source", {"test_fraction": -0.1}, "at least 0"),
-    "a negative seed": (OK, "source", {"seed": -1}, "negative"),
-    "an odd size": (OK, "source", {"size": 63}, "can be 64 or 128"),
-    "no workers": (OK, "source", {"workers": 0}, "at least 1"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused(tmp_path: Path, name: str) -> None:
-    content, file_name, options, sentence = REFUSED[name]
-    source = tmp_path / "in" / file_name
-    source.parent.mkdir()
-    if isinstance(content, bytes):
-        source.write_bytes(content)
-    elif content is not None:
-        source.mkdir()
-        make_folder(source, content)
-    (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match=sentence) as caught:
-        import_data(source, tmp_path / "out" / "store", **options)  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
-    assert list((tmp_path / "out").iterdir()) == []
-    assert [path.name for path in source.parent.iterdir()] == ([] if content is None else [file_name])
-
-
-def test_existing_target_is_refused_before_the_work(tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
-    with pytest.raises(UserError, match="exists already"):
-        import_data(tmp_path / "nowhere", tmp_path / "store")
 
 
 # Inspection

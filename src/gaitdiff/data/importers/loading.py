@@ -13,7 +13,7 @@ from gaitdiff.data.align import align
 from gaitdiff.data.images import decode_mask
 from gaitdiff.data.importers.layout import Walk
 from gaitdiff.data.importers.tally import Tally
-from gaitdiff.data.pickles import load_silhouettes
+from gaitdiff.data.pickles import MAX_BYTES, load_silhouettes
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.errors import UserError
 from gaitdiff.parallel import in_order, processors
@@ -102,7 +102,7 @@ def _unpickle(source: Source, walk: Walk, size: int, result: Loaded) -> np.ndarr
     """The pickle's frames, uint8 (T, H, W), or a list of (h, w); an empty one where it holds none."""
     name = walk.files[0]
     try:
-        frames = load_silhouettes(source.read(name))
+        frames = load_silhouettes(source.read(name, MAX_BYTES))
     except ValueError as error:
         result.skipped.add("unreadable pickles", f"{printable(name)} ({error})")
         return []
