@@ -99,6 +99,13 @@ def test_temporal_max_and_its_gradient() -> None:
         (lambda: create_model("gaitset", bins=(5,)), "16 rows"),
         (lambda: create_model("gaitpart", layers=("M",)), "start with a convolution"),
         (lambda: create_model("gaitpart", layers=("BC-8", "FC-8")), "not 'FC-8'"),
+        (
+            lambda: create_model("gaitpart", layers=("BC-8", "FC-8-7")),
+            "'FC-8-7' where 64 of the frame's 64 rows are left",
+        ),
+        (lambda: create_model("gaitpart", layers=("BC-8", "M", "FC-8-6")), "'FC-8-6' where 32 of the frame's 64 rows"),
+        (lambda: create_model("gaitpart", layers=("BC-8", "M", "M", "M")), "parts must divide the 8 rows"),
+        (lambda: create_model("gaitpart", layers=("BC-8", *["M"] * 7)), "'M' where 1 of the frame's 64 rows"),
         (lambda: create_model("gaitgl", channels=(8, 8)), "three or four"),
         (lambda: create_model("gaitbase", layers=(1, 1)), "one positive number a stage"),
         (lambda: create_model("gaitbase", parts=7), "16 rows"),

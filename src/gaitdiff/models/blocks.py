@@ -1,16 +1,18 @@
-"""Residual blocks of GaitBase and DeepGaitV2: on frames one by one, with a convolution over time, and in 3-D.
+"""The backbone of GaitBase and DeepGaitV2, and its blocks: on frames one by one, with a convolution over time, in 3-D.
 
-All take and give frames as images, (B·T, C, H, W) with channels last: in memory that is (B, T, H, W, C), so that
+Blocks take and give frames as images, (B·T, C, H, W) with channels last: in memory that is (B, T, H, W, C), so that
 convolutions over time look at the same numbers as (B, C, T, H, W) and nothing is copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from gaitdiff.models.base import Backbone
 from gaitdiff.models.framenorm import FrameNorm
+from gaitdiff.models.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
 from gaitdiff.models.winograd import Conv2d, Conv3d
 
 #: (in_channels, channels, stride) → block
@@ -96,9 +98,39 @@ class Stage(nn.ModuleList):
         return frames
 
 
-def stem(channels: int) -> nn.Sequential:
-    """A 3x3 convolution on binary frames, BatchNorm, ReLU."""
-    return nn.Sequential(nn.Conv2d(1, channels, 3, padding=1, bias=False), FrameNorm(channels))
+class ResidualBackbone(Backbone):
+    """A 3x3 convolution on binary frames, residual stages, maximum over time, strips.
+
+    With convolutions over time (p3d, 3d) a packed sequence sees the frames of its neighbours, as in the field's
+    reference: the packed form is there for equality with it; batches for training and evaluation hold equal lengths.
+    """
+
+    def __init__(
+        self,
+        makers: Sequence[BlockMaker],
+        channels: Sequence[int],
+        strides: Sequence[int],
+        layers: Sequence[int],
+        parts: int,
+    ) -> None:
+        """The blocks, width, stride and number of blocks of each stage; the stem has the width of the first."""
+        super().__init__()
+        self.packs = all(make is BasicBlock for make in makers)
+        self.sampling = "unordered" if self.packs else "ordered"
+        self.stem = nn.Sequential(nn.Conv2d(1, channels[0], 3, padding=1, bias=False), FrameNorm(channels[0]))
+        before = (channels[0], *channels[:-1])
+        stages = zip(makers, before, channels, strides, layers, strict=True)
+        self.stages = nn.ModuleList([Stage(*stage) for stage in stages])
+        self.pool = HorizontalPooling((parts,))
+        self.channels, self.parts = channels[-1], parts
+        initialize(self)
+        channels_last(self)
+
+    def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        frames = self.stem(image_frames(clip))  # (B·T, C1, H, W)
+        for stage in self.stages:
+            frames = stage(frames, clip.shape[1])
+        return self.pool(temporal_max(frames.unflatten(0, clip.shape[:2]), lengths))  # (B, C, P)
 
 
 def over_time(conv: nn.Conv3d, frames: Tensor, length: int) -> Tensor:

@@ -5,16 +5,12 @@ Source: Fan et al. 2023, "Exploring Deep Models for Practical Gait Recognition".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor, nn
 
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.models.base import Backbone, Head
-from gaitdiff.models.blocks import BasicBlock, BlockMaker, Conv3dBlock, P3DBlock, Stage, stem
+from gaitdiff.models.blocks import BasicBlock, BlockMaker, Conv3dBlock, P3DBlock, ResidualBackbone
 from gaitdiff.models.heads import BNNeckHead
-from gaitdiff.models.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import register_model
 
 _BLOCKS: dict[str, BlockMaker] = {"2d": BasicBlock, "p3d": P3DBlock, "3d": Conv3dBlock}
@@ -47,33 +43,6 @@ class DeepGaitV2Config:
                 raise UserError(f"deepgaitv2's {key} must be four positive numbers, not {numbers!r}")
 
 
-class DeepBackbone(Backbone):
-    """Residual stages, maximum over time, 16 strips.
-
-    With convolutions over time (p3d, 3d) a packed sequence sees the frames of its neighbours, as in the field's
-    reference: the packed form is there for equality with it; batches for training and evaluation hold equal lengths.
-    """
-
-    def __init__(self, config: DeepGaitV2Config) -> None:
-        super().__init__()
-        self.packs = config.mode == "2d"
-        self.sampling = "unordered" if config.mode == "2d" else "ordered"
-        self.stem = stem(config.channels[0])
-        makers = (BasicBlock, *[_BLOCKS[config.mode]] * 3)
-        widths = zip((config.channels[0], *config.channels), config.channels, _STRIDES, config.layers, strict=False)
-        self.stages = nn.ModuleList([Stage(make, *numbers) for make, numbers in zip(makers, widths, strict=True)])
-        self.pool = HorizontalPooling((16,))
-        self.channels, self.parts = config.channels[-1], self.pool.parts
-        initialize(self)
-        channels_last(self)
-
-    def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        frames = self.stem(image_frames(clip))  # (B·T, C1, H, W)
-        for stage in self.stages:
-            frames = stage(frames, clip.shape[1])
-        return self.pool(temporal_max(frames.unflatten(0, clip.shape[:2]), lengths))  # (B, C, P)
-
-
 _SHALLOW = DeepGaitV2Config(layers=(1, 1, 1, 1))
 _DEEP = DeepGaitV2Config(layers=(1, 4, 4, 1))
 
@@ -93,5 +62,6 @@ def deepgaitv2(config: DeepGaitV2Config, num_classes: int) -> tuple[Backbone, He
 
     Feature (B, 512, 16); clips drawn ordered, unordered in mode 2d, where no two frames meet before the maximum.
     """
-    backbone = DeepBackbone(config)
+    makers = (BasicBlock, *[_BLOCKS[config.mode]] * 3)
+    backbone = ResidualBackbone(makers, config.channels, _STRIDES, config.layers, parts=16)
     return backbone, BNNeckHead(backbone.parts, backbone.channels, config.embedding, num_classes)

@@ -6,16 +6,12 @@ Source: Fan et al. 2023, "OpenGait: Revisiting Gait Recognition Toward Better Pr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-
 from gaitdiff.errors import UserError
-from gaitdiff.models.base import Backbone, Head, Sampling
-from gaitdiff.models.blocks import BasicBlock, Stage, stem
+from gaitdiff.models.base import Backbone, Head
+from gaitdiff.models.blocks import BasicBlock, ResidualBackbone
 from gaitdiff.models.heads import BNNeckHead
-from gaitdiff.models.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import register_model
 
 
@@ -50,30 +46,6 @@ class GaitBaseConfig:
             raise UserError(f"gaitbase's parts must divide the {rows} rows of its feature map, not be {self.parts}")
 
 
-class ResNetBackbone(Backbone):
-    """Frames one by one through residual stages, maximum over time, strips."""
-
-    sampling: Sampling = "unordered"
-
-    def __init__(self, config: GaitBaseConfig) -> None:
-        super().__init__()
-        self.stem = stem(config.channels[0])
-        widths = zip(
-            (config.channels[0], *config.channels), config.channels, config.strides, config.layers, strict=False
-        )
-        self.stages = nn.ModuleList([Stage(BasicBlock, *numbers) for numbers in widths])
-        self.pool = HorizontalPooling((config.parts,))
-        self.channels, self.parts = config.channels[-1], config.parts
-        initialize(self)
-        channels_last(self)
-
-    def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        frames = self.stem(image_frames(clip))  # (B·T, C1, H, W)
-        for stage in self.stages:
-            frames = stage(frames, clip.shape[1])
-        return self.pool(temporal_max(frames.unflatten(0, clip.shape[:2]), lengths))  # (B, C, P)
-
-
 _PUBLISHED = GaitBaseConfig()
 
 
@@ -89,5 +61,6 @@ _PUBLISHED = GaitBaseConfig()
 )
 def gaitbase(config: GaitBaseConfig, num_classes: int) -> tuple[Backbone, Head]:
     """GaitBase: 7.00 M parameters before the classifier, feature (B, 512, 16), clips drawn unordered."""
-    backbone = ResNetBackbone(config)
+    makers = (BasicBlock,) * len(config.channels)
+    backbone = ResidualBackbone(makers, config.channels, config.strides, config.layers, config.parts)
     return backbone, BNNeckHead(backbone.parts, backbone.channels, config.embedding, num_classes)

@@ -44,19 +44,33 @@ class GaitPartConfig:
     def __post_init__(self) -> None:
         if not self.layers or self.layers[0] == "M":
             raise UserError("gaitpart's layers must start with a convolution such as 'BC-32'")
-        for layer in self.layers:
+        rows = 64
+        for index, layer in enumerate(self.layers):
             if not re.fullmatch(r"M|BC-[1-9]\d*|FC-[1-9]\d*-\d", str(layer)):
                 raise UserError(f"gaitpart's layers are 'BC-channels', 'FC-channels-halvings' and 'M', not {layer!r}")
+            stride = 2 if layer == "M" else 1 if index else self.stem_stride
+            strips = _strips(layer)
+            if rows % (strips * stride):
+                raise UserError(
+                    f"gaitpart's layers cannot go on with {layer!r} where {rows} of the frame's 64 rows are left: it "
+                    f"needs a multiple of {strips * stride}"
+                )
+            rows //= stride
+        if rows % self.parts:
+            raise UserError(f"gaitpart's parts must divide the {rows} rows that its layers leave, not be {self.parts}")
+
+
+def _strips(layer: str) -> int:
+    """How many horizontal strips a layer keeps apart."""
+    return 2 ** int(layer.split("-")[2]) if layer.startswith("FC") else 1
 
 
 class FocalConv(nn.Module):
-    """A convolution whose view ends at the edges of 2^halvings horizontal strips, then LeakyReLU if it is to."""
+    """A convolution whose view ends at the edges of horizontal strips, then LeakyReLU if it is to."""
 
-    def __init__(
-        self, in_channels: int, channels: int, kernel: int, stride: int, halvings: int, activate: bool
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, strips: int, activate: bool) -> None:
         super().__init__()
-        self.strips, self.activate = 2**halvings, activate
+        self.strips, self.activate = strips, activate
         self.conv = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -136,9 +150,9 @@ class PartBackbone(Backbone):
             if layer == "M":
                 layers.append(MaxPool(activate))
                 continue
-            width, halvings = int(layer.split("-")[1]), int(layer.split("-")[2]) if layer[0] == "F" else 0
+            width = int(layer.split("-")[1])
             kernel, stride = (3, 1) if layers else (5, config.stem_stride)  # the very first layer looks wider
-            layers.append(FocalConv(channels, width, kernel, stride, halvings, activate))
+            layers.append(FocalConv(channels, width, kernel, stride, _strips(layer), activate))
             channels = width
         self.layers = nn.Sequential(*layers)
         self.pool = HorizontalPooling((config.parts,))
