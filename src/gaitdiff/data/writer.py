@@ -52,7 +52,7 @@ class StoreWriter:
         resume: a text that changes with everything the store's content depends on (source, options, version of the
             importer). None: the store is written in one go or not at all.
         codec: how the frames are coded, a name in :data:`gaitdiff.data.codec.CODECS`. The default takes about a
-            ninth of the bytes of "raw", from which clips are read twice as fast.
+            ninth of the bytes of "raw", from which clips are read three times as fast.
 
     Raises:
         UserError: the target exists, is being written by another process, or cannot be written; from the
