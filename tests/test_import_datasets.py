@@ -14,11 +14,12 @@ from gaitdiff.data.importers.dataset import Dataset
 from gaitdiff.data.importers.detect import detect
 from gaitdiff.data.importers.gait3d import GAIT3D
 from gaitdiff.data.importers.grew import GREW
-from gaitdiff.data.importers.layout import Walk, find_walks
+from gaitdiff.data.importers.layout import find_walks
 from gaitdiff.data.importers.opengait import OPENGAIT
 from gaitdiff.data.importers.oumvlp import OUMVLP
 from gaitdiff.data.importers.sustech1k import SUSTECH1K
 from gaitdiff.data.importers.tally import Tally
+from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.partition import Partition, divide
 from gaitdiff.data.sources import open_source
 from gaitdiff.errors import UserError

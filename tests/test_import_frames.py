@@ -215,7 +215,7 @@ def test_strays_are_skipped_and_counted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store[0].frames, align_sequence(person(i) for i in range(3)))
     assert report.skipped.counts == {
         "stray files of the operating system": 4,
-        "files that are no images": 1,
+        "files that are neither images nor pickles": 1,
         "empty folders": 1,
         "images beside folders of images": 1,
         "unreadable images": 4,

@@ -12,7 +12,7 @@ from gaitdiff.data.sources import natural
 from gaitdiff.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from gaitdiff.data.importers.layout import Walk
+    from gaitdiff.data.importers.walks import Walk
 
 TRAIN_KEY, TEST_KEY, PROBE_KEY = _KEYS = ("TRAIN_SET", "TEST_SET", "PROBE_SET")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.layout import Walk
 from gaitdiff.data.importers.tree import Form, Reading
+from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.partition import Partition, by_rule
 
 _GALLERY = frozenset({"nm-01", "nm-02", "nm-03", "nm-04"})

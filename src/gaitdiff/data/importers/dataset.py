@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gaitdiff.data.importers.layout import Tree, Walk
 from gaitdiff.data.importers.tally import Tally
+from gaitdiff.data.importers.walks import Tree, Walk
 from gaitdiff.data.partition import Partition
 from gaitdiff.data.sources import Source
 

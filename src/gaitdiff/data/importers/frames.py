@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.layout import AUTO, Tree, find_walks
+from gaitdiff.data.importers.layout import AUTO, find_walks
 from gaitdiff.data.importers.tally import Tally
+from gaitdiff.data.importers.walks import Tree
 from gaitdiff.data.sources import Source
 
 

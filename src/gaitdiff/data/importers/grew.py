@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.layout import Walk
 from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.importers.tree import Form, Reading
+from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.partition import Partition, by_rule
 from gaitdiff.data.sources import printable
 

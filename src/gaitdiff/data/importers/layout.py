@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import PurePosixPath
-
 from gaitdiff.data.images import SUFFIXES
 from gaitdiff.data.importers.tally import Tally
+from gaitdiff.data.importers.tree import gather, refuse_namesakes
+from gaitdiff.data.importers.walks import Tree, Walk
 from gaitdiff.data.sources import Source, natural, printable
 from gaitdiff.errors import UserError, nearest
 
@@ -21,29 +19,6 @@ BY_DEPTH = {
     4: "subject/condition/view/sequence",
 }
 _LEVELS = ("subject", "condition", "view", "sequence", "*")
-_STRAYS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-
-
-@dataclass(frozen=True)
-class Walk:
-    """One sequence that is to be imported."""
-
-    subject: str
-    condition: str
-    view: str
-    sequence: str
-    folder: str  # relative to the source
-    files: tuple[str, ...]  # relative to the source: images in natural order, or one pickle
-    split: str = ""  # "train" or "test" where the folders say so, else ""
-    role: str = ""  # "probe" or "gallery" where the folders say so, else ""
-
-
-@dataclass(frozen=True)
-class Tree:
-    """All sequences of a source."""
-
-    walks: tuple[Walk, ...]
-    layout: str  # in words, for the report
 
 
 def find_walks(source: Source, layout: str, skipped: Tally) -> Tree:
@@ -73,7 +48,7 @@ def find_walks(source: Source, layout: str, skipped: Tally) -> Tree:
         names = _name(parts, meaning, folder)
         used.setdefault("/".join(meaning), f"{folder or '.'} is subject {names['subject']!r}")
         walks.append(Walk(**names, folder=folder, files=tuple(files)))
-    _refuse_namesakes(walks)
+    refuse_namesakes(walks, "rename one, or say with --layout what the folders mean")
     described = "; ".join(f"{meaning} ({example})" for meaning, example in used.items())
     return Tree(tuple(walks), described)
 
@@ -103,39 +78,18 @@ def _name(parts: list[str], meaning: list[str], folder: str) -> dict[str, str]:
     return {level: printable(name) for level, name in names.items()}
 
 
-def _refuse_namesakes(walks: list[Walk]) -> None:
-    seen: dict[tuple[str, str, str, str], str] = {}
-    for walk in walks:
-        key = (walk.subject, walk.condition, walk.view, walk.sequence)
-        if key in seen:
-            raise UserError(
-                f"the folders {printable(seen[key])} and {printable(walk.folder)} would both become the sequence "
-                f"{'/'.join(filter(None, key))}: rename one, or say with --layout what the folders mean"
-            )
-        seen[key] = walk.folder
-
-
 def _image_folders(source: Source, skipped: Tally) -> dict[str, list[str]]:
     """Return the images of each innermost folder that has some, folders and images in natural order."""
-    images: dict[str, list[str]] = defaultdict(list)
-    occupied: set[str] = set()
-    for name in source.files:
-        path = PurePosixPath(name)
-        occupied.update(str(parent) for parent in path.parents)
-        if any(part.startswith(".") or part.lower() in _STRAYS for part in path.parts):
-            skipped.add("stray files of the operating system", name)
-        elif path.suffix.lower() not in SUFFIXES:
-            skipped.add("files that are no images", name)
-        else:
-            images["" if str(path.parent) == "." else str(path.parent)].append(name)
-    occupied.update(str(PurePosixPath(folder).parent) for folder in source.folders)
-    for folder in source.folders:
-        if folder not in occupied:
-            skipped.add("empty folders", folder)
-    above = {str(parent) for folder in images for parent in PurePosixPath(folder).parents if folder}
-    for folder in [folder for folder in images if (folder or ".") in above]:
+    images: dict[str, list[str]] = {}
+    for folder, files in gather(source, skipped).items():
+        if files.images:
+            images[folder] = files.images
+        for name in files.pickles:
+            skipped.add("pickles among folders of images", printable(name))
+    above = {folder[:i] for folder in images for i, letter in enumerate(folder) if letter == "/"} | {""}
+    for folder in [folder for folder in images if folder in above and len(images) > 1]:
         for name in images.pop(folder):
-            skipped.add("images beside folders of images", name)
+            skipped.add("images beside folders of images", printable(name))
     return {folder: images[folder] for folder in sorted(images, key=natural)}
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from gaitdiff.data.align import align
 from gaitdiff.data.images import decode_mask
-from gaitdiff.data.importers.layout import Walk
 from gaitdiff.data.importers.tally import Tally
+from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.pickles import MAX_BYTES, load_silhouettes
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.errors import UserError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.layout import Tree, Walk
 from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.importers.tree import PICKLE, Files, choose, gather, refuse_namesakes
+from gaitdiff.data.importers.walks import Tree, Walk
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.errors import UserError
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gaitdiff.data.importers.layout import Walk
+from gaitdiff.data.codec import CODECS, DEFAULT_CODEC
 from gaitdiff.data.importers.loading import cut_width, is_pickle, load
 from gaitdiff.data.importers.report import Report
+from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.errors import UserError
 from gaitdiff.parallel import processors
@@ -91,7 +92,8 @@ def look(source: Source, walks: Sequence[Walk], size: int, workers: int | None) 
 
 
 def _packed_size(frames: np.ndarray) -> int:
-    return frames.nbytes
+    """Bytes of a sequence in a store."""
+    return len(CODECS[DEFAULT_CODEC](*frames.shape[1:]).encode(frames)) if len(frames) else 0
 
 
 def _size(count: int) -> str:

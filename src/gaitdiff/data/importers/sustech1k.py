@@ -6,9 +6,9 @@ from collections import defaultdict
 from dataclasses import replace
 
 from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.layout import Walk
 from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.importers.tree import Form, Reading, silhouette_rank
+from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.sources import printable
 
 _FIELDS = {

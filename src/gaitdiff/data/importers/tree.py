@@ -9,12 +9,11 @@ from functools import cached_property
 from itertools import chain
 
 from gaitdiff.data.images import SUFFIXES
-from gaitdiff.data.importers.layout import Tree, Walk
 from gaitdiff.data.importers.tally import Tally
+from gaitdiff.data.importers.walks import Tree, Walk
+from gaitdiff.data.pickles import SUFFIX as PICKLE
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.errors import UserError
-
-PICKLE = ".pkl"
 
 #: How many files tell what a source is.
 SAMPLE = 20_000
@@ -258,7 +257,7 @@ def silhouette_rank(name: str) -> tuple[bool, bool, bool] | None:
     return ("lidar" in name or "pcd" in name, "sync" in name, "aligned" not in name) if "sil" in name else None
 
 
-def refuse_namesakes(walks: Iterable[Walk]) -> None:
+def refuse_namesakes(walks: Iterable[Walk], remedy: str = "import one of them") -> None:
     """Raise UserError where two folders, or two files of one, would become the same sequence."""
     seen: dict[tuple[str, str, str, str], Walk] = {}
     for walk in walks:
@@ -266,7 +265,7 @@ def refuse_namesakes(walks: Iterable[Walk]) -> None:
         if other is not walk:
             name = "/".join(filter(None, _key(walk)))
             places = (other.folder, walk.folder) if other.folder != walk.folder else (other.files[0], walk.files[0])
-            raise UserError(f"{' and '.join(map(printable, places))} would both become {name}: import one of them")
+            raise UserError(f"{' and '.join(map(printable, places))} would both become {name}: {remedy}")
 
 
 def _key(walk: Walk) -> tuple[str, str, str, str]:

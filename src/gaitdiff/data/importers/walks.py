@@ -1,0 +1,27 @@
+"""What every importer finds: the walks of a source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One sequence that is to be imported."""
+
+    subject: str
+    condition: str
+    view: str
+    sequence: str
+    folder: str  # relative to the source
+    files: tuple[str, ...]  # relative to the source: images in natural order, or one pickle
+    split: str = ""  # "train" or "test" where the folders say so, else ""
+    role: str = ""  # "probe" or "gallery" where the folders say so, else ""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All sequences of a source."""
+
+    walks: tuple[Walk, ...]
+    layout: str  # in words, for the report
