@@ -49,6 +49,16 @@ def test_one_training_step_moves_every_weight(name: str) -> None:
     assert [key for key, value in model.named_parameters() if torch.equal(value, before[key])] == []
 
 
+@pytest.mark.parametrize("name", [*FRAMEWISE, "gaitpart", "deepgaitv2"])
+def test_gradients_lie_as_their_weights(name: str) -> None:
+    """Otherwise each step of several processes copies them, and torch warns."""
+    model = narrow(name).train()
+    output = model(torch.rand(2, 4, 64, 44))
+    (output.embedding.sum() + (0 if output.logits is None else output.logits.sum())).backward()
+    strides = {key: (weight.grad.stride(), weight.stride()) for key, weight in model.named_parameters()}
+    assert all(one == other for one, other in strides.values()), strides
+
+
 @pytest.mark.parametrize("name", list_models())
 @pytest.mark.parametrize("preset", ["gait3d", "walkers"])
 def test_training_off_the_cpu_has_gradients(name: str, preset: str) -> None:

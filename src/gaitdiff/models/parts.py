@@ -24,7 +24,8 @@ def channels_last(module: nn.Module) -> None:
     """Lay the weights of 2-D convolutions out as the frames come, so that convolutions copy nothing."""
     for weight in module.parameters():
         if weight.ndim == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+            # A 1x1 kernel fits both layouts: contiguous() would leave its strides, which its gradient's would not match.
+            weight.data = weight.data.clone(memory_format=torch.channels_last)
 
 
 def temporal_max(frames: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
