@@ -99,7 +99,12 @@ def data_import(argv: Sequence[str]) -> None:
     parser.add_argument("--split", default=None, help="auto (by chance), train or test, in place of the data set's own")
     parser.add_argument("--test-fraction", type=float, default=None, help="share of the people in the test split")
     parser.add_argument("--seed", type=int, default=0, help="of the split into train and test (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=None, help="threads (default: one a core)")
+    parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    parser.add_argument(
+        "--codec",
+        default="lz4-columns",
+        help="raw reads three times as fast and takes nine times the space (%(default)s)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only look, and say what would be imported")
     args = parser.parse_args(argv)
     from gaitdiff.data.importers import import_data
@@ -115,6 +120,7 @@ def data_import(argv: Sequence[str]) -> None:
         test_fraction=args.test_fraction,
         seed=args.seed,
         workers=args.workers,
+        codec=args.codec,
         dry_run=args.dry_run,
     )
 

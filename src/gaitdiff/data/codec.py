@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
@@ -102,3 +103,18 @@ class Lz4Columns:
 
 CODECS: Mapping[str, Callable[[int, int], Codec]] = MappingProxyType({"raw": Raw, "lz4-columns": Lz4Columns})
 DEFAULT_CODEC = "lz4-columns"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The frames of a sequence as they go into a store; has the shape of the array it stands for."""
+
+    codec: str
+    shape: tuple[int, int, int]  # T, H, W
+    data: bytes
+
+
+def encode(frames: np.ndarray, codec: str = DEFAULT_CODEC) -> Encoded:
+    """Encode uint8 (T, H, W), T >= 1, for instance in another process than the writer's."""
+    count, height, width = frames.shape
+    return Encoded(codec, (count, height, width), bytes(CODECS[codec](height, width).encode(frames)))

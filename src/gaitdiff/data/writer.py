@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gaitdiff.data.codec import CODECS, DEFAULT_CODEC
+from gaitdiff.data.codec import CODECS, DEFAULT_CODEC, Encoded
 from gaitdiff.data.header import FRAMES_FILE, HEADER_FILE, MANIFEST_FILE, Header
 from gaitdiff.data.journal import JOURNAL_FILE, Entry, Journal
 from gaitdiff.data.manifest import CROPS, Row, encode_manifest, problem_with
@@ -129,7 +129,7 @@ class StoreWriter:
 
     def add(
         self,
-        frames: np.ndarray,
+        frames: np.ndarray | Encoded,
         *,
         subject: str,
         condition: str,
@@ -142,7 +142,7 @@ class StoreWriter:
         """Append one sequence.
 
         Args:
-            frames: uint8 (T, height, width), T >= 1.
+            frames: uint8 (T, height, width), T >= 1; or what :func:`gaitdiff.data.codec.encode` made of them.
             subject, condition, view, sequence: the names; no two sequences have all four in common.
             split: "train" or "test".
             role: "probe", "gallery" or "".
@@ -152,16 +152,17 @@ class StoreWriter:
             UserError: see the class.
         """
         file = self._opened()
-        if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != (self.height, self.width):
+        kind = frames.dtype.name if isinstance(frames, np.ndarray) else frames.codec
+        if kind not in ("uint8", self.codec) or frames.shape[1:] != (self.height, self.width):
             raise UserError(
-                f"the frames of sequence {subject}/{sequence} are {frames.dtype} {frames.shape}, "
+                f"the frames of sequence {subject}/{sequence} are {kind} {frames.shape}, "
                 f"but the store {self.path} takes uint8 (T, {self.height}, {self.width})"
             )
-        row = Row(subject, condition, view, sequence, len(frames), split, role, self.crop, self._frames, 0, 0)
+        row = Row(subject, condition, view, sequence, frames.shape[0], split, role, self.crop, self._frames, 0, 0)
         problem = problem_with(row) or ("it is there already" if row.key in self._keys else "")
         if problem:
             raise UserError(f"the sequence {row.name!r} cannot be added to {self.path}: {problem}")
-        data = self._encode(frames)
+        data = self._encode(frames) if isinstance(frames, np.ndarray) else frames.data
         with self._explained():
             file.write(data)
             self._done(Entry(replace(row, crc32=zlib.crc32(data), bytes=len(data)), note or {}))

@@ -24,7 +24,7 @@ def channels_last(module: nn.Module) -> None:
     """Lay the weights of 2-D convolutions out as the frames come, so that convolutions copy nothing."""
     for weight in module.parameters():
         if weight.ndim == 4:
-            # A 1x1 kernel fits both layouts: contiguous() would leave its strides, which its gradient's would not match.
+            # A 1x1 kernel fits both layouts: contiguous() would keep its strides, which its gradient has not.
             weight.data = weight.data.clone(memory_format=torch.channels_last)
 
 

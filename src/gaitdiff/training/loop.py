@@ -62,7 +62,7 @@ class Stage(Protocol, Generic[Batch]):
         """What is worth watching of a batch, at the steps that are logged."""
 
     def evaluate(self) -> dict[str, float]:
-        """Scores on the test split."""
+        """Scores on the test split; all processes call it and share the work, the first gets the scores."""
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Weights for a checkpoint, by file."""
@@ -161,10 +161,9 @@ def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float
 
 
 def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> None:
-    if main:
-        scores = stage.evaluate()
-        if scores:
-            folder.append({"step": step, "evaluation": scores})
+    scores = stage.evaluate()
+    if main and scores:
+        folder.append({"step": step, "evaluation": scores})
 
 
 def _stop(batch: Any, folder: RunFolder, step: int, rank: int, loss: float, norm: float) -> NoReturn:

@@ -19,8 +19,9 @@ from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
 from gaitdiff.diffusion.schedule import make_schedule
-from gaitdiff.evaluation.features import evaluate_store, extract, rows_to_score
+from gaitdiff.evaluation.features import evaluate_store, rows_to_score
 from gaitdiff.evaluation.protocols import headline
+from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import Backbone, create_model
 from gaitdiff.models.base import evaluating
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
@@ -115,10 +116,13 @@ class PretrainStage:
 
     def evaluate(self) -> dict[str, float]:
         """Rank-1 of the raw gait features on the test split; nothing where there is none."""
-        protocol, rows = self.config.run.protocol, self.held_out
+        protocol, rows, backbone = self.config.run.protocol, self.held_out, self.module.backbone
         if len(rows) == 0:
             return {}
-        features = raw_features(self.module.backbone, self.store, rows, self.device)
+        with evaluating(backbone):
+            features = extract_shared(backbone, self.store, rows, self.device)
+        if features is None:
+            return {}
         scores: dict[str, float] = {}
         for metric in ("cosine", "euclidean"):
             found = evaluate_store(features, self.store, rows, protocol, metric, self.device)
@@ -183,12 +187,6 @@ def load_objective(run: Path, device: torch.device) -> DiffusionObjective:
     for stem in _PARTS:
         load_into(getattr(objective, stem), read_tensors(checkpoint, stem), str(checkpoint))
     return objective.eval().to(device)
-
-
-def raw_features(backbone: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device) -> Tensor:
-    """Gait features (N, C, P) straight from a backbone, in evaluation mode."""
-    with evaluating(backbone):
-        return extract(backbone, store, rows, device)
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:

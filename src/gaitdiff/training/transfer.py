@@ -18,6 +18,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import evaluate_store, extract, rows_to_score
 from gaitdiff.evaluation.protocols import headline
+from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.losses import cross_entropy, triplet_terms
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.base import evaluating
@@ -132,10 +133,13 @@ class TransferStage:
 
     def evaluate(self) -> dict[str, float]:
         """Scores of the embeddings on the test split, by the distance trained with; nothing where there is none."""
-        rows = self.held_out
+        model, rows = self.module.model, self.held_out
         if len(rows) == 0:
             return {}
-        features = embeddings(self.module.model, self.store, rows, self.device)
+        with evaluating(model):
+            features = extract_shared(model, self.store, rows, self.device)
+        if features is None:
+            return {}
         protocol, metric = self.config.run.protocol, self.config.loss.distance
         return headline(evaluate_store(features, self.store, rows, protocol, metric, self.device))
 

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from gaitdiff.data.align import align
+from gaitdiff.data.codec import Encoded, encode
 from gaitdiff.data.images import decode_mask
 from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.importers.walks import Walk
@@ -25,11 +26,16 @@ _ALIGNED = 0.5
 _LITTLE, _PICKLED = 4000, 10
 
 
+def _nothing() -> np.ndarray:
+    return np.zeros((0, 0, 0), np.uint8)
+
+
 @dataclass
 class Loaded:
     """One walk, read and aligned; no frames where nothing in it was usable."""
 
-    frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))  # uint8 (T, H, W)
+    frames: np.ndarray = field(default_factory=_nothing)  # uint8 (T, H, W)
+    encoded: Encoded | None = None  # the frames as the store takes them, in their place
     crop: str = "full"
     unchanged: int = 0  # frames that are stored as they were found
     changed: Tally = field(default_factory=Tally)
@@ -71,21 +77,25 @@ def load(source: Source, walk: Walk, size: int) -> Loaded:
 
 
 def load_all(
-    source: Source, walks: Sequence[Walk], size: int, workers: int | None
+    source: Source, walks: Sequence[Walk], size: int, codec: str, workers: int | None
 ) -> Generator[tuple[Walk, Loaded], None, None]:
-    """Load walks in their order; few of them wait in memory.
+    """Load and encode walks in their order; few of them wait in memory.
 
     Args:
+        codec: of the store.
         workers: processes; None: one for each processor, or this one alone where there is little to do.
     """
     little = sum(len(walk.files) * (_PICKLED if is_pickle(walk) else 1) for walk in walks) < _LITTLE
     count = workers or (1 if little else processors())
-    with closing(in_order(partial(_load_from, source, size), walks, min(count, max(len(walks), 1)))) as loading:
+    with closing(in_order(partial(_load_from, source, size, codec), walks, min(count, max(len(walks), 1)))) as loading:
         yield from zip(walks, loading, strict=True)
 
 
-def _load_from(source: Source, size: int, walk: Walk) -> Loaded:
-    return load(source, walk, size)
+def _load_from(source: Source, size: int, codec: str, walk: Walk) -> Loaded:
+    loaded = load(source, walk, size)
+    if len(loaded.frames):
+        loaded.encoded, loaded.frames = encode(loaded.frames, codec), _nothing()
+    return loaded
 
 
 def is_pickle(walk: Walk) -> bool:

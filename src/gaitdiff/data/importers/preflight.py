@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gaitdiff.data.codec import CODECS, DEFAULT_CODEC
+from gaitdiff.data.codec import encode
 from gaitdiff.data.importers.loading import cut_width, is_pickle, load
 from gaitdiff.data.importers.report import Report
 from gaitdiff.data.importers.walks import Walk
@@ -47,7 +47,7 @@ class Preflight:
         return "\n".join(lines)
 
 
-def look(source: Source, walks: Sequence[Walk], size: int, workers: int | None) -> Preflight:
+def look(source: Source, walks: Sequence[Walk], size: int, codec: str, workers: int | None) -> Preflight:
     """Count what there is, and load a few walks to estimate time and space.
 
     Raises:
@@ -63,8 +63,8 @@ def look(source: Source, walks: Sequence[Walk], size: int, workers: int | None) 
         loaded = load(source, walks[i], size)
         seen += len(loaded.frames)
         if len(loaded.frames):
+            stored += len(encode(loaded.frames, codec).data)
             crops.setdefault(loaded.crop, printable(walks[i].folder or "."))
-        stored += _packed_size(loaded.frames)
         if packed[i] and len(loaded.frames):
             of_pickles.append(source.size(walks[i].files[0]) / len(loaded.frames))
     if len(crops) > 1:
@@ -89,11 +89,6 @@ def look(source: Source, walks: Sequence[Walk], size: int, workers: int | None) 
         seconds=each * total / (workers or processors()),
         bytes=round(stored / max(seen, 1) * total),
     )
-
-
-def _packed_size(frames: np.ndarray) -> int:
-    """Bytes of a sequence in a store."""
-    return len(CODECS[DEFAULT_CODEC](*frames.shape[1:]).encode(frames)) if len(frames) else 0
 
 
 def _size(count: int) -> str:
