@@ -50,12 +50,13 @@ def extract_shared(network: nn.Module, store: SequenceStore, rows: np.ndarray, d
     places = deal(len(rows), world, world)[:, :, 0]
     share = extract(network, store, rows[places[rank]], device)
     whole = torch.empty(len(rows), *share.shape[1:]) if rank == 0 else None
+    received = torch.empty(world, min(_ROWS_AT_ONCE, len(share)), *share.shape[1:], device=device)
     for first in range(0, len(share), _ROWS_AT_ONCE):
         span = slice(first, first + _ROWS_AT_ONCE)
         sent = share[span].to(device)
-        received = None if whole is None else [torch.empty_like(sent) for _ in range(world)]
-        dist.gather(sent, received)
-        if whole is not None and received is not None:
-            for there, some in zip(places, received, strict=True):
+        parts = list(received[:, : len(sent)])
+        dist.gather(sent, None if whole is None else parts)
+        if whole is not None:
+            for there, some in zip(places, parts, strict=True):
                 whole[torch.from_numpy(there[span])] = some.cpu()  # a repeated row falls on the one it repeats
     return whole
