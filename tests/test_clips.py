@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from gaitdiff.data.augment import AugmentConfig
+from gaitdiff.data.batches import PretrainBatches
 from gaitdiff.data.clips import crop_sides, sample_clip
+from gaitdiff.data.store import SequenceStore, StoreWriter
 from reference import golden_arrays, golden_document
+from worlds import make_store
 
 WINDOWS = golden_document("clips")["windows"]
 
@@ -35,3 +42,28 @@ def test_cut_equals_the_references(case: str) -> None:
     cut = (crop_sides(whole) / 255.0).astype(np.float32)
     assert cut.shape[2] == want.shape[1]
     assert (cut == want[:, None]).all()
+
+
+def test_pretraining_gives_cut_frames_empty_sides(tmp_path: Path) -> None:
+    """A store of cut walks gives the batches of one whose outer columns are black."""
+    cut = SequenceStore(make_store(tmp_path / "cut", width=44))
+    with StoreWriter(tmp_path / "whole", source="test") as writer:
+        for walk in cut:
+            frames = np.pad(walk.frames, ((0, 0), (0, 0), (10, 10)))
+            row = walk.row
+            names = {"condition": row.condition, "view": row.view, "sequence": row.sequence}
+            writer.add(frames, subject=row.subject, **names, split=row.split, role=row.role)
+    whole = SequenceStore(tmp_path / "whole")
+    settings: dict[str, Any] = {
+        "batch": 4,
+        "latent_frames": 5,
+        "gait_frames": 3,
+        "sampling": "unordered",
+        "augment": AugmentConfig(),
+    }
+    for step in range(3):
+        a, b = (PretrainBatches(store, store.select("train"), **settings)(step) for store in (cut, whole))
+        np.testing.assert_array_equal(a.latent, b.latent)
+        np.testing.assert_array_equal(a.gait, b.gait)
+        assert a.latent.shape == (4, 5, 64, 64)
+        assert a.latent.max() == 255

@@ -88,12 +88,6 @@ def test_fewer_sequences_than_k(store: Path, out: Path) -> None:
     assert not out.exists()
 
 
-def test_wrong_crop_width(tmp_path: Path, out: Path) -> None:
-    cut = make_store(tmp_path / "cut", width=44)
-    assert "64x44" in refused("pretrain", "--data.store", cut, "--out", out)
-    assert not out.exists()
-
-
 def test_cut_frames_are_not_cut_twice(tmp_path: Path, out: Path) -> None:
     """Frames cut before they were stored are trained on and evaluated as they are."""
     cut = make_store(tmp_path / "cut", width=44)

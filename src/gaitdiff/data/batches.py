@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from gaitdiff.data.augment import AugmentConfig, AugmentPlan, draw_plan
-from gaitdiff.data.clips import sample_clip
+from gaitdiff.data.clips import pad_sides, sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 
@@ -51,6 +51,8 @@ class LabelledBatch:
 class PretrainBatches:
     """Unlabelled batches: every sequence once an epoch, in an order shuffled by the epoch.
 
+    Frames that were cut before get empty columns at their sides, for the autoencoder; the backbone does not see them.
+
     Calling it with a step and a rank gives that step's batch, whatever was asked before.
     """
 
@@ -71,11 +73,6 @@ class PretrainBatches:
         check_frames(store)
         if batch < 2:
             raise UserError(f"optim.batch is {batch}, but pretraining compares at least 2 sequences in a step")
-        if store.width != store.height:
-            raise UserError(
-                f"{store.path} holds frames of {store.height}x{store.width}, cut already, but pretraining needs whole "
-                f"{store.height}x{store.height} frames for the autoencoder: import the data set again from its source"
-            )
         if len(rows) < 2:
             raise UserError(
                 f"{store.path} has {len(rows)} training sequence(s), but pretraining compares at least 2: add sequences"
@@ -92,9 +89,9 @@ class PretrainBatches:
         for row in chosen:
             available = self.store.rows[row].frames
             window = sample_clip("consecutive", available, self.latent_frames, rng)
-            latent.append(self.store.clip(row, window))
+            latent.append(pad_sides(self.store.clip(row, window)))
             index = window if self.same_clip else sample_clip(self.sampling, available, self.gait_frames, rng)
-            gait.append(self.store.clip(row, index))
+            gait.append(pad_sides(self.store.clip(row, index)))
         draw = np.random.default_rng([self.seed, step, rank, _AUGMENT])
         size = self.store.height
         latent_plan = draw_plan(self.augment, self.batch, size, size, draw)

@@ -57,3 +57,9 @@ def crop_sides(frames: Frames) -> Frames:
         )
     margin = width * 10 // 64
     return frames[..., margin : width - margin]
+
+
+def pad_sides(frames: np.ndarray) -> np.ndarray:
+    """Give cut frames their outer columns back, empty: (..., 64, 44) → (..., 64, 64); whole frames stay as they are."""
+    margin = (frames.shape[-2] - frames.shape[-1]) // 2
+    return np.pad(frames, [(0, 0)] * (frames.ndim - 1) + [(margin, margin)]) if margin else frames

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gaitdiff.data.augment import NO_AUGMENT, AugmentPlan, augment, draw_plan
-from gaitdiff.data.clips import crop_sides, sample_clip
+from gaitdiff.data.clips import crop_sides, pad_sides, sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.autoencoder import load_autoencoder
 from gaitdiff.models import Backbone
@@ -119,7 +119,7 @@ def _one(plan: AugmentPlan, i: int) -> AugmentPlan:
 
 
 def _clip(store: SequenceStore, row: int, index: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(store.clip(row, index)).to(device).float().div_(255)[None]
+    return torch.from_numpy(pad_sides(store.clip(row, index))).to(device).float().div_(255)[None]
 
 
 def _frames(clips: Tensor) -> np.ndarray:
