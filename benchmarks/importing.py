@@ -86,7 +86,7 @@ def plain_script(root: Path) -> None:
     """Decode, align and pickle, one sequence after the other."""
     for folder in sorted((root / "images").glob("*/*/*")):
         files = sorted(folder.iterdir())
-        frames = align_sequence(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files)
+        frames = align_sequence(np.asarray(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)) for file in files)
         (root / "out.pkl").write_bytes(pickle.dumps(frames))
 
 

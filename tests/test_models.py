@@ -49,7 +49,7 @@ def test_one_training_step_moves_every_weight(name: str) -> None:
     assert [key for key, value in model.named_parameters() if torch.equal(value, before[key])] == []
 
 
-@pytest.mark.parametrize("name", [*FRAMEWISE, "gaitpart", "deepgaitv2"])
+@pytest.mark.parametrize("name", list_models())
 def test_gradients_lie_as_their_weights(name: str) -> None:
     """Otherwise each step of several processes copies them, and torch warns."""
     model = narrow(name).train()

@@ -22,19 +22,36 @@ from gaitdiff.progress import ProgressHandle, console, progress_bar
 #: Frames that go through the network at a time.
 _FRAMES_A_BATCH = 1024
 
-
-@overload
-def extract(network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device) -> Tensor: ...
+#: Frames of a sequence that count, its first ones; so published numbers are computed.
+MAX_FRAMES = 720
 
 
 @overload
 def extract(
-    network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device, out: Path
+    network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device, *, max_frames: int = ...
+) -> Tensor: ...
+
+
+@overload
+def extract(
+    network: nn.Module,
+    store: SequenceStore,
+    rows: np.ndarray,
+    device: torch.device,
+    out: Path,
+    *,
+    max_frames: int = ...,
 ) -> np.ndarray: ...
 
 
 def extract(
-    network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device, out: Path | None = None
+    network: nn.Module,
+    store: SequenceStore,
+    rows: np.ndarray,
+    device: torch.device,
+    out: Path | None = None,
+    *,
+    max_frames: int = MAX_FRAMES,
 ) -> Features:
     """Run whole sequences through a network, about a thousand frames at a time.
 
@@ -45,6 +62,7 @@ def extract(
         network: a gait model, for its embeddings, or a backbone, for its raw features; in evaluation mode.
         rows: row numbers in the store.
         out: write the features there as they come, a ``.npy`` file, and hold none in memory.
+        max_frames: of longer sequences only so many first frames count.
 
     Returns:
         (N, C, P) float32 in the order of ``rows``: a tensor on the CPU, or the file as a memory-mapped array.
@@ -53,8 +71,10 @@ def extract(
         UserError: the file cannot be written.
     """
     packs = bool(getattr(network.backbone if isinstance(network, GaitModel) else network, "packs", False))
-    batches = _packed_batches(store, rows) if packs else _equal_batches(store, rows)
-    return _gathered((_features(network, store, rows[batch], packs, device) for batch in batches), batches, out)
+    lengths = _lengths(store, rows, max_frames)
+    batches = _packed_batches(lengths) if packs else _equal_batches(lengths)
+    features = (_features(network, store, rows[batch], lengths[batch], packs, device) for batch in batches)
+    return _gathered(features, batches, out)
 
 
 @overload
@@ -73,8 +93,9 @@ def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path | None 
     Args:
         out: as for ``extract``.
     """
-    batches = _packed_batches(store, rows)
-    return _gathered((_energy_images(store, rows[batch]) for batch in batches), batches, out)
+    lengths = _lengths(store, rows, MAX_FRAMES)
+    batches = _packed_batches(lengths)
+    return _gathered((_energy_images(store, rows[batch], lengths[batch]) for batch in batches), batches, out)
 
 
 def evaluate_store(
@@ -160,20 +181,21 @@ def held_out_rows(store: SequenceStore) -> np.ndarray:
     return rows
 
 
-def _features(network: nn.Module, store: SequenceStore, rows: np.ndarray, packs: bool, device: torch.device) -> Tensor:
+def _features(
+    network: nn.Module, store: SequenceStore, rows: np.ndarray, lengths: np.ndarray, packs: bool, device: torch.device
+) -> Tensor:
     """(k, C, P) float32 on the CPU, of sequences packed end to end or of one length."""
-    frames = [_whole(store, int(row)) for row in rows]
-    lengths = [len(one) for one in frames] if packs else None
+    frames = [_first(store, int(row), int(length)) for row, length in zip(rows, lengths, strict=True)]
     clips = torch.from_numpy(np.concatenate(frames)[None] if packs else np.stack(frames)).to(device)
     del frames
     with torch.no_grad():
-        output = network(clips.float().div_(255), lengths)
+        output = network(clips.float().div_(255), lengths.tolist() if packs else None)
     return (output if isinstance(output, Tensor) else output.embedding).float().cpu()
 
 
-def _energy_images(store: SequenceStore, rows: np.ndarray) -> Tensor:
-    images = np.stack([_whole(store, int(row)).mean(0, dtype=np.float32) for row in rows])
-    return torch.from_numpy(images).flatten(1).unsqueeze(2) / 255
+def _energy_images(store: SequenceStore, rows: np.ndarray, lengths: np.ndarray) -> Tensor:
+    frames = (_first(store, int(row), int(length)) for row, length in zip(rows, lengths, strict=True))
+    return torch.from_numpy(np.stack([some.mean(0, dtype=np.float32) for some in frames])).flatten(1).unsqueeze(2) / 255
 
 
 def _gathered(features: Iterable[Tensor], batches: list[np.ndarray], out: Path | None) -> Features:
@@ -218,12 +240,15 @@ def _gathered_on_disk(
     return np.load(out, mmap_mode="r")
 
 
-def _packed_batches(store: SequenceStore, rows: np.ndarray) -> list[np.ndarray]:
-    """Positions in ``rows``, in their order, as many as make about ``_FRAMES_A_BATCH`` frames."""
+def _lengths(store: SequenceStore, rows: np.ndarray, max_frames: int) -> np.ndarray:
+    return np.array([min(store.rows[int(row)].frames, max_frames) for row in rows], int)
+
+
+def _packed_batches(lengths: np.ndarray) -> list[np.ndarray]:
+    """Positions of sequences, in their order, as many as make about ``_FRAMES_A_BATCH`` frames."""
     batches: list[list[int]] = []
     room = 0
-    for position, row in enumerate(rows):
-        frames = store.rows[int(row)].frames
+    for position, frames in enumerate(lengths):
         if not batches or frames > room:
             batches.append([])
             room = _FRAMES_A_BATCH
@@ -232,9 +257,8 @@ def _packed_batches(store: SequenceStore, rows: np.ndarray) -> list[np.ndarray]:
     return [np.array(batch) for batch in batches]
 
 
-def _equal_batches(store: SequenceStore, rows: np.ndarray) -> list[np.ndarray]:
+def _equal_batches(lengths: np.ndarray) -> list[np.ndarray]:
     """The same for sequences of equal length, the shortest first."""
-    lengths = np.array([store.rows[int(row)].frames for row in rows], int)
     batches = []
     for length in np.unique(lengths):
         group = np.flatnonzero(lengths == length)
@@ -243,6 +267,7 @@ def _equal_batches(store: SequenceStore, rows: np.ndarray) -> list[np.ndarray]:
     return batches
 
 
-def _whole(store: SequenceStore, row: int) -> np.ndarray:
-    frames = store[row].frames
+def _first(store: SequenceStore, row: int, count: int) -> np.ndarray:
+    """The first frames of a sequence, cut at the sides."""
+    frames = store.clip(row, np.arange(count))
     return crop_sides(frames) if store.width == store.height else frames

@@ -112,7 +112,7 @@ class GlobalLocalBackbone(Backbone):
         initialize(self)
         for weight in self.parameters():
             if weight.ndim == 5:
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
+                weight.data = weight.data.clone(memory_format=torch.channels_last_3d)  # as parts.channels_last
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         if lengths is None:
