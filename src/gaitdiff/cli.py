@@ -141,7 +141,7 @@ def data_verify(argv: Sequence[str]) -> None:
     parser = _Parser(prog="gaitdiff data verify", description=data_verify.__doc__)
     parser.add_argument("store", type=Path)
     parser.add_argument("--json", type=Path, default=None, help="write the report there too, with every sequence")
-    parser.add_argument("--workers", type=int, default=None, help="threads (default: one a core)")
+    parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
     args = parser.parse_args(argv)
     from gaitdiff.data.verify import verify_store
 

@@ -111,7 +111,7 @@ def inspect(path: str | Path, *, sheet: str | Path | None = None) -> Summary:
         bytes=sum(file.stat().st_size for file in store.path.iterdir()),
         sheet=target,
     )
-    Console().print(*summary.tables(), sep="\n")
+    Console(markup=False, highlight=False).print(*summary.tables(), sep="\n")
     return summary
 
 

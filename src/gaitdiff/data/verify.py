@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.measure import Measures, measure
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
+from gaitdiff.parallel import in_order, processors
 from gaitdiff.progress import progress_bar
 
 TWICE = "sequences that are there twice"
 
 _PERCENTILES = (1, 5, 50, 95, 99)
-_AT_ONCE = 16  # sequences that a thread takes at a time
+_AT_ONCE = 16  # sequences that a process takes at a time
+_LITTLE = 500  # so many are measured sooner than other processes start
 _USUAL_WIDTH = (0.25, 0.46)  # of the frame's height: a store's median person
 
 
@@ -131,7 +133,7 @@ def verify_store(path: str | Path, *, json_file: str | Path | None = None, worke
     Args:
         path: the store.
         json_file: write everything there too, the suspicious sequences without end.
-        workers: threads; as many as there are processors by default.
+        workers: processes; as many as there are processors by default.
 
     Returns:
         What was found; suspicious sequences are no error.
@@ -147,7 +149,7 @@ def verify_store(path: str | Path, *, json_file: str | Path | None = None, worke
         raise UserError(f"{json_file} cannot be written: it is a folder, --json takes a file")
     if json_file is not None and not Path(json_file).absolute().parent.is_dir():
         raise UserError(f"{json_file} cannot be written: its folder does not exist")
-    found = _verified(store, workers or _processors())
+    found = _verified(store, workers or (1 if len(store) < _LITTLE else processors()))
     Console(markup=False, highlight=False).print(found.table())
     if json_file is not None:
         _write_json(Path(json_file), found.document())
@@ -200,23 +202,19 @@ def _verified(store: SequenceStore, workers: int) -> Verification:
 
 
 def _measured(store: SequenceStore, workers: int) -> Iterator[tuple[int, Measures | UserError]]:
-    """Measure in threads (NumPy, zlib and hashlib work outside Python's lock); a bounded number of results waits."""
-
-    def work(first: int) -> list[Measures | UserError]:
-        return [_measure_one(store, i) for i in range(first, min(first + _AT_ONCE, len(store)))]
-
-    waiting: deque[tuple[int, Future[list[Measures | UserError]]]] = deque()
-    todo = iter(range(0, len(store), _AT_ONCE))
-    with progress_bar(f"Verifying {store.path.name}", len(store)) as bar, ThreadPoolExecutor(workers) as pool:
-        while True:
-            while len(waiting) < 2 * workers and (first := next(todo, None)) is not None:
-                waiting.append((first, pool.submit(work, first)))
-            if not waiting:
-                return
-            first, future = waiting.popleft()
-            results = future.result()
+    """Measure all sequences, in order."""
+    firsts = range(0, len(store), _AT_ONCE)
+    with (
+        progress_bar(f"Verifying {store.path.name}", len(store)) as bar,
+        closing(in_order(partial(_measure_some, store), firsts, min(workers, len(firsts)))) as measuring,
+    ):
+        for first, results in zip(firsts, measuring, strict=True):
             yield from enumerate(results, start=first)
             bar.advance(len(results))
+
+
+def _measure_some(store: SequenceStore, first: int) -> list[Measures | UserError]:
+    return [_measure_one(store, i) for i in range(first, min(first + _AT_ONCE, len(store)))]
 
 
 def _measure_one(store: SequenceStore, i: int) -> Measures | UserError:
@@ -258,10 +256,6 @@ def _spread(counts: np.ndarray, values: np.ndarray) -> Spread:
     below = counts.cumsum()
     ranks = [np.searchsorted(below, p / 100 * (total - 1), side="right") for p in _PERCENTILES]
     return Spread(float(counts @ values / total), tuple(float(values[rank]) for rank in ranks))
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
