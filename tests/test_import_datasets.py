@@ -18,10 +18,10 @@ from gaitdiff.data.importers.layout import find_walks
 from gaitdiff.data.importers.opengait import OPENGAIT
 from gaitdiff.data.importers.oumvlp import OUMVLP
 from gaitdiff.data.importers.sustech1k import SUSTECH1K
-from gaitdiff.data.importers.tally import Tally
-from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.partition import Partition, divide
 from gaitdiff.data.sources import open_source
+from gaitdiff.data.tally import Tally
+from gaitdiff.data.walks import Walk
 from gaitdiff.errors import UserError
 
 FRAMES = Dataset(

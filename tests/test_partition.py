@@ -10,10 +10,10 @@ import pytest
 
 from gaitdiff.data.importers.gait3d import GAIT3D
 from gaitdiff.data.importers.opengait import OPENGAIT
-from gaitdiff.data.importers.tally import Tally
-from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.partition import Partition, divide, index, partition_needed, read_partition
 from gaitdiff.data.sources import open_source
+from gaitdiff.data.tally import Tally
+from gaitdiff.data.walks import Walk
 from gaitdiff.errors import UserError
 from reference import golden_document
 

@@ -6,13 +6,11 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gaitdiff.data.sources import natural
+from gaitdiff.data.walks import Walk
 from gaitdiff.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from gaitdiff.data.importers.walks import Walk
 
 TRAIN_KEY, TEST_KEY, PROBE_KEY = _KEYS = ("TRAIN_SET", "TEST_SET", "PROBE_SET")
 

@@ -15,9 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.measure import Measures, measure
 from gaitdiff.data.store import SequenceStore
+from gaitdiff.data.tally import Tally
 from gaitdiff.errors import UserError
 from gaitdiff.parallel import in_order, processors
 from gaitdiff.progress import progress_bar

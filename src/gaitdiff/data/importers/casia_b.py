@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from gaitdiff.data.importers.dataset import Dataset
 from gaitdiff.data.importers.tree import Form, Reading
-from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.partition import Partition, by_rule
+from gaitdiff.data.walks import Walk
 
 _GALLERY = frozenset({"nm-01", "nm-02", "nm-03", "nm-04"})
 

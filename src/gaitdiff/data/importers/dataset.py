@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gaitdiff.data.importers.tally import Tally
-from gaitdiff.data.importers.walks import Tree, Walk
 from gaitdiff.data.partition import Partition
 from gaitdiff.data.sources import Source
+from gaitdiff.data.tally import Tally
+from gaitdiff.data.walks import Tree, Walk
 
 
 @dataclass(frozen=True)

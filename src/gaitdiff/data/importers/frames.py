@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from gaitdiff.data.importers.dataset import Dataset
 from gaitdiff.data.importers.layout import AUTO, find_walks
-from gaitdiff.data.importers.tally import Tally
-from gaitdiff.data.importers.walks import Tree
 from gaitdiff.data.sources import Source
+from gaitdiff.data.tally import Tally
+from gaitdiff.data.walks import Tree
 
 
 def _find(source: Source, skipped: Tally) -> Tree:

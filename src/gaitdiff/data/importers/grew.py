@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.importers.tree import Form, Reading
-from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.partition import Partition, by_rule
 from gaitdiff.data.sources import printable
+from gaitdiff.data.tally import Tally
+from gaitdiff.data.walks import Walk
 
 _FIELDS = {"id": "[0-9]{5}", "type": "0[12]", "view": "[0-9a-z]{4,}"}
 _NEVER = "(?!)"

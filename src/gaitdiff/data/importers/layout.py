@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gaitdiff.data.images import SUFFIXES
-from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.importers.tree import gather, refuse_namesakes
-from gaitdiff.data.importers.walks import Tree, Walk
 from gaitdiff.data.sources import Source, natural, printable
+from gaitdiff.data.tally import Tally
+from gaitdiff.data.walks import Tree, Walk
 from gaitdiff.errors import UserError, nearest
 
 AUTO = "auto"

@@ -12,10 +12,10 @@ import numpy as np
 from gaitdiff.data.align import align
 from gaitdiff.data.codec import Encoded, encode
 from gaitdiff.data.images import decode_mask
-from gaitdiff.data.importers.tally import Tally
-from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.pickles import MAX_BYTES, load_silhouettes
 from gaitdiff.data.sources import Source, printable
+from gaitdiff.data.tally import Tally
+from gaitdiff.data.walks import Walk
 from gaitdiff.errors import UserError
 from gaitdiff.parallel import in_order, processors
 

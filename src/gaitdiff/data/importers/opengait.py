@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.importers.tree import PICKLE, Files, choose, gather, refuse_namesakes
-from gaitdiff.data.importers.walks import Tree, Walk
 from gaitdiff.data.sources import Source, printable
+from gaitdiff.data.tally import Tally
+from gaitdiff.data.walks import Tree, Walk
 from gaitdiff.errors import UserError
 
 _LABELLED = "<id>/<type>/<view>/*.pkl"

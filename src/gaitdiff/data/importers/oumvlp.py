@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from gaitdiff.data.importers.dataset import Dataset
 from gaitdiff.data.importers.tree import Form, Reading
-from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.partition import Partition, by_rule
+from gaitdiff.data.walks import Walk
 
 _FIELDS = {
     "id": "(?!00000)(?:0[0-9]{4}|10[0-2][0-9]{2}|1030[0-7])",

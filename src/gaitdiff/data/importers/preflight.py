@@ -11,8 +11,8 @@ import numpy as np
 from gaitdiff.data.codec import encode
 from gaitdiff.data.importers.loading import cut_width, is_pickle, load
 from gaitdiff.data.importers.report import Report
-from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.sources import Source, printable
+from gaitdiff.data.walks import Walk
 from gaitdiff.errors import UserError
 from gaitdiff.parallel import processors
 

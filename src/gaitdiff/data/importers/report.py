@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.manifest import Row
+from gaitdiff.data.tally import Tally
 
 
 @dataclass

@@ -20,12 +20,12 @@ from gaitdiff.data.importers.layout import AUTO, find_walks
 from gaitdiff.data.importers.loading import Loaded, is_pickle, load, load_all
 from gaitdiff.data.importers.preflight import look
 from gaitdiff.data.importers.report import Report
-from gaitdiff.data.importers.tally import Tally
-from gaitdiff.data.importers.walks import Tree, Walk
 from gaitdiff.data.partition import Division, Partition, divide, index, partition_needed, read_partition
 from gaitdiff.data.sources import Source, open_source, packed_inside, printable
 from gaitdiff.data.splits import split_people
 from gaitdiff.data.store import SequenceStore
+from gaitdiff.data.tally import Tally
+from gaitdiff.data.walks import Tree, Walk
 from gaitdiff.data.writer import StoreWriter
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.progress import console, progress_bar

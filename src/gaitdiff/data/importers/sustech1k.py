@@ -6,10 +6,10 @@ from collections import defaultdict
 from dataclasses import replace
 
 from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.tally import Tally
 from gaitdiff.data.importers.tree import Form, Reading, silhouette_rank
-from gaitdiff.data.importers.walks import Walk
 from gaitdiff.data.sources import printable
+from gaitdiff.data.tally import Tally
+from gaitdiff.data.walks import Walk
 
 _FIELDS = {
     "id": "[^/]+",

@@ -9,10 +9,10 @@ from functools import cached_property
 from itertools import chain
 
 from gaitdiff.data.images import SUFFIXES
-from gaitdiff.data.importers.tally import Tally
-from gaitdiff.data.importers.walks import Tree, Walk
 from gaitdiff.data.pickles import SUFFIX as PICKLE
 from gaitdiff.data.sources import Source, printable
+from gaitdiff.data.tally import Tally
+from gaitdiff.data.walks import Tree, Walk
 from gaitdiff.errors import UserError
 
 #: How many files tell what a source is.
