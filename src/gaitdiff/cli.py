@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -333,6 +334,9 @@ _VERBS: dict[str, Callable[[Sequence[str]], None]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; return 0, or 2 after a mistake that the user can mend."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is escaped, so that no name ends the work
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help") or words in (["data"], ["data", "-h"], ["data", "--help"]):
         print(_HELP)
@@ -349,10 +353,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"there is no verb {verb!r}{nearest(verb, _VERBS)}: gaitdiff --help lists them")
         _VERBS[verb](words[length:])
     except UserError as error:
-        print(f"gaitdiff: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        what = "a file" if error.filename is None else f"{error.filename}"
+        return _refuse(f"{what} cannot be used ({error.strerror or error}): choose another")
     except KeyboardInterrupt:
         again = (
             "; the same command continues it" if verb in ("quickstart", "data import", "pretrain", "finetune") else ""
@@ -360,6 +366,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gaitdiff: stopped{again}", file=sys.stderr)
         return 130
     return 0
+
+
+def _refuse(sentence: str) -> int:
+    """Print what the user can mend, on one line whatever a file's name holds; return the exit code."""
+    from gaitdiff.data.sources import printable
+
+    print(f"gaitdiff: {printable(sentence)}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""The command line as a whole: every mistake is one line and exit code 2, whatever the terminal and the names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gaitdiff import cli
+from gaitdiff.cli import main
+
+_LONG = "n" * 300  # longer than any file system takes
+
+
+def _only_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "import", _LONG, "--out", "store"],
+        ["data", "import", ".", "--out", _LONG],
+        ["data", "inspect", _LONG],
+        ["data", "verify", _LONG],
+        ["data", "export", _LONG, "--out", "out"],
+        ["data", "walkers", "--people", "2", "--sequences", "2", "--frames", "4", "--workers", "1", "--out", _LONG],
+        ["export", _LONG, "--out", "model.onnx"],
+        ["evaluate", _LONG, "--data", "store"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_is_too_long_is_a_mistake_as_others_are(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p1" / "walk").mkdir(parents=True)
+    assert main(words) == 2
+    line = _only_line(capsys)
+    assert line.startswith("gaitdiff: ")
+    assert "Traceback" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (
+            OSError(36, "File name too long", "here/there"),
+            2,
+            "gaitdiff: here/there cannot be used (File name too long): choose another\n",
+        ),
+        (OSError(5, "Input/output error"), 2, "gaitdiff: a file cannot be used (Input/output error): choose another\n"),
+        (BrokenPipeError(32, "Broken pipe"), 0, ""),
+    ],
+    ids=["with a name", "without", "closed pipe"],
+)
+def test_errors_of_the_operating_system_become_a_sentence(
+    error: OSError, code: int, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(words: object) -> None:
+        raise error
+
+    monkeypatch.setitem(cli._VERBS, "models", fail)
+    assert main(["models"]) == code
+    assert capsys.readouterr().err == sentence
+
+
+def test_a_mistake_is_one_line_whatever_the_names_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "inspect", str(tmp_path / "two\nlines\x1b[2J\r")]) == 2
+    line = _only_line(capsys)
+    assert "two\N{REPLACEMENT CHARACTER}lines" in line
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "utf-8:strict"])
+def test_a_terminal_without_the_characters_of_a_name_shows_them_escaped(encoding: str, tmp_path: Path) -> None:
+    store = tmp_path / "walkers-\u00e9-\udcff"
+    words = ["data", "walkers", "--people", "2", "--sequences", "2", "--frames", "4", "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "gaitdiff", *words, "--out", os.fsencode(store)],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.strip() == str(store).encode(encoding.partition(":")[0], "backslashreplace")
+    assert store.is_dir()
