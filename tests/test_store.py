@@ -523,9 +523,63 @@ def test_no_sequence_no_store(tmp_path: Path) -> None:
 
 
 def test_error_in_the_block_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
     with pytest.raises(KeyError):
         write(tmp_path / "deep" / "store", good, lambda writer: {}["missing"])
     assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_folders_made_for_a_store_that_is_not_written_go_with_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(KeyError):
+        write(tmp_path / "there" / "x" / "y" / "store", good, lambda writer: {}["missing"])
+    with pytest.raises(UserError, match="too long"):
+        write(tmp_path / "there" / "x" / "y" / ("n" * 250), good)  # the folder would do, its hidden sibling does not
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+    with pytest.raises(KeyError):  # what others put into them meanwhile stays
+        write(
+            tmp_path / "x" / "y" / "store",
+            lambda writer: (tmp_path / "x" / "note").touch(),
+            lambda writer: {}["missing"],
+        )
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "there", tmp_path / "x", tmp_path / "x" / "note"]
+    make_store(tmp_path / "there" / "x" / "y" / "store")
+    assert SequenceStore(tmp_path / "there" / "x" / "y" / "store").header.sequences == 5
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("thesis.tex",), ("writer.lock", "thesis.tex"), ("frames.bin",), ("writer.lock", "pictures/cat.png")],
+    ids=" ".join,
+)
+def test_a_folder_of_others_at_the_hidden_place_is_left_alone(tmp_path: Path, names: tuple[str, ...]) -> None:
+    partial = tmp_path / ".store.partial"
+    for name in names:
+        (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        (partial / name).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="no store in the making"):
+        make_store(tmp_path / "store")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert {(partial / name).read_text() for name in names} == {"mine"}
+
+
+@pytest.mark.parametrize("name", ["", "frames.bin", "writer.lock"])
+def test_links_at_the_hidden_place_are_not_followed(tmp_path: Path, name: str) -> None:
+    partial, outside = tmp_path / ".store.partial", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "writer.lock").touch()
+    (outside / "frames.bin").write_text("mine")
+    if name:
+        partial.mkdir()
+        (partial / "writer.lock").touch()
+        (partial / name).unlink(missing_ok=True)
+    (partial / name).symlink_to(outside / name)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"is a link|no store in the making"):
+        make_store(tmp_path / "store")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (outside / "frames.bin").read_text() == "mine"
 
 
 @needs_dev_full

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,9 @@ from gaitdiff.errors import UserError
 
 _LOCK_FILE = "writer.lock"
 
+#: What a writer puts into its folder, and all that it ever removes there; the lock goes last.
+_CONTENT = (FRAMES_FILE, JOURNAL_FILE, MANIFEST_FILE, HEADER_FILE)
+
 #: A resumable writer saves what it has after so many bytes, or seconds: a kill loses no more than that.
 _SAVE_BYTES, _SAVE_SECONDS = 16 << 20, 1.0
 
@@ -35,7 +37,8 @@ class StoreWriter:
 
     The store grows in a hidden sibling folder, ``.NAME.partial``, which takes its place under the final
     name when the ``with`` block ends well, and is removed when it ends badly. An operating-system lock keeps
-    a second writer of the same target out; what a killed writer left behind is cleared by the next one.
+    a second writer of the same target out; what a killed writer left behind is cleared by the next one, which refuses
+    a folder of that name in which anything else lies.
 
     A writer with a ``resume`` fingerprint can be interrupted: when its process is killed, or its ``with`` block is
     ended by KeyboardInterrupt, the hidden folder stays, and the next writer of the same target with the same
@@ -55,9 +58,9 @@ class StoreWriter:
             ninth of the bytes of "raw", from which clips are read three times as fast.
 
     Raises:
-        UserError: the target exists, is being written by another process, or cannot be written; from the
-            methods: a sequence that no store can hold, a full disk, or a ``with`` block that ended without
-            any sequence.
+        UserError: the target exists, is being written by another process, or cannot be written, or its hidden sibling
+            is none of a writer's; from the methods: a sequence that no store can hold, a full disk, or a ``with``
+            block that ended without any sequence.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class StoreWriter:
         self._notes: list[dict[str, Any]] = []
         self._frames = self._bytes = 0
         self._lock = -1
+        self._parents: list[Path] = []
         self._file: BinaryIO | None = None
         key = {"resume": resume, "height": height, "width": width, "crop": crop, "source": source, "codec": codec}
         self._journal = Journal(self._partial, key) if resume is not None else None
@@ -105,8 +109,9 @@ class StoreWriter:
 
     def __enter__(self) -> StoreWriter:
         with self._explained():
-            self._lock = _lock_folder(self._partial)
+            self._parents = [folder for folder in self._partial.parents if not folder.exists()]
             try:
+                self._lock = _lock_folder(self._partial)
                 self._refuse_existing()
                 self._begin()
             except BaseException as error:
@@ -279,8 +284,8 @@ class StoreWriter:
         self._lock = -1
 
     def _give_up(self, error: BaseException) -> None:
-        """Give the lock back, and remove the partial folder unless the next writer can go on from it."""
-        keep = self._journal is not None and isinstance(error, KeyboardInterrupt)
+        """Give the lock back; remove what was made, folders above it too, unless the next writer can go on from it."""
+        keep = self._lock >= 0 and self._journal is not None and isinstance(error, KeyboardInterrupt)
         with suppress(OSError):  # the buffered rest does not fit a full disk; something worse is on its way up
             if keep and self._unsaved:
                 self._save()
@@ -288,9 +293,16 @@ class StoreWriter:
             self._close()
         if self._lock >= 0:
             if not keep and _is_ours(self._partial, self._lock):
-                shutil.rmtree(self._partial, ignore_errors=True)
+                with suppress(OSError):
+                    _clear(self._partial)
+                    (self._partial / _LOCK_FILE).unlink()
+                    self._partial.rmdir()
             os.close(self._lock)
             self._lock = -1
+        if not keep:
+            with suppress(OSError):  # others have put something there by now
+                for folder in self._parents:
+                    folder.rmdir()
 
     def _close(self) -> None:
         for file in (self._journal, self._file):
@@ -320,11 +332,15 @@ def _lock_folder(folder: Path) -> int:
 
     The lock is taken on a file inside the folder. Between opening and locking that file another process may
     have removed or renamed the folder, so the lock counts only if the path still leads to the locked file.
+
+    Raises:
+        UserError: another process holds the lock, or the folder is none of a writer's.
     """
     while True:
+        _refuse_foreign(folder)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except FileNotFoundError:
             continue
         try:
@@ -347,11 +363,27 @@ def _is_ours(folder: Path, descriptor: int) -> bool:
         return False
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse what may stand at ``folder`` but was not left there by a writer: its files are somebody's."""
+    if folder.is_symlink():
+        raise UserError(f"{folder}, where the store is to grow, is a link: remove it or choose another --out")
+    try:
+        with os.scandir(folder) as entries:
+            files = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+    except FileNotFoundError:
+        return
+    foreign = sorted(name for name, is_file in files.items() if not is_file or name not in (*_CONTENT, _LOCK_FILE))
+    if foreign or (files and _LOCK_FILE not in files):
+        raise UserError(
+            f"{folder}, where the store is to grow, holds files that no store in the making has "
+            f"(such as {(foreign or sorted(files))[0]}): move them or choose another --out"
+        )
+
+
 def _clear(folder: Path) -> None:
     """Remove what another writer left in ``folder``, but for the lock."""
-    for entry in folder.iterdir():
-        if entry.name != _LOCK_FILE:
-            entry.unlink()
+    for name in _CONTENT:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write_durably(path: Path, data: bytes) -> None:
