@@ -90,3 +90,12 @@ def test_a_terminal_without_the_characters_of_a_name_shows_them_escaped(encoding
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.strip() == str(store).encode(encoding.partition(":")[0], "backslashreplace")
     assert store.is_dir()
+
+
+def test_an_empty_source_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p1" / "walk").mkdir(parents=True)
+    assert main(["data", "import", "", "--out", "../store"]) == 2
+    assert "the source is an empty name" in _only_line(capsys)

@@ -85,7 +85,7 @@ def data_import(argv: Sequence[str]) -> None:
     from gaitdiff.data.importers.datasets import NAMES
 
     parser = _Parser(prog="gaitdiff data import", description=data_import.__doc__)
-    parser.add_argument("source", type=Path, help="folder, .zip or .tar file")
+    parser.add_argument("source", help="folder, .zip or .tar file")
     parser.add_argument("--as", dest="kind", default="auto", help=f"auto (default) or one of {', '.join(NAMES)}")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new store")
     parser.add_argument("--partition", type=Path, default=None, help="JSON file with TRAIN_SET and TEST_SET")

@@ -85,9 +85,11 @@ def open_source(path: str | Path) -> Source:
     """Open a folder, or a zip archive or an uncompressed tar archive.
 
     Raises:
-        UserError: there is nothing at ``path``, it is none of these, or the archive is damaged, encrypted,
+        UserError: ``path`` is empty, there is nothing at it, it is none of these, or the archive is damaged, encrypted,
             or holds names that lead out of it.
     """
+    if not os.fspath(path):
+        raise UserError("the source is an empty name: give a folder or a .zip or .tar archive")
     path = Path(path).absolute()
     if path.is_dir():
         return _Folder(path)
