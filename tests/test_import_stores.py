@@ -263,3 +263,76 @@ def test_frames_cut_before_are_never_cut_again(tmp_path: Path, capsys: pytest.Ca
     store, _ = imported(tmp_path, [str(source), "--partition", str(tmp_path / "partition.json")], capsys)
     assert store.header.crop == "cut"
     np.testing.assert_array_equal(store[0].frames, cut)
+
+
+def cut_frames(seed: int, size: int, count: int = 4) -> np.ndarray:
+    """Aligned frames without their outer columns, uint8 (count, size, 44 or 88)."""
+    side = size * 10 // 64
+    frames = np.stack([np.asarray(oracle(mask, size)) for mask in masks_of(seed, count)])
+    return np.ascontiguousarray(frames[:, :, side : size - side])
+
+
+def images_of(folder: str, frames: np.ndarray) -> Tree:
+    return {f"{folder}/{i:03d}.png": encode(frame) for i, frame in enumerate(frames)}
+
+
+def test_cut_images_of_128_stay_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = cut_frames(0, 128)
+    source = make_folder(tmp_path / "source", images_of("a/b", frames))
+    store, _ = imported(tmp_path, [str(source)], capsys)
+    assert (store.height, store.width, store.header.crop) == (128, 88, "cut")
+    np.testing.assert_array_equal(store[0].frames, frames)
+
+
+@pytest.mark.parametrize(("have", "want"), [(64, 128), (128, 64)])
+@pytest.mark.parametrize("kind", ["images", "pickle"])
+def test_cut_frames_never_change_size(
+    tmp_path: Path, kind: str, have: int, want: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = cut_frames(0, have)
+    tree = images_of("a/b/c", frames) if kind == "images" else {"a/b/c/c.pkl": pickle.dumps(frames)}
+    source = make_folder(tmp_path / "source", tree)
+    assert main(["data", "import", str(source), "--size", str(want), "--out", str(tmp_path / "store")]) == 2
+    assert f"use --size {have}" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_strays_cost_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever they lie: one whole image in a cut sequence, one sequence of another height, one without anybody."""
+    for place in (0, 7, 12):
+        tree: Tree = {}
+        for i in range(30):
+            tree |= images_of(f"p{i:02d}/w", cut_frames(i, 64))
+        tree[f"p{place:02d}/w/stray.png"] = encode(person(5))
+        tree |= {name.replace("p20", "x"): data for name, data in images_of("p20/w", cut_frames(20, 128)).items()}
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        store, said = imported(folder, [str(make_folder(folder / "source", tree)), "--as", "frames"], capsys)
+        assert store.header.crop == "cut"
+        assert len({row.subject for row in store.rows}) == 30
+        for i, row in enumerate(store.rows):
+            np.testing.assert_array_equal(store[i].frames, cut_frames(int(row.subject[1:]), 64))
+        assert f"1 frames that are not cut like the others of their sequence: p{place:02d}/w/stray.png" in said
+        assert "1 sequences cut at 128 px height, which only --size 128 imports: x/w" in said
+
+
+def test_pickles_without_anybody_are_no_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = np.stack([np.asarray(oracle(mask, 64)) for mask in masks_of(0, 4)])
+    tree = {"1/2/3/3.pkl": pickle.dumps(frames), "1/2/4/4.pkl": pickle.dumps(frames * 0)}
+    store, said = imported(tmp_path, [str(make_folder(tmp_path / "source", tree)), "--as", "opengait"], capsys)
+    assert [row.view for row in store.rows] == ["3"]
+    assert "1 sequences without a usable frame: 1/2/4" in said
+
+
+def test_what_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """People of a data set's own division who are not on disk, and probes that nobody named."""
+    source = make_folder(tmp_path / "casia", CASIA_B.tree)
+    _, said = imported(tmp_path, [str(source)], capsys)
+    assert "120 people of the partition without a sequence: 002, 003, 004, …" in said
+    other = tmp_path / "other"
+    other.mkdir()
+    partition = other / "without.json"
+    partition.write_text(json.dumps({key: value for key, value in PARTITION.items() if key != "PROBE_SET"}))
+    source = make_folder(other / "source", GAIT3D.tree)
+    _, said = imported(other, [str(source), "--partition", str(partition)], capsys)
+    assert "nothing can be looked for" in said

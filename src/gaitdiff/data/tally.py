@@ -33,11 +33,11 @@ class Tally:
         """Return what ``Tally(**…)`` takes."""
         return {"counts": self.counts, "examples": self.examples}
 
-    def lines(self) -> list[str]:
-        """Return a line for each thing."""
+    def lines(self, begin: str = "") -> list[str]:
+        """Return a line for each thing, each with the same beginning."""
         result = []
         for what, count in self.counts.items():
             names = self.examples[what]
             more = ", …" if count > len(names) else ""
-            result.append(f"{count:,} {what}: {', '.join(names)}{more}")
+            result.append(f"{begin}{count:,} {what}: {', '.join(names)}{more}")
         return result

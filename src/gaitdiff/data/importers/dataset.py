@@ -21,8 +21,10 @@ class Dataset:
         find: (source, skipped) to the sequences; ``skipped`` gets a line for everything that is passed over. Raises
             UserError where the source is not this data set, naming what was expected and what lies there.
         recognise: why a source looks like this data set, in words, or "". Looks at names only.
-        rule: identities to the division that the field uses, or None where it takes a partition file.
+        rule: identities on disk to the division that the field uses, which names everybody; None where it takes a
+            partition file.
         published: whether papers divide it in a way of its own, so that a division by chance must be asked for.
+        probes: whether the partition file names the sequences that are looked for.
         role: the role of a test sequence under the data set's protocol, "probe", "gallery" or "".
     """
 
@@ -32,4 +34,5 @@ class Dataset:
     recognise: Callable[[Source], str]
     rule: Callable[[Sequence[str]], Partition] | None = None
     published: bool = True
+    probes: bool = False
     role: Callable[[Walk], str] = lambda walk: walk.role

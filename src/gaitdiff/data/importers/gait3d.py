@@ -13,4 +13,4 @@ _READING = Reading(
 )
 
 #: Who trains, who is tested and which sequences are looked for stands in a partition file alone.
-GAIT3D = Dataset(name="gait3d", title=_READING.title, find=_READING.find, recognise=_READING.recognise)
+GAIT3D = Dataset(name="gait3d", title=_READING.title, find=_READING.find, recognise=_READING.recognise, probes=True)

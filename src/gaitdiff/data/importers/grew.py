@@ -45,7 +45,8 @@ def _settle(walks: list[Walk], skipped: Tally) -> list[Walk]:
 
 def _rule(identities: Sequence[str]) -> Partition:
     words = "train/ is learned from, gallery/ and probe/ are tested"
-    return by_rule(words, identities, lambda person: person.endswith("train"))
+    train, gallery = (f"{i:05}train" for i in range(1, 20001)), (f"{i:05}" for i in range(1, 6001))
+    return by_rule(words, [*identities, *train, *gallery, "probe"], lambda person: person.endswith("train"))
 
 
 def _role(walk: Walk) -> str:

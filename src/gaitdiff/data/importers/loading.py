@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -9,14 +10,13 @@ from functools import partial
 
 import numpy as np
 
-from gaitdiff.data.align import align
+from gaitdiff.data.align import MIN_MASS, align
 from gaitdiff.data.codec import Encoded, encode
 from gaitdiff.data.images import decode_mask
 from gaitdiff.data.pickles import MAX_BYTES, load_silhouettes
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.data.tally import Tally
 from gaitdiff.data.walks import Walk
-from gaitdiff.errors import UserError
 from gaitdiff.parallel import in_order, processors
 
 #: A sequence counts as aligned if this share of its frames reach from the first row to the last, centred.
@@ -37,6 +37,7 @@ class Loaded:
     frames: np.ndarray = field(default_factory=_nothing)  # uint8 (T, H, W)
     encoded: Encoded | None = None  # the frames as the store takes them, in their place
     crop: str = "full"
+    other_size: int = 0  # where there are no frames because they are cut at this height and not at the wanted one
     unchanged: int = 0  # frames that are stored as they were found
     changed: Tally = field(default_factory=Tally)
     skipped: Tally = field(default_factory=Tally)
@@ -46,26 +47,25 @@ class Loaded:
 def load(source: Source, walk: Walk, size: int) -> Loaded:
     """Read and align one walk.
 
-    Images are aligned one by one, which leaves aligned ones as they are; a sequence of images that were all cut to
-    44 of 64 columns (88 of 128) stays cut. A pickle's frames stay as they are, cut or whole, if they are of the wanted
-    size and aligned.
+    Images are aligned one by one, which leaves nearly all aligned ones as they are; a sequence of images that were cut
+    to 44 of 64 columns (88 of 128) stays cut. A pickle's frames stay as they are, cut or whole, if they are of the
+    wanted size and aligned. Frames that are cut at another height than the wanted one cannot be had.
 
     Args:
         size: height of the frames, 64 or 128.
-
-    Raises:
-        UserError: a pickle of cut frames of another size than ``size``.
     """
     result = Loaded()
-    if is_pickle(walk):
-        frames = _unpickle(source, walk, size, result)
-        if isinstance(frames, np.ndarray) and _settled(frames, size):
-            result.frames, result.unchanged = frames, len(frames)
-            result.crop = "full" if frames.shape[2] == size else "cut"
-            inverted = sum(map(_is_inverted, frames))
-        else:
-            named = ((f"{walk.files[0]}, frame {i}", mask) for i, mask in enumerate(frames))
-            inverted = _align_all(named, size, result)
+    frames = _unpickle(source, walk, result) if is_pickle(walk) else None
+    if isinstance(frames, np.ndarray) and _settled(frames, size):
+        if max(frame.sum(dtype=np.int64) for frame in frames) <= MIN_MASS:
+            result.skipped.add("frames with almost no foreground", printable(walk.files[0]))
+            return result
+        result.frames, result.unchanged = frames, len(frames)
+        result.crop = "full" if frames.shape[2] == size else "cut"
+        inverted = sum(map(_is_inverted, frames))
+    elif frames is not None:
+        named = ((f"{walk.files[0]}, frame {i}", mask) for i, mask in enumerate(frames))
+        inverted = _align_all(named, size, result)
     else:
         inverted = _align_all(_decode_all(source, walk, result), size, result)
     if len(result.frames) and _grey_share(result.frames) > 0.6:
@@ -73,6 +73,9 @@ def load(source: Source, walk: Walk, size: int) -> Loaded:
     elif inverted > len(result.frames) / 2:
         problem = "sequences that look inverted (the person should be white on black)"
         result.suspicious.add(problem, printable(walk.folder or "."))
+    if result.other_size:
+        what = f"sequences cut at {result.other_size} px height, which only --size {result.other_size} imports"
+        result.skipped.add(what, printable(walk.folder or "."))
     return result
 
 
@@ -108,21 +111,14 @@ def cut_width(size: int) -> int:
     return size * 44 // 64
 
 
-def _unpickle(source: Source, walk: Walk, size: int, result: Loaded) -> np.ndarray | list[np.ndarray]:
+def _unpickle(source: Source, walk: Walk, result: Loaded) -> np.ndarray | list[np.ndarray]:
     """The pickle's frames, uint8 (T, H, W), or a list of (h, w); an empty one where it holds none."""
     name = walk.files[0]
     try:
-        frames = load_silhouettes(source.read(name, MAX_BYTES))
+        return load_silhouettes(source.read(name, MAX_BYTES))
     except ValueError as error:
         result.skipped.add("unreadable pickles", f"{printable(name)} ({error})")
         return []
-    height, width = frames.shape[1:] if isinstance(frames, np.ndarray) else (0, 0)
-    if height in (64, 128) and width == cut_width(height) and height != size:
-        raise UserError(
-            f"{printable(name)} holds frames of {height} x {width}, cut already, and cannot be made {size} px high: "
-            f"use --size {height}"
-        )
-    return frames
 
 
 def _settled(frames: np.ndarray, size: int) -> bool:
@@ -142,29 +138,40 @@ def _settled(frames: np.ndarray, size: int) -> bool:
 
 
 def _align_all(masks: Iterator[tuple[str, np.ndarray]], size: int, result: Loaded) -> int:
-    """Align masks one by one into ``result``, or take them as they are where all are cut already.
+    """Align masks one by one into ``result``, or take them as they are where most are cut already.
 
     Returns:
         how many of those that are not empty look inverted.
     """
-    aligned, cut = [], []  # the same frames, with and without alignment
-    inverted = 0
+    aligned, names = list[np.ndarray](), list[str]()
+    cut = dict[int, np.ndarray]()  # frame number → the same frame, not aligned
+    inverted, others = 0, Counter[int]()
     for name, mask in masks:
         frame = align(mask, size)
         if frame is None:
             result.skipped.add("frames with almost no foreground", printable(name))
             continue
-        aligned.append(frame)
         inverted += _is_inverted(mask)
-        if mask.shape == (size, cut_width(size)):
-            cut.append(mask)
-        elif np.array_equal(mask, frame):
-            result.unchanged += 1
+        height, width = mask.shape
+        if (height, width) == (size, cut_width(size)):
+            cut[len(aligned)] = mask
+        elif height in (64, 128) and width == cut_width(height):
+            others[height] += 1
+        result.unchanged += np.array_equal(mask, frame)
+        aligned.append(frame)
+        names.append(name)
     if not aligned:
         return 0
-    result.frames = np.stack(aligned)
-    if len(cut) == len(aligned):
-        result.frames, result.crop, result.unchanged = np.stack(cut), "cut", len(cut)
+    if others and others.most_common(1)[0][1] * 2 > len(aligned):
+        result.other_size, result.unchanged = others.most_common(1)[0][0], 0
+        return 0
+    if len(cut) * 2 <= len(aligned):
+        result.frames = np.stack(aligned)
+        return inverted
+    for i, name in enumerate(names):
+        if i not in cut:
+            result.skipped.add("frames that are not cut like the others of their sequence", printable(name))
+    result.frames, result.crop, result.unchanged = np.stack(list(cut.values())), "cut", len(cut)
     return inverted
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.tree import PICKLE, Files, choose, gather, refuse_namesakes
+from gaitdiff.data.importers.tree import NOT_SILHOUETTES, PICKLE, Files, choose, gather, refuse_namesakes
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.data.tally import Tally
 from gaitdiff.data.walks import Tree, Walk
@@ -33,6 +33,12 @@ def _find(source: Source, skipped: Tally) -> Tree:
             subject, condition, view = parts[-3:]
             walks.append(Walk(subject, condition, view, view, folder=folder, files=chosen))
             used.setdefault(_LABELLED, printable(folder))
+    unclear = skipped.examples.get(NOT_SILHOUETTES)
+    if not walks and unclear:
+        raise UserError(
+            f"no pickles of silhouettes in {source.path}: {unclear[0]} lies with others or is named after something "
+            "else: name the one with the silhouettes like its folder"
+        )
     if not walks:
         raise UserError(
             f"no pickles of silhouettes in {source.path}: expected {_LABELLED}, or pickles named after their folders "

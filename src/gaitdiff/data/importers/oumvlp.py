@@ -27,7 +27,8 @@ _READING = Reading(
 
 def _rule(identities: Sequence[str]) -> Partition:
     words = "odd numbers to 10305 train, even ones and 10307 are tested"
-    return by_rule(words, identities, lambda person: int(person) % 2 == 1 and person != "10307")
+    everybody = [*identities, *(f"{i:05}" for i in range(1, 10308))]
+    return by_rule(words, everybody, lambda person: int(person) % 2 == 1 and person != "10307")
 
 
 def _role(walk: Walk) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,13 +11,13 @@ import numpy as np
 
 from gaitdiff.data.codec import encode
 from gaitdiff.data.importers.loading import cut_width, is_pickle, load
-from gaitdiff.data.importers.report import Report
+from gaitdiff.data.importers.report import Report, counted
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.data.walks import Walk
 from gaitdiff.errors import UserError
 from gaitdiff.parallel import processors
 
-_SAMPLES = 5
+_SAMPLES = 9
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Preflight:
     estimated: bool
     shortest: tuple[int, str]  # frames, folder
     longest: tuple[int, str]
+    crop: str  # of most walks, "" where none of those looked at is usable
     seconds: float
     bytes: int
 
@@ -37,11 +39,11 @@ class Preflight:
         about = "about " if self.estimated else ""
         lines = [
             f"{report.source}: read as {report.dataset}",
-            f"  {self.people:,} people, {self.sequences:,} sequences, {about}{self.frames:,} frames; the shortest "
-            f"has {about}{self.shortest[0]:,} ({self.shortest[1]}), the longest {about}{self.longest[0]:,} "
-            f"({self.longest[1]})",
+            f"  {counted(self.people, 'person', 'people')}, {counted(self.sequences, 'sequence')}, "
+            f"{about}{counted(self.frames, 'frame')}; the shortest has {about}{self.shortest[0]:,} "
+            f"({self.shortest[1]}), the longest {about}{self.longest[0]:,} ({self.longest[1]})",
             f"  split: {report.split}",
-            *report.remarks(),
+            *report.missing.lines("  missing: "),
             f"  the store will take about {_size(self.bytes)}, the import about {_duration(self.seconds)}",
         ]
         return "\n".join(lines)
@@ -51,26 +53,34 @@ def look(source: Source, walks: Sequence[Walk], size: int, codec: str, workers: 
     """Count what there is, and load a few walks to estimate time and space.
 
     Raises:
-        UserError: some are cut already and others are not.
+        UserError: a third of those looked at are cut already, or cut at another height, and the others are not.
     """
     frames = np.array([len(walk.files) for walk in walks])
     packed = np.array([is_pickle(walk) for walk in walks])
     sample = sorted({int(i) for i in np.linspace(0, len(walks) - 1, _SAMPLES)})
     begin, seen, stored = time.perf_counter(), 0, 0
     of_pickles: list[float] = []  # bytes a frame
-    crops: dict[str, str] = {}
+    crops: dict[str, list[str]] = defaultdict(list)
+    heights: list[int] = []
     for i in sample:
         loaded = load(source, walks[i], size)
         seen += len(loaded.frames)
+        if loaded.other_size:
+            heights.append(loaded.other_size)
         if len(loaded.frames):
             stored += len(encode(loaded.frames, codec).data)
-            crops.setdefault(loaded.crop, printable(walks[i].folder or "."))
+            crops[loaded.crop].append(printable(walks[i].folder or "."))
         if packed[i] and len(loaded.frames):
             of_pickles.append(source.size(walks[i].files[0]) / len(loaded.frames))
-    if len(crops) > 1:
+    if 3 * len(heights) >= len(sample):
         raise UserError(
-            f"{source.path} mixes frames already cut to {cut_width(size)} columns ({crops['cut']}) with others "
-            f"({crops['full']}): import them separately"
+            f"{source.path} holds frames of {heights[0]} x {cut_width(heights[0])}, cut already, which cannot be made "
+            f"{size} px high: use --size {heights[0]}"
+        )
+    if 3 * min(len(crops["cut"]), len(crops["full"])) >= len(sample):
+        raise UserError(
+            f"{source.path} mixes frames already cut to {cut_width(size)} columns ({crops['cut'][0]}) with others "
+            f"({crops['full'][0]}): import them separately"
         )
     each = (time.perf_counter() - begin) / max(seen, 1)
     if packed.any():
@@ -86,6 +96,7 @@ def look(source: Source, walks: Sequence[Walk], size: int, codec: str, workers: 
         estimated=bool(packed.any()),
         shortest=(int(frames[short]), printable(walks[short].folder or ".")),
         longest=(int(frames[long]), printable(walks[long].folder or ".")),
+        crop=max(crops, key=lambda crop: len(crops[crop])) if any(crops.values()) else "",
         seconds=each * total / (workers or processors()),
         bytes=round(stored / max(seen, 1) * total),
     )

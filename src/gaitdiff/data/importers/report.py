@@ -30,13 +30,15 @@ class Report:
     roles: dict[str, int] = field(default_factory=dict)  # sequences by "split role"
     changed: Tally = field(default_factory=Tally)  # frames of an unusual format
     skipped: Tally = field(default_factory=Tally)  # what is not in the store
-    missing: Tally = field(default_factory=Tally)  # what the partition names and the source lacks
+    missing: Tally = field(default_factory=Tally)  # what only the partition, or only the source, has
+    single: bool = False  # whether nobody has several sequences, so that nobody can be looked for
     suspicious: Tally = field(default_factory=Tally)  # sequences that a person should look at
 
     def count(self, rows: Sequence[Row], height: int, width: int, crop: str) -> None:
         """Fill in what the finished store holds."""
         self.people = len({row.subject for row in rows})
         self.sequences = len(rows)
+        self.single = self.people == len(rows)
         self.frames = sum(row.frames for row in rows)
         self.height, self.width, self.crop = height, width, crop
         self.roles = dict(Counter(f"{row.split} {row.role}".strip() for row in rows))
@@ -45,13 +47,14 @@ class Report:
         roles = ", ".join(f"{count:,} {name}" for name, count in sorted(self.roles.items()))
         lines = [
             f"Imported {self.source} to {self.out}",
-            f"  {self.people:,} people, {self.sequences:,} sequences ({roles}), {self.frames:,} frames "
+            f"  {counted(self.people, 'person', 'people')}, {counted(self.sequences, 'sequence')} ({roles}), "
+            f"{counted(self.frames, 'frame')} "
             f"of {self.height} x {self.width}, crop {self.crop!r}",
             f"  folders read as {self.layout}",
             f"  split: {self.split}",
             f"  {self.unchanged:,} of the frames were aligned already, the others are now",
         ]
-        if not any(name.startswith("test") for name in self.roles):
+        if not self.single and not any(name.startswith("test") for name in self.roles):
             lines.append("  everybody is in training; --test-fraction holds some people out for testing")
         return "\n".join([*lines, *self.remarks()])
 
@@ -63,4 +66,9 @@ class Report:
             "missing": self.missing,
             "look at": self.suspicious,
         }
-        return [f"  {title}: {line}" for title, tally in tallies.items() for line in tally.lines()]
+        return [line for title, tally in tallies.items() for line in tally.lines(f"  {title}: ")]
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Write a number with what it counts."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

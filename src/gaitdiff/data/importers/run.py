@@ -17,9 +17,10 @@ from gaitdiff.data.importers.dataset import Dataset
 from gaitdiff.data.importers.datasets import DATASETS, FRAMES, NAMES
 from gaitdiff.data.importers.detect import detect
 from gaitdiff.data.importers.layout import AUTO, find_walks
-from gaitdiff.data.importers.loading import Loaded, is_pickle, load, load_all
+from gaitdiff.data.importers.loading import Loaded, cut_width, load, load_all
 from gaitdiff.data.importers.preflight import look
 from gaitdiff.data.importers.report import Report
+from gaitdiff.data.manifest import SPLITS
 from gaitdiff.data.partition import Division, Partition, divide, index, partition_needed, read_partition
 from gaitdiff.data.sources import Source, open_source, packed_inside, printable
 from gaitdiff.data.splits import split_people
@@ -72,12 +73,15 @@ class _Options:
         """(split, role) of sequences of these people, by chance."""
         return split_people(subjects, split=self.split or AUTO, test_fraction=self.test_fraction, seed=self.seed)
 
-    def in_words(self) -> str:
-        """How people are divided by chance."""
-        if self.split in ("train", "test"):
-            return f"everybody in {self.split}"
-        share = "a quarter" if self.test_fraction is None else f"{self.test_fraction:.0%}"
-        return f"by person, {share} drawn for testing with seed {self.seed}"
+    def in_words(self, subjects: Sequence[str]) -> str:
+        """How sequences of these people are divided by chance."""
+        sides = self.divide(subjects)
+        people = {
+            side: len({who for who, (split, _) in zip(subjects, sides, strict=True) if split == side})
+            for side in SPLITS
+        }
+        how = f"everybody in {self.split}" if self.split in SPLITS else f"by person and chance, seed {self.seed}"
+        return f"{how}: {people['train']:,} train, {people['test']:,} are tested"
 
 
 @dataclass(frozen=True)
@@ -148,12 +152,11 @@ def import_data(
             return _finished(report)
         if not dry_run:
             StoreWriter(out, source=origin)  # refuses another import's store
-        console.print(
-            look(opened, plan.walks, plan.size, codec, workers).describe(report), markup=False, soft_wrap=True
-        )
+        seen = look(opened, plan.walks, plan.size, codec, workers)
+        console.print(seen.describe(report), markup=False, soft_wrap=True)
         if dry_run:
             return report
-        _write(opened, plan, options, origin, fingerprint, report)
+        _write(opened, plan, seen.crop, options, origin, fingerprint, report)
     print(report)
     return report
 
@@ -179,16 +182,18 @@ def _plan(
     if partition is None:
         if not options.by_chance and dataset.published:
             raise partition_needed(dataset.title)
-        report.split = options.in_words()
+        report.split = options.in_words([walk.subject for walk in walks])
         return _Plan(dataset, walks, None, _size(source, walks, options))
     order = index(walks, partition)
     if not order:
         raise UserError(
             f"{partition.source} names nobody of {source.path}: it names {_some((*partition.train, *partition.test))}, "
-            f"but there is {_some(sorted({walk.subject for walk in tree.walks}))}"
+            f"but there is {_some(sorted({walk.subject for walk in tree.walks}))}: give the partition of this data set"
         )
     division = divide(walks, partition, dataset.role)
     _tell(division, partition, walks, report)
+    if dataset.probes and not any(place and place[1] == "probe" for place in division.places):
+        report.missing.add("probe list: without its sequences nothing can be looked for", partition.source)
     places = tuple(place for i in order if (place := division.places[i]) is not None)
     walks = tuple(walks[i] for i in order)
     return _Plan(dataset, walks, places, _size(source, walks, options))
@@ -207,26 +212,21 @@ def _tell(division: Division, partition: Partition, walks: Sequence[Walk], repor
             report.missing.add(what, printable(name))
     for walk, place in zip(walks, division.places, strict=True):
         if place is None:
-            report.skipped.add("sequences of people whom the partition does not name", printable(walk.folder))
+            report.missing.add("sequences of people whom the partition does not name", printable(walk.folder))
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")
+    return ", ".join(repr(name[:40]) for name in names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _size(source: Source, walks: Sequence[Walk], options: _Options) -> int:
-    """The height of the store's frames: what is asked for, or what the first usable pickle has, or 64."""
+    """The height of the store's frames: what is asked for, or what the first walks have if they are aligned, or 64."""
     if options.size is not None:
         return options.size
-    for walk in walks[:20]:
-        if not is_pickle(walk):
-            break
+    for walk in walks[:5]:
         for size in SIZES:
-            try:
-                loaded = load(source, walk, size)
-            except UserError:  # cut frames of another size
-                continue
-            if loaded.unchanged:
+            loaded = load(source, walk, size)
+            if 2 * loaded.unchanged > len(loaded.frames):
                 return size
     return SIZES[0]
 
@@ -254,20 +254,25 @@ def _finished(report: Report) -> Report:
     return report
 
 
-def _write(source: Source, plan: _Plan, options: _Options, origin: str, fingerprint: str, report: Report) -> None:
-    """Load and write all walks; the first usable one decides about the crop."""
+def _write(
+    source: Source, plan: _Plan, crop: str, options: _Options, origin: str, fingerprint: str, report: Report
+) -> None:
+    """Load and write all walks of this crop; of the first usable one's if it is ""."""
     looked_at = (load(source, walk, plan.size) for walk in plan.walks)
-    first = next((loaded for loaded in looked_at if len(loaded.frames)), None)
-    if first is None:
+    crop = crop or next((loaded.crop for loaded in looked_at if len(loaded.frames)), "")
+    if not crop:
         for walk in plan.walks:
             _note(load(source, walk, plan.size), walk, report)
-        raise UserError(f"no usable mask in {source.path}: skipped {'; '.join(report.skipped.lines())}")
-    height, width = first.frames.shape[1:]
+        raise UserError(
+            f"no usable mask in {source.path}: give masks of people, white on black; "
+            f"skipped {'; '.join(report.skipped.lines())}"
+        )
+    width = plan.size if crop == "full" else cut_width(plan.size)
     with StoreWriter(
         report.out,
-        height=height,
+        height=plan.size,
         width=width,
-        crop=first.crop,
+        crop=crop,
         source=origin,
         resume=fingerprint,
         codec=options.codec,
@@ -290,7 +295,7 @@ def _write(source: Source, plan: _Plan, options: _Options, origin: str, fingerpr
         else:
             place = {_key(walk): place for walk, place in zip(plan.walks, plan.places, strict=True)}
             writer.assign([place[row.key] for row in writer.rows])
-        report.count(writer.rows, height, width, first.crop)
+        report.count(writer.rows, plan.size, width, crop)
 
 
 def _key(walk: Walk) -> tuple[str, str, str, str]:

@@ -15,6 +15,9 @@ from gaitdiff.data.tally import Tally
 from gaitdiff.data.walks import Tree, Walk
 from gaitdiff.errors import UserError
 
+#: What choosing among the pickles of a folder passes over.
+NOT_SILHOUETTES = "pickles that are not the silhouettes"
+
 #: How many files tell what a source is.
 SAMPLE = 20_000
 
@@ -211,7 +214,7 @@ def sample(source: Source) -> list[str]:
 
 
 def choose(folder: str, files: Files, skipped: Tally) -> tuple[str, ...]:
-    """Return the files of one sequence: its images, or one pickle.
+    """Return the files of one sequence: its images, in the order of their names as the field reads them, or one pickle.
 
     Where masks (PNG) and photographs (JPEG) lie together, the masks; images before pickles; of several pickles,
     which are views of the same walk by different sensors, the silhouettes.
@@ -223,11 +226,11 @@ def choose(folder: str, files: Files, skipped: Tally) -> tuple[str, ...]:
                 skipped.add("photographs beside masks", printable(name))
         for name in files.pickles:
             skipped.add("pickles beside images", printable(name))
-        return tuple(masks or files.images)
+        return tuple(sorted(masks or files.images))
     chosen = choose_pickle(folder, files.pickles)
     for name in files.pickles:
         if name != chosen:
-            skipped.add("pickles that are not the silhouettes", printable(name))
+            skipped.add(NOT_SILHOUETTES, printable(name))
     return (chosen,) if chosen else ()
 
 
