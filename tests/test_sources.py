@@ -171,6 +171,50 @@ def test_links_in_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
         assert source.size(name) == 0
 
 
+def test_people_who_are_links_to_others_are_people(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("p1/w/1.png", "p2/w/1.png"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_bytes(name.encode())
+    (root / "p3").symlink_to("p1")
+    (root / "p4").mkdir()
+    (root / "p4" / "w").symlink_to("../p2/w")
+    source = open_source(root)
+    assert source.files == ["p1/w/1.png", "p2/w/1.png", "p3/w/1.png", "p4/w/1.png"]
+    assert source.read("p3/w/1.png") == b"p1/w/1.png"
+
+
+@pytest.mark.parametrize(
+    ("links", "found"),
+    [
+        ({"a/x": "."}, {"a", "b"}),
+        ({"x": ".."}, {"a", "b"}),
+        ({"x": "/"}, {"a", "b"}),
+        ({"a/x": ".."}, {"a", "b"}),
+        ({"a/x": "../b"}, {"a", "b", "a/x"}),
+        ({"a/x": "../b", "b/x": "../a"}, {"a", "b", "a/x", "b/x"}),
+        ({"a/x": "../b/x", "b/x": "../a/x"}, {"a", "b"}),
+    ],
+    ids=str,
+)
+def test_a_folder_is_not_below_itself(tmp_path: Path, links: dict[str, str], found: set[str]) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        (tmp_path / "root" / name / "1.png").touch()
+    for name, target in links.items():
+        (tmp_path / "root" / name).symlink_to(target)
+    assert {name.rpartition("/")[0] for name in open_source(tmp_path / "root").files if name.endswith("png")} == found
+
+
+def test_folders_that_all_link_to_each_other_end(tmp_path: Path) -> None:
+    for i in range(15):
+        (tmp_path / f"p{i}").mkdir()
+        for j in range(15):
+            (tmp_path / f"p{i}" / f"to{j}").symlink_to(f"../p{j}")
+    with pytest.raises(UserError, match="more than 1000 ways through links"):
+        open_source(tmp_path)
+
+
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with socket.socket(socket.AF_UNIX) as server:

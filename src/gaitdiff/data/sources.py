@@ -24,6 +24,9 @@ _LEADS_OUT = re.compile(r"^/|^[A-Za-z]:/|(^|/)\.\.(/|$)")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SAME_DIGIT = str.maketrans("123456789", "000000000")
 
+#: Links may show a folder at several places; folders that link to each other would do so for ever.
+_MOST_WAYS = 1000
+
 #: How files begin that hold others behind a compression, which can only be read from the beginning.
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c", b"Rar!")
 
@@ -173,23 +176,25 @@ class _Folder(Source):
     def __init__(self, path: Path) -> None:
         files: list[str] = []
         folders: list[str] = []
-        seen: set[tuple[int, int]] = set()
-        waiting = [""]
+        ways: Counter[tuple[int, int]] = Counter()
+        waiting = [("", tuple(_identity(parent) for parent in path.resolve().parents))]
         while waiting:
-            folder = waiting.pop()
+            folder, above = waiting.pop()
             below: list[str] = []
             try:
-                state = os.stat(path / folder)
-                if (state.st_dev, state.st_ino) in seen:  # links that lead back
+                here = _identity(path / folder)
+                if here in above:  # a link that leads back
                     continue
-                seen.add((state.st_dev, state.st_ino))
+                ways[here] += 1
+                if ways[here] > _MOST_WAYS:
+                    raise UserError(f"more than {_MOST_WAYS} ways through links lead to {path / folder}: remove some")
                 with os.scandir(path / folder) as entries:
                     for entry in entries:
                         (below if _is_folder(entry) else files).append(folder + entry.name)
             except OSError as error:
                 raise UserError(f"cannot read the folder {error.filename} ({error.strerror})") from error
             folders += below
-            waiting += [name + "/" for name in sorted(below, reverse=True)]
+            waiting += [(name + "/", (*above, here)) for name in sorted(below, reverse=True)]
         super().__init__(path, files, folders)
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
@@ -218,6 +223,12 @@ def _unlisted_folder(path: Path) -> Source:
     folder = _Folder.__new__(_Folder)
     Source.__init__(folder, path, (), ())
     return folder
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What two paths of one folder have in common."""
+    state = os.stat(folder)
+    return state.st_dev, state.st_ino
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
