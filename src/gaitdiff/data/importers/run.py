@@ -155,6 +155,8 @@ def import_data(
         seen = look(opened, plan.walks, plan.size, codec, workers)
         console.print(seen.describe(report), markup=False, soft_wrap=True)
         if dry_run:
+            for line in report.skipped.lines("  skipped: "):
+                console.print(line, markup=False, soft_wrap=True)
             return report
         _write(opened, plan, seen.crop, options, origin, fingerprint, report)
     print(report)
