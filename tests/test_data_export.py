@@ -219,3 +219,17 @@ def test_what_a_killed_export_left_is_cleared(tmp_path: Path) -> None:
     os.close(lock)
     assert len(read(export_store(store, tmp_path / "new"))) == 6
     assert sorted(os.listdir(tmp_path)) == ["new", "store"]
+
+
+@pytest.mark.parametrize("out", ["store/x", "store/x/y", "link/x", "store/../store/x"])
+def test_a_store_takes_no_export_inside(
+    tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "store", GAIT3D)
+    (tmp_path / "link").symlink_to("store")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["data", "export", "store", "--out", out]) == 2
+    assert "lies inside the store" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert main(["data", "export", "link", "--out", "store-x"]) == 0  # beside it, under a name that begins alike

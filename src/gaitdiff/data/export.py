@@ -51,16 +51,18 @@ def export_store(path: str | Path, out: str | Path, *, split: str | None = None)
 
     Raises:
         UserError: the store cannot be used or is damaged, nothing to export, a person in both splits, names that make
-            no folders, or the folder exists or cannot be written.
+            no folders, or the folder exists, lies inside the store or cannot be written.
     """
     store = SequenceStore(path)
+    target = Path(out).absolute()
+    if store.path.resolve() in target.resolve().parents:
+        raise UserError(f"{target} lies inside the store {store.path}: choose another --out")
     chosen = store.select(split=split)
     if len(chosen) == 0:
         raise UserError(f"{store.path} has no sequences of the split {split!r}: leave --split out")
     rows = [store.rows[int(i)] for i in chosen]
     places = places_of(rows)
     partition = partition_of(rows, places)
-    target = Path(out).absolute()
     with _new_folder(target) as draft:
         for i, place in track(zip(chosen, places, strict=True), f"Exporting {store.path.name}", len(rows)):
             folder = draft.joinpath(*place)
