@@ -88,6 +88,15 @@ MISTAKES: dict[str, tuple[Any, list[str]]] = {
     "lists of lists": (GOOD | {TEST: [["2"]]}, [TEST, "holds a list"]),
     "an empty name": (GOOD | {TEST: [""]}, [TEST, "''"]),
     "a space in front": (GOOD | {TEST: [" 2"]}, [TEST, "' 2'"]),
+    "a control character": (GOOD | {TEST: ["2\n3"]}, [TEST, r"'2\n3'", "no name has"]),
+    "an escape sequence": (GOOD | {TRAIN: ["\x1b[2J"]}, [TRAIN, r"'\x1b[2J'", "no name has"]),
+    "half a character": (GOOD | {TRAIN: ["\udcff"]}, [TRAIN, r"'\udcff'", "no name has"]),
+    "half a character in a probe": (GOOD | {PROBE: ["2-a-\ud800"]}, [PROBE, r"'2-a-\ud800'", "no name has"]),
+    "a long name with space": (GOOD | {TEST: ["2" * 999 + " "]}, [TEST, f"'{'2' * 78}…:"]),
+    "a long name twice": (GOOD | {TEST: ["2" * 999] * 2}, [TEST, f"'{'2' * 78}… twice"]),
+    "a long number": (f'{{"TRAIN_SET": [{"2" * 999}], "TEST_SET": []}}', [TRAIN, f"number {'2' * 79}… without"]),
+    "a long key": (GOOD | {"X" * 999: []}, [f"key '{'X' * 78}…: remove"]),
+    "a long probe": (GOOD | {PROBE: ["9" * 999 + "-a-b"]}, [PROBE, f"holds '{'9' * 78}…, but", f"no '{'9' * 78}…"]),
     "nobody": ({TRAIN: [], TEST: []}, ["names nobody"]),
     "somebody twice": (GOOD | {TRAIN: ["1", "5", "5"]}, [TRAIN, "'5' twice"]),
     "somebody on both sides": ({TRAIN: ["1", "5"], TEST: ["5", "2"]}, ["'5' in both", TRAIN, TEST]),
@@ -108,6 +117,8 @@ def test_mistakes_are_one_sentence(mistake: str, tmp_path: Path) -> None:
         read_partition(path)
     message = str(error.value)
     assert all(word in message for word in [str(path), *words]), message
+    assert message.isprintable()
+    assert len(message) < len(str(path)) + 350
     assert "\n" not in message
     assert not message.endswith(".")
 

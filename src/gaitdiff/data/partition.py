@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gaitdiff.data.sources import natural
+from gaitdiff.data.sources import natural, printable
 from gaitdiff.data.walks import Walk
 from gaitdiff.errors import UserError, nearest
 
 TRAIN_KEY, TEST_KEY, PROBE_KEY = _KEYS = ("TRAIN_SET", "TEST_SET", "PROBE_SET")
+
+_LONGEST = 80  # letters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ def read_partition(path: str | Path) -> Partition:
     """Read a partition file: JSON with the lists TRAIN_SET and TEST_SET of identities and, for Gait3D, PROBE_SET.
 
     Raises:
-        UserError: it cannot be read, is no JSON object, lacks a list or has an unknown one, names somebody twice, or
-            a probe is malformed or nobody's who is tested.
+        UserError: it cannot be read, is no JSON object, lacks a list or has an unknown one, names somebody twice or
+            with characters that no name has, or a probe is malformed or nobody's who is tested.
     """
     document = _load(Path(path))
     for key in (TRAIN_KEY, TEST_KEY):
@@ -61,7 +63,9 @@ def read_partition(path: str | Path) -> Partition:
             raise UserError(f"the partition file {path} has no list {key}{_near(key, document)}")
     for key in document:
         if key not in _KEYS:
-            raise UserError(f"the partition file {path} has the unknown key {key!r}{_near(key, _KEYS)}: remove it")
+            raise UserError(
+                f"the partition file {path} has the unknown key {_quoted(key)}{_near(key, _KEYS)}: remove it"
+            )
     lists = {key: _names(path, key, value) for key, value in document.items()}
     train, test = lists[TRAIN_KEY], lists[TEST_KEY]
     if not train and not test:
@@ -69,7 +73,7 @@ def read_partition(path: str | Path) -> Partition:
     both = set(train).intersection(test)
     if both:
         raise UserError(
-            f"the partition file {path} has {min(both)!r} in both {TRAIN_KEY} and {TEST_KEY}: take it out of one"
+            f"the partition file {path} has {_quoted(min(both))} in both {TRAIN_KEY} and {TEST_KEY}: take it out of one"
         )
     probes = lists.get(PROBE_KEY)
     if probes is not None:
@@ -151,7 +155,7 @@ def _load(path: Path) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         repeated = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
         if repeated is not None:
-            raise UserError(f"the partition file {path} has the key {repeated!r} twice: join the two")
+            raise UserError(f"the partition file {path} has the key {_quoted(repeated)} twice: join the two")
         return dict(pairs)
 
     try:
@@ -182,10 +186,19 @@ def _kind(value: Any) -> str:
     """Say in words what a JSON value is."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
-    words = json.dumps(value, ensure_ascii=False)
+    words = _short(printable(json.dumps(value, ensure_ascii=False)))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"the number {words}"
     return words
+
+
+def _quoted(name: str) -> str:
+    return _short(repr(name))
+
+
+def _short(words: str) -> str:
+    """Cut what is too long for a sentence."""
+    return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 1]}…"
 
 
 def _names(path: str | Path, key: str, value: Any) -> tuple[str, ...]:
@@ -201,11 +214,18 @@ def _names(path: str | Path, key: str, value: Any) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise UserError(f"{key} of the partition file {path} holds {_kind(name)}, but must be a list of strings")
         if not name or name != name.strip():
-            raise UserError(f"{key} of the partition file {path} holds {name!r}: remove what is empty or only space")
+            raise UserError(
+                f"{key} of the partition file {path} holds {_quoted(name)}: remove what is empty or only space"
+            )
+        if name != printable(name):
+            raise UserError(
+                f"{key} of the partition file {path} holds {_quoted(name)}, with a character that no name has: "
+                "write it as the folders are"
+            )
     if len(set(value)) < len(value):
         seen: set[str] = set()
         twice = next(name for name in value if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise UserError(f"{key} of the partition file {path} has {twice!r} twice: remove one")
+        raise UserError(f"{key} of the partition file {path} has {_quoted(twice)} twice: remove one")
     return tuple(value)
 
 
@@ -215,10 +235,11 @@ def _check_probes(path: str | Path, probes: Iterable[str], test: set[str]) -> No
         parts = probe.split("-")
         if len(parts) < 3 or not all(parts):
             raise UserError(
-                f"{PROBE_KEY} of the partition file {path} holds {probe!r}, which is not <id>-<type>-<view>, "
+                f"{PROBE_KEY} of the partition file {path} holds {_quoted(probe)}, which is not <id>-<type>-<view>, "
                 "such as '0002-camid33_videoid2-seq0'"
             )
         if not any("-".join(parts[:count]) in test for count in range(1, len(parts) - 1)):
             raise UserError(
-                f"{PROBE_KEY} of the partition file {path} holds {probe!r}, but {TEST_KEY} names no {parts[0]!r}"
+                f"{PROBE_KEY} of the partition file {path} holds {_quoted(probe)}, but {TEST_KEY} names no "
+                f"{_quoted(parts[0])}"
             )
