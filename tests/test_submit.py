@@ -132,7 +132,7 @@ def test_a_file_that_the_site_would_refuse(text: str, sentence: str) -> None:
 
 @pytest.mark.parametrize("text", [
     "a1\nb2\nc3\n", "a1\r\nb2\r\n\r\nc3", "videoId\na1\nb2\nc3", "VideoID,rank1\na1,5\nb2,6\nc3,7\n",
-    '"a1";1\nb2\t2\nc3 3\na1\n', "\ufeffa1\nb2\nc3\n",
+    '"a1";1\nb2\t2\nc3 3\n', "\ufeffa1\nb2\nc3\n",
 ])  # fmt: skip
 def test_lists_of_probes(tmp_path: Path, text: str) -> None:
     (tmp_path / "list.txt").write_bytes(text.encode())
@@ -142,6 +142,8 @@ def test_lists_of_probes(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(("data", "sentence"), [
     (b"", "names no video"), (b"videoId,rank1\n\n", "names no video"), (b"\xff\xfe\x00", "not a text file"),
     (b"PK\x03\x04 1", "no list of probe videos"), (b"{'a': 1}", "no list of probe videos"), (None, "cannot be read"),
+    (b"a1\nb2\na1\n", r"names videos more than once \('a1'\)"),
+    (b"videoId,rank1\na1,1\nb2,1\nb2,2\n\na1,1\nb2,3", r"names videos more than once \('a1', 'b2'\)"),
 ])  # fmt: skip
 def test_what_is_no_list_of_probes(tmp_path: Path, data: bytes | None, sentence: str) -> None:
     if data is not None:

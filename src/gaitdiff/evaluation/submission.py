@@ -138,22 +138,25 @@ def read_probe_list(path: str | Path) -> tuple[str, ...]:
         path: text or CSV file, with or without a header that begins with ``videoId``; blank lines do not count.
 
     Returns:
-        The videos, each once.
+        The videos, all different.
 
     Raises:
-        UserError: not a text file, no videos in it, or a line that does not begin with a video's letters and digits.
+        UserError: not a text file, no videos in it, one of them twice, or a line that does not begin with a video's
+            letters and digits.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserError(f"{path} cannot be read ({reason}): give --probes the list of the probe videos") from error
-    words = {re.split(r"[\s,;]", line.strip(), maxsplit=1)[0].strip("\"'"): line for line in text.splitlines()}
+    words = [re.split(r"[\s,;]", line.strip(), maxsplit=1)[0].strip("\"'") for line in text.splitlines()]
     videos = [word for word in words if word and word.lower() != "videoid"]
     if odd := [word for word in videos if not re.fullmatch(r"[\w.-]+", word)]:
         raise UserError(f"{path} is no list of probe videos: a line begins with {odd[0][:40]!r}")
     if not videos:
         raise UserError(f"{path} names no video: give --probes the list of the probe videos, one a line")
+    if twice := [video for video, count in Counter(videos).items() if count > 1]:
+        raise UserError(f"{path} names videos more than once ({_some(twice)}): list each once")
     return tuple(videos)
 
 
