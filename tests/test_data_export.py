@@ -17,6 +17,7 @@ import pytest
 
 from gaitdiff.cli import main
 from gaitdiff.data.export import export_store, pickled, places_of
+from gaitdiff.data.importers import import_data
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
 from worlds import gaitdiff, one_sentence
@@ -183,6 +184,21 @@ def test_a_process_that_knows_only_numpy_reads_it(tmp_path: Path) -> None:
     assert shown.strip() == "(2, 64, 64) []"
 
 
+def test_secret_probes_stay_secret_there_and_back(tmp_path: Path) -> None:
+    """GREW's third kind of test sequence is neither probe nor gallery, before and after."""
+    rows = [
+        ("00001train", "00", "4XPn5Z28", "4XPn5Z28", "train", ""),
+        ("00001", "01", "79XJefi8", "79XJefi8", "test", "gallery"),
+        ("00001", "02", "t16VLaQf", "t16VLaQf", "test", "probe"),
+        ("probe", "03", "etaGVnWf", "etaGVnWf", "test", ""),
+    ]
+    out = export_store(write(tmp_path / "store", rows), tmp_path / "GREW")
+    assert set(json.loads((out / "partition.json").read_text())) == {"TRAIN_SET", "TEST_SET"}
+    import_data(out, tmp_path / "again", kind="grew")
+    again = SequenceStore(tmp_path / "again")
+    assert sorted((*row.key, row.split, row.role) for row in again.rows) == sorted(rows)
+
+
 def test_nothing_is_overwritten_and_nothing_half_made_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, out = write(tmp_path / "store", GAIT3D), tmp_path / "out"
     out.mkdir()
@@ -205,6 +221,24 @@ def test_nothing_is_overwritten_and_nothing_half_made_stays(tmp_path: Path, monk
     with pytest.raises(UserError, match="the fifth is damaged"):
         export_store(store, tmp_path / "new")
     assert sorted(os.listdir(tmp_path)) == ["out", "store", "tested"]
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "link inside"])
+def test_what_others_keep_at_the_hidden_place_is_left_alone(tmp_path: Path, kind: str) -> None:
+    store, hidden, mine = write(tmp_path / "store", GAIT3D), tmp_path / ".new.export", tmp_path / "mine"
+    for folder in (mine, hidden) if kind == "folder" else (mine,):
+        (folder / "a").mkdir(parents=True)
+        (folder / "a" / "thesis.tex").write_text("mine")
+    if kind == "link":
+        hidden.symlink_to(mine)
+    elif kind == "link inside":
+        hidden.mkdir()
+        (hidden / "0001").symlink_to(mine)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"is a link|holds what no export has"):
+        export_store(store, tmp_path / "new")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (mine / "a" / "thesis.tex").read_text() == "mine"
 
 
 def test_what_a_killed_export_left_is_cleared(tmp_path: Path) -> None:

@@ -130,6 +130,20 @@ def test_another_source_begins_anew(tmp_path: Path) -> None:
     assert contents(out) == contents(tmp_path / "whole" / "store")
 
 
+def test_another_division_of_people_loses_nothing(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source")
+    out = tmp_path / "out" / "store"
+    process = start_slowly(source, out)
+    wait_for_progress(out, process, 8)
+    process.kill()
+    process.communicate()
+    done = subprocess.run([*command(source, out), "--split", "test"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "going on after" in done.stderr
+    import_data(source, tmp_path / "whole" / "store", split="test")
+    assert contents(out) == contents(tmp_path / "whole" / "store")
+
+
 def test_a_dry_run_only_looks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make_source(tmp_path / "source")
     assert main(["data", "import", str(source), "--out", str(tmp_path / "out" / "store"), "--dry-run"]) == 0

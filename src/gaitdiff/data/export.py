@@ -133,7 +133,9 @@ def partition_of(rows: Sequence[Row], places: Sequence[Place]) -> dict[str, list
         )
     probes = sorted("-".join(place) for row, place in zip(rows, places, strict=True) if row.role == "probe")
     sets = {"TRAIN_SET": sorted(people["train"]), "TEST_SET": sorted(people["test"])}
-    return {**sets, "PROBE_SET": probes} if probes else sets
+    # With a list of probes all others are gallery, so there is none where some, as GREW's secret ones, are neither.
+    settled = all(row.role for row in rows if row.split == "test")
+    return {**sets, "PROBE_SET": probes} if probes and settled else sets
 
 
 def _folders(row: Row) -> Place:
@@ -152,12 +154,26 @@ def _quoted(letter: str) -> str:
     return f"%{ord(letter):02X}"
 
 
+def _refuse_foreign(draft: Path) -> None:
+    """Refuse what may stand at ``draft`` but no export left there: it would be cleared."""
+    if draft.is_symlink():
+        raise UserError(f"{draft}, where the export is to grow, is a link: remove it or choose another --out")
+    for path in draft.rglob("*"):
+        exported = path.suffix == ".pkl" or path.name == PARTITION_FILE
+        if path.is_symlink() or not (path.is_dir() or exported):
+            raise UserError(
+                f"{draft}, where the export is to grow, holds what no export has ({path.name}): "
+                "move it or choose another --out"
+            )
+
+
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """A hidden folder that takes its place as ``target`` when the block ends well, and is removed otherwise."""
     if os.path.lexists(target):
         raise UserError(f"{target} exists already: choose another --out or remove it")
     draft = target.with_name(f".{target.name}.export")
+    _refuse_foreign(draft)
     try:
         draft.mkdir(parents=True, exist_ok=True)
         lock = os.open(draft, os.O_RDONLY)

@@ -91,7 +91,7 @@ class StoreWriter:
         self._lock = -1
         self._parents: list[Path] = []
         self._file: BinaryIO | None = None
-        key = {"resume": resume, "height": height, "width": width, "crop": crop, "source": source, "codec": codec}
+        key = {"resume": resume, "height": height, "width": width, "crop": crop, "codec": codec}
         self._journal = Journal(self._partial, key) if resume is not None else None
         self._unsaved: list[Entry] = []
         self._saved_bytes, self._saved_at = 0, 0.0
