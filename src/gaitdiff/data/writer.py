@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import time
@@ -21,12 +20,8 @@ from gaitdiff.data.codec import CODECS, DEFAULT_CODEC, Encoded
 from gaitdiff.data.header import FRAMES_FILE, HEADER_FILE, MANIFEST_FILE, Header
 from gaitdiff.data.journal import JOURNAL_FILE, Entry, Journal
 from gaitdiff.data.manifest import CROPS, Row, encode_manifest, problem_with
+from gaitdiff.data.partial import LOCK_FILE, clear, is_ours, lock_folder
 from gaitdiff.errors import UserError
-
-_LOCK_FILE = "writer.lock"
-
-#: What a writer puts into its folder, and all that it ever removes there; the lock goes last.
-_CONTENT = (FRAMES_FILE, JOURNAL_FILE, MANIFEST_FILE, HEADER_FILE)
 
 #: A resumable writer saves what it has after so many bytes, or seconds: a kill loses no more than that.
 _SAVE_BYTES, _SAVE_SECONDS = 16 << 20, 1.0
@@ -111,7 +106,7 @@ class StoreWriter:
         with self._explained():
             self._parents = [folder for folder in self._partial.parents if not folder.exists()]
             try:
-                self._lock = _lock_folder(self._partial)
+                self._lock = lock_folder(self._partial)
                 self._refuse_existing()
                 self._begin()
             except BaseException as error:
@@ -201,7 +196,7 @@ class StoreWriter:
         """Open the files, after what an earlier writer left if that can be gone on from, else anew."""
         end = self._take_over() if self._journal else 0
         if not end:
-            _clear(self._partial)
+            clear(self._partial)
         self._file = open(self._partial / FRAMES_FILE, "ab", buffering=1 << 20)  # noqa: SIM115 - _close() ends it
         if self._journal:
             self._journal.begin(len(self._notes), end)
@@ -279,7 +274,7 @@ class StoreWriter:
         os.rename(self._partial, self.path)
         sync(self.path.parent)
         (self.path / JOURNAL_FILE).unlink(missing_ok=True)
-        (self.path / _LOCK_FILE).unlink(missing_ok=True)
+        (self.path / LOCK_FILE).unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = -1
 
@@ -292,10 +287,10 @@ class StoreWriter:
         with suppress(OSError):
             self._close()
         if self._lock >= 0:
-            if not keep and _is_ours(self._partial, self._lock):
+            if not keep and is_ours(self._partial, self._lock):
                 with suppress(OSError):
-                    _clear(self._partial)
-                    (self._partial / _LOCK_FILE).unlink()
+                    clear(self._partial)
+                    (self._partial / LOCK_FILE).unlink()
                     self._partial.rmdir()
             os.close(self._lock)
             self._lock = -1
@@ -325,65 +320,6 @@ class StoreWriter:
                     "removed; free some space or choose another --out"
                 ) from error
             raise UserError(f"cannot write the store {self.path} ({error}); choose another --out") from error
-
-
-def _lock_folder(folder: Path) -> int:
-    """Create ``folder`` and lock it; return the descriptor that holds the lock until it is closed.
-
-    The lock is taken on a file inside the folder. Between opening and locking that file another process may
-    have removed or renamed the folder, so the lock counts only if the path still leads to the locked file.
-
-    Raises:
-        UserError: another process holds the lock, or the folder is none of a writer's.
-    """
-    while True:
-        _refuse_foreign(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise UserError(
-                f"another process is writing the store at {folder}: wait for it, or choose another --out"
-            ) from None
-        if _is_ours(folder, descriptor):
-            return descriptor
-        os.close(descriptor)
-
-
-def _is_ours(folder: Path, descriptor: int) -> bool:
-    """Whether the lock file in ``folder`` is the one that ``descriptor`` has open."""
-    try:
-        return os.path.samestat(os.stat(folder / _LOCK_FILE), os.fstat(descriptor))
-    except OSError:
-        return False
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Refuse what may stand at ``folder`` but was not left there by a writer: its files are somebody's."""
-    if folder.is_symlink():
-        raise UserError(f"{folder}, where the store is to grow, is a link: remove it or choose another --out")
-    try:
-        with os.scandir(folder) as entries:
-            files = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
-    except FileNotFoundError:
-        return
-    foreign = sorted(name for name, is_file in files.items() if not is_file or name not in (*_CONTENT, _LOCK_FILE))
-    if foreign or (files and _LOCK_FILE not in files):
-        raise UserError(
-            f"{folder}, where the store is to grow, holds files that no store in the making has "
-            f"(such as {(foreign or sorted(files))[0]}): move them or choose another --out"
-        )
-
-
-def _clear(folder: Path) -> None:
-    """Remove what another writer left in ``folder``, but for the lock."""
-    for name in _CONTENT:
-        (folder / name).unlink(missing_ok=True)
 
 
 def _write_durably(path: Path, data: bytes) -> None:
