@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from gaitdiff.data.measure import Measures, measure
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.tally import Tally
 from gaitdiff.errors import UserError
+from gaitdiff.files import write_whole
 from gaitdiff.parallel import in_order, processors
 from gaitdiff.progress import progress_bar
 
@@ -152,7 +152,8 @@ def verify_store(path: str | Path, *, json_file: str | Path | None = None, worke
     found = _verified(store, workers or (1 if len(store) < _LITTLE else processors()))
     Console(markup=False, highlight=False).print(found.table())
     if json_file is not None:
-        _write_json(Path(json_file), found.document())
+        text = json.dumps(found.document(), indent=1, ensure_ascii=False) + "\n"
+        write_whole(Path(json_file), text.encode("utf-8"), "choose another --json")
     if found.damaged:
         first = found.damaged[0].what
         several = f"{len(found.damaged)} of {found.sequences} sequences are damaged, the first: "
@@ -256,13 +257,3 @@ def _spread(counts: np.ndarray, values: np.ndarray) -> Spread:
     below = counts.cumsum()
     ranks = [np.searchsorted(below, p / 100 * (total - 1), side="right") for p in _PERCENTILES]
     return Spread(float(counts @ values / total), tuple(float(values[rank]) for rank in ranks))
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}.partial")
-    try:
-        draft.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(draft, path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written ({error.strerror}): choose another --json") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import re
 import zipfile
 from collections import Counter
@@ -17,6 +17,7 @@ from gaitdiff.evaluation.conditions import Condition, split
 from gaitdiff.evaluation.metrics import check_metric
 from gaitdiff.evaluation.protocols import evaluate, gather_walks
 from gaitdiff.evaluation.ranking import Features
+from gaitdiff.files import write_whole
 
 _GREW = Condition("the submission", ("03",), ("01", "02"))
 _GREW_RANKS = 20
@@ -168,15 +169,10 @@ def zip_submission(path: str | Path, text: str) -> Path:
     Raises:
         UserError: the file cannot be written.
     """
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.partial")
-    try:
-        with zipfile.ZipFile(draft, "w") as archive:
-            archive.writestr(zipfile.ZipInfo(GREW_CSV), text, zipfile.ZIP_DEFLATED)
-        os.replace(draft, target)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise UserError(f"{target} cannot be written ({error.strerror}): choose another path") from error
+    target, packed = Path(path), io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(GREW_CSV), text, zipfile.ZIP_DEFLATED)
+    write_whole(target, packed.getvalue(), "choose another path")
     return target
 
 
@@ -224,11 +220,5 @@ def write_csv(path: str | Path, rows: Iterable[Sequence[str]]) -> Path:
             if any(mark in word for mark in ',"\r\n'):
                 raise UserError(f"{target} cannot be written: {word!r} holds a comma, a quote or a line break")
         lines.append(",".join(row) + "\n")
-    draft = target.with_name(f".{target.name}.partial")
-    try:
-        draft.write_bytes("".join(lines).encode("utf-8"))
-        os.replace(draft, target)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise UserError(f"{target} cannot be written ({error.strerror}): choose another path") from error
+    write_whole(target, "".join(lines).encode("utf-8"), "choose another path")
     return target

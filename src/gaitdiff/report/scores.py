@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from gaitdiff.evaluation.features import (
 )
 from gaitdiff.evaluation.protocols import check_protocol, headline
 from gaitdiff.evaluation.submission import grew_rows, grew_submission, hid_submission
+from gaitdiff.files import write_whole
 from gaitdiff.training.checkpoint import has_head, load_checkpoint
 from gaitdiff.training.config import MachineConfig
 from gaitdiff.training.machine import make_accelerator
@@ -133,7 +133,7 @@ def score_checkpoint(
         title = name if setting is None else f"{name}, {setting}"
         Console().print(score_table(f"{title}, {metric} distance", scores))
     if json_file is not None:
-        _write(json_file, json.dumps(scores, indent=1) + "\n")
+        write_whole(json_file, (json.dumps(scores, indent=1) + "\n").encode("utf-8"), "choose another --json")
     return scores
 
 
@@ -154,13 +154,3 @@ def _check_files(protocol: str, files: dict[str, Path | None]) -> None:
             raise UserError(f"{other} and {flag} are the same file, {path}: give each its own")
     if protocol == "hid" and files["--submission"] is None and files["--json"] is None:
         raise UserError("protocol 'hid' has no scores to print: give --submission or --json a file")
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.partial")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written ({error.strerror}): choose another --json") from error
