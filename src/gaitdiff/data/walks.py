@@ -18,6 +18,11 @@ class Walk:
     split: str = ""  # "train" or "test" where the folders say so, else ""
     role: str = ""  # "probe" or "gallery" where the folders say so, else ""
 
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """The key of its row in a store."""
+        return self.subject, self.condition, self.view, self.sequence
+
 
 @dataclass(frozen=True)
 class Tree:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from gaitdiff.data.importers.dataset import Dataset
 from gaitdiff.data.importers.tree import NOT_SILHOUETTES, PICKLE, Files, choose, gather, refuse_namesakes
 from gaitdiff.data.sources import Source, printable
@@ -44,7 +46,7 @@ def _find(source: Source, skipped: Tally) -> Tree:
             f"no pickles of silhouettes in {source.path}: expected {_LABELLED}, or pickles named after their folders "
             "such as 000/000/000/000_000_000.pkl; --as frames takes images"
         )
-    walks.sort(key=lambda walk: (walk.subject, walk.condition, walk.view, walk.sequence))
+    walks.sort(key=attrgetter("key"))
     refuse_namesakes(walks)
     return Tree(tuple(walks), "; ".join(f"{layout} ({used[layout]})" for layout in used))
 

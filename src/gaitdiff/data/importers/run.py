@@ -237,7 +237,7 @@ def _identity(source: Source, plan: _Plan, options: _Options) -> tuple[str, str]
     """Words for ``store.json`` that name this import, and what a writer must have in common to go on with it."""
     frames = hashlib.sha256()
     for walk in plan.walks:
-        frames.update(json.dumps([walk.subject, walk.condition, walk.view, walk.sequence, *walk.files]).encode())
+        frames.update(json.dumps([*walk.key, *walk.files]).encode())
     fingerprint = f"{__version__} {source.path} {plan.dataset.name} {plan.size} {options.codec} {frames.hexdigest()}"
     division = [options.split, options.test_fraction, options.seed] if plan.places is None else plan.places
     whole = hashlib.sha256(json.dumps([fingerprint, division]).encode()).hexdigest()
@@ -260,15 +260,7 @@ def _write(
     source: Source, plan: _Plan, crop: str, options: _Options, origin: str, fingerprint: str, report: Report
 ) -> None:
     """Load and write all walks of this crop; of the first usable one's if it is ""."""
-    looked_at = (load(source, walk, plan.size) for walk in plan.walks)
-    crop = crop or next((loaded.crop for loaded in looked_at if len(loaded.frames)), "")
-    if not crop:
-        for walk in plan.walks:
-            _note(load(source, walk, plan.size), walk, report)
-        raise UserError(
-            f"no usable mask in {source.path}: give masks of people, white on black; "
-            f"skipped {'; '.join(report.skipped.lines())}"
-        )
+    crop = crop or _first_crop(source, plan, report)
     width = plan.size if crop == "full" else cut_width(plan.size)
     with StoreWriter(
         report.out,
@@ -295,13 +287,25 @@ def _write(
         if plan.places is None:
             writer.assign(options.divide([row.subject for row in writer.rows]))
         else:
-            place = {_key(walk): place for walk, place in zip(plan.walks, plan.places, strict=True)}
+            place = {walk.key: place for walk, place in zip(plan.walks, plan.places, strict=True)}
             writer.assign([place[row.key] for row in writer.rows])
         report.count(writer.rows, plan.size, width, crop)
 
 
-def _key(walk: Walk) -> tuple[str, str, str, str]:
-    return walk.subject, walk.condition, walk.view, walk.sequence
+def _first_crop(source: Source, plan: _Plan, report: Report) -> str:
+    """The crop of the first usable walk; a UserError that says what was skipped if there is none."""
+    unusable = []
+    for walk in plan.walks:
+        loaded = load(source, walk, plan.size)
+        if len(loaded.frames):
+            return loaded.crop
+        unusable.append((loaded, walk))
+    for loaded, walk in unusable:
+        _note(loaded, walk, report)
+    raise UserError(
+        f"no usable mask in {source.path}: give masks of people, white on black; "
+        f"skipped {'; '.join(report.skipped.lines())}"
+    )
 
 
 def _add(writer: StoreWriter, walk: Walk, loaded: Loaded, report: Report) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
+from operator import attrgetter
 
 from gaitdiff.data.images import SUFFIXES
 from gaitdiff.data.pickles import SUFFIX as PICKLE
@@ -124,7 +125,7 @@ class Reading:
         walks = self.settle(walks, skipped)
         if not walks:
             raise self._nothing(source, other)
-        walks.sort(key=_key)
+        walks.sort(key=attrgetter("key"))
         refuse_namesakes(walks)
         return Tree(tuple(walks), f"{self.title}: " + "; ".join(f"{path} ({used[path]})" for path in used))
 
@@ -264,15 +265,11 @@ def refuse_namesakes(walks: Iterable[Walk], remedy: str = "import one of them") 
     """Raise UserError where two folders, or two files of one, would become the same sequence."""
     seen: dict[tuple[str, str, str, str], Walk] = {}
     for walk in walks:
-        other = seen.setdefault(_key(walk), walk)
+        other = seen.setdefault(walk.key, walk)
         if other is not walk:
-            name = "/".join(filter(None, _key(walk)))
+            name = "/".join(filter(None, walk.key))
             places = (other.folder, walk.folder) if other.folder != walk.folder else (other.files[0], walk.files[0])
             raise UserError(f"{' and '.join(map(printable, places))} would both become {name}: {remedy}")
-
-
-def _key(walk: Walk) -> tuple[str, str, str, str]:
-    return walk.subject, walk.condition, walk.view, walk.sequence
 
 
 def _is_stray(part: str) -> bool:
