@@ -17,7 +17,7 @@ from gaitdiff.evaluation import evaluate
 from gaitdiff.evaluation.features import names_of, rows_to_score
 from gaitdiff.report import scores
 from test_evaluation_protocols import golden
-from worlds import TINY_SCRATCH, make_store
+from worlds import TINY_SCRATCH, make_run, make_store
 
 
 def typed_store(path: Path, types: list[str], subjects: list[str]) -> Path:
@@ -35,11 +35,7 @@ def typed_store(path: Path, types: list[str], subjects: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    store = make_store(folder / "train", test_people=0)
-    flags = (*TINY_SCRATCH, "--optim.iterations", "1", "--run.evaluate_every", "0")
-    assert main(["finetune", *flags, "--data.store", str(store), "--out", str(folder / "run")]) == 0
-    return folder / "run"
+    return make_run(tmp_path_factory.mktemp("run"))
 
 
 CASIA = ["nm-01", "nm-05", "bg-01", "cl-01", "nm-02", "bg-02", "cl-02"]

@@ -77,6 +77,14 @@ def wait_for_progress(out: Path, process: subprocess.Popen[str], lines: int) -> 
     raise AssertionError(f"the import ended before it could be stopped: {process.communicate()[1]}")
 
 
+def kill_at_work(source: Path, out: Path, lines: int) -> None:
+    """Leave an import killed when its journal has so many lines."""
+    process = start_slowly(source, out)
+    wait_for_progress(out, process, lines)
+    process.kill()
+    process.communicate()
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
 def test_an_import_that_is_ended_goes_on(tmp_path: Path, how: signal.Signals) -> None:
     source = make_source(tmp_path / "source")
@@ -118,10 +126,7 @@ def test_a_second_call_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureF
 def test_another_source_begins_anew(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     out = tmp_path / "out" / "store"
-    process = start_slowly(source, out)
-    wait_for_progress(out, process, 5)
-    process.kill()
-    process.communicate()
+    kill_at_work(source, out, 5)
     (source / "p0" / "w0" / "0.png").unlink()
     done = subprocess.run(command(source, out), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -133,10 +138,7 @@ def test_another_source_begins_anew(tmp_path: Path) -> None:
 def test_another_division_of_people_loses_nothing(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     out = tmp_path / "out" / "store"
-    process = start_slowly(source, out)
-    wait_for_progress(out, process, 8)
-    process.kill()
-    process.communicate()
+    kill_at_work(source, out, 8)
     done = subprocess.run([*command(source, out), "--split", "test"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "going on after" in done.stderr

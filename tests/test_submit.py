@@ -18,7 +18,7 @@ from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.submission import check_grew_submission, read_probe_list, zip_submission
 from gaitdiff.report import submit
 from gaitdiff.training.checkpoint import load_checkpoint
-from worlds import TINY_SCRATCH, make_store
+from worlds import make_run
 
 PEOPLE, VIDEOS = 12, ["4XPn5Z28", "5aB00000", "00000001", "zzzzzzzz"]
 HEADER = "videoId," + ",".join(f"rank{k}" for k in range(1, 21))
@@ -43,11 +43,7 @@ def grew_store(path: Path, videos: list[str] = VIDEOS, people: int = PEOPLE) -> 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    store = make_store(folder / "train", test_people=0)
-    flags = (*TINY_SCRATCH, "--optim.iterations", "1", "--run.evaluate_every", "0")
-    assert main(["finetune", *flags, "--data.store", str(store), "--out", str(folder / "run")]) == 0
-    return folder / "run"
+    return make_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gaitdiff.cli import main
 from gaitdiff.data.store import StoreWriter
 
 #: A pretraining run of a second or two.
@@ -51,6 +52,14 @@ def make_store(
                     role=("probe" if number == 0 else "gallery") if test else "",
                 )
     return path
+
+
+def make_run(folder: Path) -> Path:
+    """A checkpoint of one step of training, and the store it was trained on."""
+    store = make_store(folder / "train", test_people=0)
+    flags = (*TINY_SCRATCH, "--optim.iterations", "1", "--run.evaluate_every", "0")
+    assert main(["finetune", *flags, "--data.store", str(store), "--out", str(folder / "run")]) == 0
+    return folder / "run"
 
 
 def gaitdiff(*words: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
