@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +63,13 @@ def make_run(folder: Path) -> Path:
     return folder / "run"
 
 
-def gaitdiff(*words: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def gaitdiff(
+    *words: str | Path, timeout: float = 300, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, with one thread: quick whatever else the machine does."""
     command = [sys.executable, "-m", "gaitdiff", *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+    everything = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=everything, check=False)
 
 
 def one_sentence(result: subprocess.CompletedProcess[str]) -> str:

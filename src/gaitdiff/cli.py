@@ -331,6 +331,9 @@ _VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "models": models,
 }
 
+#: What several processes can share, started by torchrun.
+_SHARED = ("pretrain", "finetune")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; return 0, or 2 after a mistake that the user can mend."""
@@ -351,6 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if verb not in _VERBS:
             raise UserError(f"there is no verb {verb!r}{nearest(verb, _VERBS)}: gaitdiff --help lists them")
+        _check_processes(verb)
         _VERBS[verb](words[length:])
     except UserError as error:
         return _refuse(str(error))
@@ -366,6 +370,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gaitdiff: stopped{again}", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_processes(verb: str) -> None:
+    """Refuse several processes at what each of them would do whole, and write to the same place."""
+    from gaitdiff.parallel import launched_processes
+
+    if verb not in _SHARED and (count := launched_processes()) > 1:
+        raise UserError(f"gaitdiff {verb} runs in one process, not in {count}: start it without torchrun")
 
 
 def _refuse(sentence: str) -> int:

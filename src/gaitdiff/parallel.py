@@ -13,8 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import cv2
-
 from gaitdiff.errors import UserError
 
 T = TypeVar("T")
@@ -23,10 +21,29 @@ R = TypeVar("R")
 #: What makes numerical libraries use one thread in the worker processes.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
+#: Where launchers say how many processes a run has.
+_LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
 
 def processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def launched_processes() -> int:
+    """Number of processes that a launcher (torchrun, accelerate, mpirun) has started for one run; 1 without one.
+
+    Raises:
+        UserError: the environment variable that says so is no positive whole number.
+    """
+    for variable in _LAUNCHED:
+        if value := os.environ.get(variable):
+            if not (value.isascii() and value.isdigit() and int(value) > 0):
+                raise UserError(
+                    f"the environment variable {variable} is {value!r}, not a number of processes: unset it"
+                )
+            return int(value)
+    return 1
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
@@ -74,6 +91,8 @@ _work: Callable[[Any], object]
 
 def _prepare(work: Callable[[Any], object]) -> None:
     """One thread, no answer to Ctrl-C but the parent's, and no life without it."""
+    import cv2  # slow to import, and nothing else here needs it
+
     global _work
     _work = work
     cv2.setNumThreads(1)

@@ -192,6 +192,11 @@ def _each_frame(convolution: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return convolution(images).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
 
+def _widened(x: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class ChannelNorm(nn.Module):
     """x / ‖x‖₂ · √C · γ over the channels: RMS normalisation, in float32."""
 
@@ -200,7 +205,7 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.gamma.shape, self.gamma, eps=1e-24).to(x.dtype)
+        return F.rms_norm(_widened(x), self.gamma.shape, self.gamma, eps=1e-24).to(x.dtype)
 
 
 class PreNorm(nn.Module):
@@ -211,7 +216,7 @@ class PreNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.float(), self.gamma.shape, self.gamma, eps=1e-5).to(x.dtype)
+        return F.layer_norm(_widened(x), self.gamma.shape, self.gamma, eps=1e-5).to(x.dtype)
 
 
 class ResidualBlock(nn.Module):

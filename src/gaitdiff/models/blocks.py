@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitdiff.models.base import Backbone
@@ -17,6 +18,22 @@ from gaitdiff.models.winograd import Conv2d, Conv3d
 
 #: (in_channels, channels, stride) → block
 BlockMaker = Callable[[int, int, int], "ResidualBlock"]
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """A 1x1 convolution without bias that takes its stride before it convolves: the same numbers as ``nn.Conv2d``.
+
+    Given the stride, torch's CPU library reads and writes beyond its buffers in the weight gradient where the input has
+    fewer channels than a vector register (oneDNN issue 6035): gradients are wrong, or the process ends.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__(in_channels, channels, 1, stride, bias=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C', ⌈H/s⌉, ⌈W/s⌉)."""
+        down, right = self.stride
+        return F.conv2d(frames[:, :, ::down, ::right], self.weight)
 
 
 class ResidualBlock(nn.Module):
@@ -29,7 +46,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.skip: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
-            conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            conv = PointwiseConv2d(in_channels, channels, stride)
             self.skip = nn.Sequential(conv, FrameNorm(channels, slope=None))
 
     def forward(self, frames: Tensor, length: int) -> Tensor:

@@ -47,7 +47,8 @@ def pretrain(config: PretrainConfig) -> Path:
     stage = PretrainStage(config, accelerator.device, accelerator.num_processes)
     with accelerator.main_process_first():
         folder = RunFolder.open("pretrain", config, stage.made_from, write=accelerator.is_main_process)
-    train(stage, folder, config.run, accelerator)
+    with folder:
+        train(stage, folder, config.run, accelerator)
     return folder.path
 
 

@@ -9,26 +9,39 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import yaml
 
 from gaitdiff.errors import UserError
+from gaitdiff.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 
 #: Parts of a configuration that may differ when a run is continued.
 _FREE = ("machine", "out", "data.store")
 _DRAFT = ".config.yaml.partial"
+#: What may lie in a folder whose run was stopped before it had a configuration.
+_BEGUN = (_DRAFT, LOCK_FILE, HOLDER_FILE)
 
 
 class RunFolder:
     """One training run on disk.
 
     ``config.yaml`` (resolved, with what the run was made from), ``metrics.jsonl`` (one JSON object a line, each with
-    ``step``), ``checkpoints/``.
+    ``step``), ``checkpoints/``. As a context manager it ends with giving back the right to write the folder.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, lock: FolderLock | None = None) -> None:
+        self.path, self._lock = path, lock
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     @classmethod
     def open(cls, stage: str, config: Any, made_from: dict[str, Any], write: bool = True) -> RunFolder:
@@ -36,27 +49,33 @@ class RunFolder:
 
         Args:
             made_from: what else a run must have in common with the one it continues: its data, its processes.
-            write: whether this process is the one that writes.
+            write: whether this process is the one that writes; it then holds the folder's lock.
 
         Raises:
-            UserError: the folder holds something else, or cannot be written.
+            UserError: the folder holds something else, is being written by another process, or cannot be written.
         """
         path = Path(config.out).resolve()
         resolved = {"stage": stage, **plain(asdict(config)), "made_from": made_from}
-        file = path / "config.yaml"
+        file, lock = path / "config.yaml", FolderLock(path) if write else None
         try:
+            if not file.is_file() and not _is_free(path):
+                raise UserError(f"{path} exists and is no run folder: choose another --out")
+            if lock is not None:
+                path.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
             if file.is_file():
                 _require_same(path, read_config(path), resolved)
-            elif path.exists() and (not path.is_dir() or any(entry.name != _DRAFT for entry in path.iterdir())):
-                raise UserError(f"{path} exists and is no run folder: choose another --out")
-            if write:
-                path.mkdir(parents=True, exist_ok=True)
+            if lock is not None:
                 draft = path / _DRAFT
                 draft.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
                 os.replace(draft, file)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
-        return cls(path)
+        except BaseException as error:
+            if lock is not None:
+                lock.release()
+            if isinstance(error, OSError):
+                raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
+            raise
+        return cls(path, lock)
 
     @property
     def metrics_file(self) -> Path:
@@ -147,6 +166,11 @@ def _finite(record: dict[str, Any]) -> dict[str, Any]:
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
     }
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a run may begin in a folder that has no configuration."""
+    return not path.exists() or (path.is_dir() and all(entry.name in _BEGUN for entry in path.iterdir()))
 
 
 def _require_same(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -43,7 +43,8 @@ def finetune(config: TransferConfig) -> Path:
     stage = TransferStage(config, accelerator.device, accelerator.num_processes)
     with accelerator.main_process_first():
         folder = RunFolder.open("finetune", config, stage.made_from, write=accelerator.is_main_process)
-    train(stage, folder, config.run, accelerator)
+    with folder:
+        train(stage, folder, config.run, accelerator)
     return folder.path
 
 

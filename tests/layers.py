@@ -1,0 +1,149 @@
+"""Gradients of every layer beside float64, in this process: ``python tests/layers.py PRECISION THREADS ENDING…``.
+
+Prints a line of JSON before each layer and one with its errors after it, so that whoever started the process knows the
+layer in which it ended.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from torch import Tensor, nn
+
+from gaitdiff.diffusion.denoiser import Attention, Denoiser
+from gaitdiff.diffusion.student import Student
+from gaitdiff.diffusion.taesd import Taesd
+from gaitdiff.models import create_model, list_models, list_presets
+
+#: Widths of a user's own narrow models: fewer channels than a register of any CPU holds, and no power of two.
+WIDTHS = (3, 4, 8, 12)
+
+
+def narrow(name: str, width: int) -> dict[str, Any]:
+    """Overrides of the walkers preset that make every layer narrow."""
+    if name == "gaitpart":
+        return {"layers": [f"BC-{width}", "M", f"FC-{2 * width}-2"], "embedding": width}
+    return {"channels": [width, width, 2 * width, 2 * width][: 4 if name in ("gaitbase", "deepgaitv2") else 3]}
+
+
+def models() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[Tensor, ...]]]:
+    """Every model in every preset and narrow, the denoisers and autoencoders, each with what it is called with."""
+    few, many = torch.rand(2, 4, 64, 44), torch.rand(2, 12, 64, 44)
+    for name in list_models():
+        for preset in list_presets(name):
+            clips = many if preset == "walkers" else few
+            yield f"{name} {preset}", lambda n=name, p=preset: create_model(n, p, 5), (clips,)
+        for width in WIDTHS:
+            kept = narrow(name, width)
+            yield f"{name} width {width}", lambda n=name, k=kept: create_model(n, "walkers", 5, **k), (many,)
+    for mode in ("2d", "3d"):
+        yield f"deepgaitv2 {mode}", lambda m=mode: create_model("deepgaitv2", "walkers", 5, mode=m), (many,)
+    t, condition, keep = torch.tensor([3, 700]), torch.rand(2, 24), torch.tensor([False, True])
+    for preset in ("walkers", "small", "base", "large"):
+        latents = torch.rand(2, 4, 8 if preset == "walkers" else 2, 8, 8)
+        yield f"denoiser {preset}", lambda p=preset: Denoiser.preset(p, 24), (latents, t, condition, keep)
+    yield "student", lambda: Roundtrip(Student()), (torch.rand(8, 1, 64, 64),)
+    yield "taesd", lambda: Roundtrip(Taesd(AutoencoderTiny())), (torch.rand(2, 1, 64, 64),)
+
+
+class Roundtrip(nn.Module):
+    """An autoencoder's two ways, so that every layer of it is called."""
+
+    def __init__(self, codec: nn.Module) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.codec.decode_frames(self.codec.encode_frames(frames))  # type: ignore[operator]
+
+
+def calls(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[tuple[str, nn.Module, tuple[Any, ...], dict[str, Any]]]:
+    """What each layer with weights of its own is called with, (name, layer, arguments, keywords)."""
+    found: list[tuple[str, nn.Module, tuple[Any, ...], dict[str, Any]]] = []
+
+    def remember(name: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            kept = tuple(x.detach().clone() if isinstance(x, Tensor) else x for x in arguments)
+            found.append((name, layer, kept, keywords))
+
+        return hook
+
+    handles = [
+        layer.register_forward_pre_hook(remember(name), with_kwargs=True)
+        for name, layer in model.named_modules()
+        if layer is not model
+        and (layer._parameters or isinstance(layer, Attention))  # which uses its children's weights
+    ]
+    with torch.no_grad():
+        model.train()(*inputs)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def gradients(layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], seed: int) -> dict[str, Tensor]:
+    """Output, gradients of weights and gradient of the inputs, for one random gradient of the output."""
+    inputs = [
+        x.requires_grad_() if isinstance(x, Tensor) and x.is_floating_point() and x.dim() > 0 else x for x in arguments
+    ]
+    output = layer(*inputs, **keywords)
+    first = output[0] if isinstance(output, tuple) else output
+    gradient = torch.randn(first.shape, generator=torch.Generator().manual_seed(seed))
+    first.backward(gradient.to(first.dtype))
+    result = {"output": first.detach()}
+    result |= {f"input {i}": x.grad for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.grad is not None}
+    return result | {key: weight.grad for key, weight in layer.named_parameters() if weight.grad is not None}
+
+
+def doubled(value: Any) -> Any:
+    """The same in float64."""
+    if is_dataclass(value):
+        return type(value)(**{field.name: doubled(getattr(value, field.name)) for field in fields(value)})
+    return value.detach().double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def errors(layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], half: bool) -> dict[str, float]:
+    """Distance to float64 of each result, as a share of its length, so that one flipped ReLU counts little."""
+    exact = gradients(
+        copy.deepcopy(layer).double().requires_grad_(),
+        tuple(map(doubled, arguments)),
+        {key: doubled(value) for key, value in keywords.items()},
+        seed=1,
+    )
+    own = copy.deepcopy(layer).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        found = gradients(own, tuple(x.clone() if isinstance(x, Tensor) else x for x in arguments), keywords, seed=1)
+    assert found.keys() == exact.keys()
+    return {
+        key: float((found[key].double() - right).norm() / right.norm().clamp(min=1e-30)) for key, right in exact.items()
+    }
+
+
+def main(precision: str, threads: int, chosen: list[str]) -> None:
+    """Go through the layers of all models, or of those whose titles end so; layers that are alike count once."""
+    torch.set_num_threads(threads)
+    seen: set[tuple[str, ...]] = set()
+    for title, make, inputs in models():
+        if chosen and not title.endswith(tuple(chosen)):
+            continue
+        torch.manual_seed(0)
+        for name, layer, arguments, keywords in calls(make(), inputs):
+            shapes = [f"{tuple(x.shape)} {x.stride()}" for x in arguments if isinstance(x, Tensor)]
+            alike = (type(layer).__qualname__, layer.extra_repr(), *shapes, str(keywords))
+            if alike in seen:
+                continue
+            seen.add(alike)
+            line = {"model": title, "name": name, "layer": f"{alike[0]}({alike[1]})", "input": shapes}
+            print(json.dumps(line), flush=True)
+            print(json.dumps(errors(layer, arguments, keywords, precision == "bfloat16")), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])

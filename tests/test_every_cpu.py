@@ -1,0 +1,79 @@
+"""Gradients of every layer on every kind of CPU: oneDNN takes other ways for other instruction sets and threads.
+
+Each trial is a process of its own, so that a crash or a hang is a failed test which names the layer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gaitdiff.models.blocks import PointwiseConv2d
+from layers import WIDTHS
+
+#: What ``ONEDNN_MAX_CPU_ISA`` is set to; "" leaves this machine's own.
+INSTRUCTION_SETS = ("", "AVX512_CORE", "AVX2", "SSE41")
+#: Largest distance to float64, see ``layers.errors``; rounding alone is a fifth of it or less.
+LIMITS = {"float32": 2e-3, "bfloat16": 5e-2}
+NARROW = ("walkers", *(f"width {width}" for width in WIDTHS))
+
+
+def wrong_layers(precision: str, threads: int, instructions: str, only: tuple[str, ...] = ()) -> list[str]:
+    """Layers whose results are wrong, or in which the process ended."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment.pop("ONEDNN_MAX_CPU_ISA", None)
+    if instructions:
+        environment["ONEDNN_MAX_CPU_ISA"] = instructions
+    command = [sys.executable, str(Path(__file__).with_name("layers.py")), precision, str(threads), *only]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+        output, ending = done.stdout, f"ended with {done.returncode}: {done.stderr[-500:]}" if done.returncode else ""
+    except subprocess.TimeoutExpired as hung:
+        output, ending = (hung.stdout or b"").decode(), "did not end"
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert lines, ending
+    titles, errors = lines[::2], lines[1::2]
+    found = [
+        f"{title} {error}" for title, error in zip(titles, errors, strict=False) if not within(error, LIMITS[precision])
+    ]
+    return [*found, f"{titles[-1]} {ending}"] if ending else found
+
+
+def within(error: dict[str, float], limit: float) -> bool:
+    """Whether every result is as close as it should be; NaN is not."""
+    return all(value <= limit for value in error.values())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("instructions", INSTRUCTION_SETS)
+def test_gradients_are_those_of_float64(instructions: str, threads: int) -> None:
+    assert wrong_layers("float32", threads, instructions) == []
+
+
+@pytest.mark.parametrize("instructions", ["", "AVX2"])
+def test_gradients_in_bfloat16(instructions: str) -> None:
+    assert wrong_layers("bfloat16", 2, instructions, NARROW) == []
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_pointwise_convolution_is_that_of_torch(stride: int) -> None:
+    """In float64 torch does not use oneDNN and takes the stride itself."""
+    torch.manual_seed(0)
+    ours = PointwiseConv2d(5, 7, stride).double()
+    theirs = nn.Conv2d(5, 7, 1, stride, bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 5, 11, 8, dtype=torch.double)
+    results = []
+    for conv in (ours, theirs):
+        frames = x.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
+        conv(frames).square().sum().backward()
+        results.append((conv(frames), frames.grad, conv.weight.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)

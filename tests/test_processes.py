@@ -1,0 +1,137 @@
+"""Several processes: those of one run find each other, two runs do not write the same folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from test_resume import records
+from test_shards import torchrun
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence
+
+PACE = ("--run.log_every", "2", "--run.evaluate_every", "4", "--run.save_every", "4", "--optim.iterations", "8")
+STAGES = {"pretrain": (*TINY_PRETRAIN, *PACE), "finetune": (*TINY_SCRATCH, *PACE)}
+
+
+def without_device(flags: tuple[str, ...]) -> list[str]:
+    """Flags of a run whose device is the default, auto."""
+    place = flags.index("--machine.device")
+    return [*flags[:place], *flags[place + 2 :]]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_torchrun_needs_no_device_flag(stage: str, tmp_path: Path) -> None:
+    """The default device on a machine without GPU is a group of CPU processes, and writes what that of cpu does."""
+    data = ["--data.store", str(make_store(tmp_path / "store"))]
+    torchrun("-m", "gaitdiff", stage, *without_device(STAGES[stage]), *data, "--out", tmp_path / "auto")
+    torchrun("-m", "gaitdiff", stage, *STAGES[stage], *data, "--out", tmp_path / "cpu")
+    config = yaml.safe_load((tmp_path / "auto" / "config.yaml").read_text())
+    assert config["made_from"]["processes"] == 2
+    assert records(tmp_path / "auto") == records(tmp_path / "cpu")
+    steps = [record["step"] for record in records(tmp_path / "auto") if "loss" in record]
+    assert steps == [2, 4, 6, 8]  # each line once
+    assert [path.name for path in (tmp_path / "auto" / "checkpoints").iterdir()] == ["step-00000004", "step-00000008"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"WORLD_SIZE": "2"}, "RANK"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "torchrun"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0'"),
+        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1'"),
+    ],
+)
+def test_half_a_launch_is_refused(environment: dict[str, str], sentence: str, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    words = ["finetune", *without_device(STAGES["finetune"]), "--data.store", store, "--out", tmp_path / "run"]
+    assert sentence in one_sentence(gaitdiff(*words, environment=environment))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    several = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+    for words in (["quickstart", "--out", tmp_path / "q"], ["evaluate", tmp_path, "--data", tmp_path]):
+        sentence = one_sentence(gaitdiff(*words, environment=several))
+        assert "without torchrun" in sentence
+        assert "in 2" in sentence
+    assert not (tmp_path / "q").exists()
+
+
+def test_one_process_of_a_launcher_is_one(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    words = ["finetune", *without_device(STAGES["finetune"]), "--data.store", store, "--out", tmp_path / "run"]
+    assert gaitdiff(*words, environment={"WORLD_SIZE": "1", "RANK": "0"}).returncode == 0
+
+
+def started(words: list[str], run: Path) -> subprocess.Popen[str]:
+    """A process that has begun to write its run, and has enough to do to be met there."""
+    process = subprocess.Popen([sys.executable, "-m", "gaitdiff", *words], stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        holder, metrics = run / ".writer.json", run / "metrics.jsonl"
+        if holder.is_file() and metrics.is_file() and metrics.read_text().count("\n") >= 2:
+            if json.loads(holder.read_text())["process"] == process.pid:
+                return process
+        time.sleep(0.01)
+    raise AssertionError(f"the run ended with {process.poll()} before it could be met")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_has_one_writer(stage: str, tmp_path: Path) -> None:
+    """The second start of the same command says who is there, and changes nothing; a kill gives the folder free."""
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    flags = [*STAGES[stage][: -len(PACE)], "--run.log_every", "2", "--run.evaluate_every", "0"]
+    words = [stage, *flags, "--data.store", str(store), "--out", str(run), "--run.save_every", "1000"]
+    long = [*words, "--optim.iterations", "100000"]
+    first = started(long, run)
+    try:
+        config = (run / "config.yaml").read_bytes()
+        for command in (long, [*long, "--machine.threads", "2"]):
+            sentence = one_sentence(gaitdiff(*command))
+            assert f"process {first.pid} on {socket.gethostname()}" in sentence
+            assert str(run) in sentence
+            assert "--out" in sentence
+        assert (run / "config.yaml").read_bytes() == config
+        assert first.poll() is None
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    again = started(long, run)  # the killed one's lock is gone with it
+    os.kill(again.pid, signal.SIGINT)
+    again.wait(timeout=60)
+    assert not (run / ".writer.json").exists()
+
+
+def test_two_starts_at_once_write_one_run(tmp_path: Path) -> None:
+    """Whoever comes second is refused, or finds the run complete; the metrics hold each step once."""
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    words = ["finetune", *STAGES["finetune"], "--data.store", str(store), "--out", str(run)]
+    command = [sys.executable, "-m", "gaitdiff", *words]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [(process.communicate(timeout=200)[1], process.returncode) for process in both]
+    assert 0 in [code for _, code in ends]
+    for said, code in ends:
+        assert code == 0 or (code == 2 and "is being written by" in said), (code, said)
+    assert [record["step"] for record in records(run) if "loss" in record] == [2, 4, 6, 8]
+
+
+def test_a_foreign_folder_gets_no_lock(tmp_path: Path) -> None:
+    store, folder = make_store(tmp_path / "store"), tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    words = ["finetune", *STAGES["finetune"], "--data.store", store, "--out", folder]
+    assert "no run folder" in one_sentence(gaitdiff(*words))
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
