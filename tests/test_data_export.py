@@ -193,7 +193,9 @@ def test_secret_probes_stay_secret_there_and_back(tmp_path: Path) -> None:
         ("probe", "03", "etaGVnWf", "etaGVnWf", "test", ""),
     ]
     out = export_store(write(tmp_path / "store", rows), tmp_path / "GREW")
-    assert set(json.loads((out / "partition.json").read_text())) == {"TRAIN_SET", "TEST_SET"}
+    partition = json.loads((out / "partition.json").read_text())
+    assert partition["PROBE_SET"] == ["00001-02-t16VLaQf"]
+    assert partition["GALLERY_SET"] == ["00001-01-79XJefi8"]
     import_data(out, tmp_path / "again", kind="grew")
     again = SequenceStore(tmp_path / "again")
     assert sorted((*row.key, row.split, row.role) for row in again.rows) == sorted(rows)

@@ -191,7 +191,7 @@ def test_cross_view_equals_a_plain_loop(seed: int, metric: str) -> None:
 def test_single_view_equals_a_plain_loop(seed: int) -> None:
     views = ["000", "045", "090", "180"]
     walks = random_set(seed, ["00", "01"], views)
-    scores = evaluate("ou-mvlp", **walks)
+    scores = evaluate("ou-mvlp", **walks, metric="euclidean")
     label, kind, view = walks["labels"], walks["types"], walks["views"]
     everyone = range(len(label))
     for p, seen in enumerate(views):
@@ -208,7 +208,7 @@ def test_ccpg_equals_a_plain_loop(seed: int) -> None:
     views = ["c1_0", "c1_1", "c2_0", "c3_0"]
     types = ["U0_D0_BG", "U0_D0", "U1_D1", "U2_D2", "U3_D3", "U0_D3", "U1_D0"]
     walks = random_set(seed, types, views, people=6, keep=0.7)
-    scores = evaluate("ccpg", **walks)
+    scores = evaluate("ccpg", **walks, metric="euclidean")
     label, kind = walks["labels"], walks["types"]
     camera = [view[:2] for view in walks["views"]]
     everyone = range(len(label))
@@ -261,7 +261,7 @@ def test_hid_without_re_ranking_is_the_nearest_row() -> None:
     walks["labels"] = [
         "probe" if view == "v1" else label for label, view in zip(walks["labels"], walks["views"], strict=True)
     ]
-    scores = evaluate("hid", **walks, rerank=False)
+    scores = evaluate("hid", **walks, metric="euclidean", rerank=False)
     gallery = [j for j, label in enumerate(walks["labels"]) if label != "probe"]
     probes = [i for i, label in enumerate(walks["labels"]) if label == "probe"]
     assert scores["labels"] == [walks["labels"][sorted_gallery(walks, i, gallery, "euclidean")[0]] for i in probes]

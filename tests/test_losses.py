@@ -78,7 +78,7 @@ def test_combined_losses_equal_the_reference(case: str) -> None:
     labels = torch.from_numpy(arrays["labels"])
     embedding = torch.from_numpy(arrays[f"triplet/{want['triplet_case']}/embeddings"])
     logits = torch.from_numpy(arrays[f"cross_entropy/{want['ce_logits']}/logits"])
-    triplet = triplet_loss(embedding, labels, want["triplet_margin"])
+    triplet = triplet_loss(embedding, labels, want["triplet_margin"], "euclidean")
     entropy = cross_entropy(logits, labels, want["ce_scale"], want["ce_label_smoothing"])
     total = want["triplet_weight"] * triplet + want["ce_weight"] * entropy
     assert total.item() == pytest.approx(want["total"], rel=1e-5)

@@ -80,9 +80,9 @@ def started(words: list[str], run: Path) -> subprocess.Popen[str]:
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         holder, metrics = run / ".writer.json", run / "metrics.jsonl"
-        if holder.is_file() and metrics.is_file() and metrics.read_text().count("\n") >= 2:
-            if json.loads(holder.read_text())["process"] == process.pid:
-                return process
+        begun = holder.is_file() and metrics.is_file() and metrics.read_text().count("\n") >= 2
+        if begun and json.loads(holder.read_text())["process"] == process.pid:
+            return process
         time.sleep(0.01)
     raise AssertionError(f"the run ended with {process.poll()} before it could be met")
 

@@ -78,7 +78,7 @@ def test_archive(run: Path, store: Path, tmp_path: Path, metric: str, capsys: py
     words = ["submit", "grew", str(run), "--data", str(store), "--out", str(out), "--device", "cpu"]
     assert main([*words, "--metric", metric, "--probes", str(probes)]) == 0
     shown = capsys.readouterr().out
-    for word in ("grew local check", metric, "rank-1", "rank-20", "4 probes", "sample.csv", "not the site's"):
+    for word in ("grew, local check", metric, "rank-1", "rank-20", "4 probes", "sample.csv", "not the site's"):
         assert word in shown
     with zipfile.ZipFile(out) as archive:
         assert archive.testzip() is None

@@ -40,6 +40,30 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--features",
+        choices=("auto", "raw", "embedding", "neck"),
+        default="auto",
+        help="the backbone's raw features, the head's embeddings, or what its BN neck makes of them, which published "
+        "DeepGaitV2 numbers are of (default: embeddings where a head was trained)",
+    )
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    _add_features(parser)
+    parser.add_argument(
+        "--metric",
+        type=str.lower,
+        choices=("cosine", "euclidean"),
+        default=None,
+        help="distance (default: the one that the checkpoint was trained with, cosine for one from pretraining)",
+    )
+    parser.add_argument(
+        "--resize", action="store_true", help="convert frames of another height than the checkpoint was trained on"
+    )
+
+
 def quickstart(argv: Sequence[str]) -> None:
     """Walkers, pretraining, fine-tuning and training from scratch, evaluation, table, report."""
     parser = _Parser(prog="gaitdiff quickstart", description=quickstart.__doc__)
@@ -188,17 +212,12 @@ def evaluate(argv: Sequence[str]) -> None:
     parser = _Parser(prog="gaitdiff evaluate", description=evaluate.__doc__)
     parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint")
     parser.add_argument("--data", type=Path, required=True, help="folder of a sequence store")
-    parser.add_argument(
-        "--features",
-        choices=("auto", "raw", "embedding"),
-        default="auto",
-        help="the backbone's raw features or the head's embeddings (default: embeddings where a head was trained)",
-    )
-    parser.add_argument("--metric", type=str.lower, choices=("cosine", "euclidean"), default="cosine")
+    _add_comparison(parser)
     parser.add_argument(
         "--protocol",
-        default="gait3d",
-        help="gait3d (one probe a person), leave-one-out, casia-b, oumvlp, sustech1k, ccpg, grew or hid",
+        default="auto",
+        help="gait3d (one probe a person), leave-one-out, casia-b, oumvlp, sustech1k, ccpg, grew or hid (default: that "
+        "of the store's data set)",
     )
     parser.add_argument("--setting", default=None, help="of casia-b and oumvlp: single-view (default) or cross-view")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
@@ -219,31 +238,27 @@ def evaluate(argv: Sequence[str]) -> None:
         setting=args.setting,
         submission=args.submission,
         save_features=args.save_features,
+        resize=args.resize,
     )
 
 
 def submit(argv: Sequence[str]) -> None:
     """Write the archive that a benchmark's site takes, checked, and print the local protocol's scores beside it."""
     parser = _Parser(prog="gaitdiff submit", description=submit.__doc__)
-    parser.add_argument("site", type=str.lower, choices=("grew",))
+    parser.add_argument("site", type=str.lower, choices=("grew", "hid"))
     parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint")
     parser.add_argument("--data", type=Path, required=True, help="folder of a sequence store")
     parser.add_argument("--out", type=Path, required=True, help="archive to write, such as submission.zip")
     parser.add_argument(
         "--probes", type=Path, default=None, help="the official list of probe videos, such as the sample submission"
     )
-    parser.add_argument(
-        "--features",
-        choices=("auto", "raw", "embedding"),
-        default="auto",
-        help="the backbone's raw features or the head's embeddings (default: embeddings where a head was trained)",
-    )
-    parser.add_argument("--metric", type=str.lower, choices=("cosine", "euclidean"), default="cosine")
+    _add_comparison(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     args = parser.parse_args(argv)
-    from gaitdiff.report.submit import submit_grew
+    from gaitdiff.report.submit import submit as run
 
-    submit_grew(
+    run(
+        args.site,
         args.checkpoint,
         args.data,
         args.out,
@@ -251,6 +266,7 @@ def submit(argv: Sequence[str]) -> None:
         features=args.features,
         metric=args.metric,
         device=args.device,
+        resize=args.resize,
     )
 
 
@@ -259,12 +275,7 @@ def export(argv: Sequence[str]) -> None:
     parser = _Parser(prog="gaitdiff export", description=export.__doc__)
     parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="file to create, such as model.onnx")
-    parser.add_argument(
-        "--features",
-        choices=("auto", "raw", "embedding"),
-        default="auto",
-        help="the backbone's raw features or the head's embeddings (default: embeddings where a head was trained)",
-    )
+    _add_features(parser)
     args = parser.parse_args(argv)
     from gaitdiff.training.exchange import export_checkpoint
 

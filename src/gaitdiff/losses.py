@@ -80,7 +80,7 @@ def triplet_terms(embedding: Tensor, labels: Tensor, margin: float, distance: Di
     return TripletTerms(loss, violated, hardest, mean_distance=gaps.detach().mean((1, 2)))
 
 
-def triplet_loss(embedding: Tensor, labels: Tensor, margin: float = 0.2, distance: Distance = "euclidean") -> Tensor:
+def triplet_loss(embedding: Tensor, labels: Tensor, margin: float = 0.2, distance: Distance = "cosine") -> Tensor:
     """Batch-all triplet loss, mean over parts; a scalar. See ``triplet_terms``.
 
     The paper trains on ``distance="cosine"``, the field's reference on ``"euclidean"``.

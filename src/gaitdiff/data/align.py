@@ -14,7 +14,7 @@ MIN_MASS = 10_000
 _MAX_ASPECT = 500
 
 
-def align(mask: np.ndarray, size: int = 64) -> np.ndarray | None:
+def align(mask: np.ndarray, size: int = 64, *, by_area: bool = False) -> np.ndarray | None:
     """Cut a mask to the person's rows, scale it to the standard height, centre it on the median of its mass.
 
     This is the normalisation that published gait results rest on, with one fault mended: a mask half of whose
@@ -23,11 +23,12 @@ def align(mask: np.ndarray, size: int = 64) -> np.ndarray | None:
     Args:
         mask: uint8 (h, w), 0 is background.
         size: height and width of the result in pixels, even.
+        by_area: scale by area, and keep masks of any mass, as CCPG is prepared.
 
     Returns:
-        uint8 (size, size), or None when the mask is as good as empty.
+        uint8 (size, size), or None when the mask is empty, or as good as empty.
     """
-    if cv2.sumElems(mask)[0] <= MIN_MASS:
+    if cv2.sumElems(mask)[0] <= (0 if by_area else MIN_MASS):
         return None
     rows = np.flatnonzero(mask.any(axis=1))
     person = mask[rows[0] : rows[-1] + 1]
@@ -35,7 +36,8 @@ def align(mask: np.ndarray, size: int = 64) -> np.ndarray | None:
     if width > _MAX_ASPECT * height or (scaled_width := size * width // height) == 0:
         return None
     # OpenCV's bicubic kernel has a = -0.75 and half-pixel centres, replicates the border, does no antialiasing
-    scaled = cv2.resize(person, (scaled_width, size), interpolation=cv2.INTER_CUBIC)  # (size, scaled_width)
+    how = cv2.INTER_AREA if by_area else cv2.INTER_CUBIC
+    scaled = cv2.resize(person, (scaled_width, size), interpolation=how)  # (size, scaled_width)
     mass = scaled.sum(axis=0, dtype=np.int64).cumsum()  # (scaled_width,)
     if mass[-1] == 0:
         return None

@@ -133,6 +133,11 @@ class IdentityBatches:
                 f"data.frames_max is {frames_max}, less than data.frames, {frames}: set it higher, or to 0 for a fixed "
                 "number of frames"
             )
+        if sequences < 2:
+            raise UserError(
+                f"batch.sequences is {sequences}, but the triplet loss compares at least 2 sequences of each person: "
+                "set --batch.sequences 2 or more"
+            )
         if people < 2:
             raise UserError(f"batch.people is {people}, but telling walkers apart takes at least 2 in a batch")
         self.store, self.people, self.sequences, self.seed = store, people, sequences, seed
@@ -148,15 +153,20 @@ class IdentityBatches:
                 "but telling walkers apart needs at least 2"
             )
         most = max(len(of_one) for of_one in self.by_label)
+        if most < 2:
+            raise UserError(
+                f"every training person of {store.path} has one sequence, but telling walkers apart is learned from "
+                "several of each: add sequences, or use gaitdiff pretrain, which needs no labels"
+            )
         if most < sequences:
             raise UserError(
                 f"no training person of {store.path} has {sequences} sequences (the most is {most}): "
-                f"set --batch.sequences {most} or less"
+                f"set --batch.sequences {most}{' or less' if most > 2 else ''}"
             )
         if len(self.subjects) < people:
             raise UserError(
                 f"{store.path} has {len(self.subjects)} training people, but a batch takes {people}: "
-                f"set --batch.people {len(self.subjects)} or less"
+                f"set --batch.people {len(self.subjects)}{' or less' if len(self.subjects) > 2 else ''}"
             )
 
     def __call__(self, step: int, rank: int = 0) -> LabelledBatch:

@@ -37,7 +37,8 @@ def export_store(path: str | Path, out: str | Path, *, split: str | None = None)
     """Write a store as ``<id>/<type>/<view>/<view>.pkl`` with a ``partition.json``, all of it or nothing.
 
     Each file is one array, uint8 (T, H, W), as ``pickle.dump`` writes it, protocol 4; NumPy 1 and 2 load it. The
-    partition has the keys TRAIN_SET and TEST_SET and, where sequences are probes, PROBE_SET (``id-type-view``).
+    partition has the keys TRAIN_SET and TEST_SET and, where sequences are probes, PROBE_SET (``id-type-view``); where
+    others are neither probe nor gallery, also GALLERY_SET.
     :func:`places_of` says how folders are named. The folder grows under a hidden name beside its place; what a killed
     export left behind is cleared by the next one.
 
@@ -131,11 +132,16 @@ def partition_of(rows: Sequence[Row], places: Sequence[Place]) -> dict[str, list
             f"{both[0]!r} has sequences in both splits, which a partition file cannot say: "
             "export each with --split train and --split test"
         )
-    probes = sorted("-".join(place) for row, place in zip(rows, places, strict=True) if row.role == "probe")
+    probes, gallery = (
+        sorted("-".join(place) for row, place in zip(rows, places, strict=True) if row.role == role)
+        for role in ("probe", "gallery")
+    )
     sets = {"TRAIN_SET": sorted(people["train"]), "TEST_SET": sorted(people["test"])}
-    # With a list of probes all others are gallery, so there is none where some, as GREW's secret ones, are neither.
+    if not probes:
+        return sets
+    # With a list of probes alone all others are gallery; where some, as GREW's secret ones, are neither, it is named.
     settled = all(row.role for row in rows if row.split == "test")
-    return {**sets, "PROBE_SET": probes} if probes and settled else sets
+    return {**sets, "PROBE_SET": probes} if settled else {**sets, "PROBE_SET": probes, "GALLERY_SET": gallery}
 
 
 def _folders(row: Row) -> Place:

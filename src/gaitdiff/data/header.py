@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 
 from gaitdiff.data.codec import CODECS
@@ -24,6 +25,7 @@ class Header:
     source: str  # where the frames come from, in words
     manifest_sha256: str  # hexadecimal
     codec: str = "raw"  # how the sequences in frames.bin are coded, see gaitdiff.data.codec
+    dataset: str = ""  # "gait3d", "walkers", …, as `gaitdiff data import --as` names it; "" for one that has no name
     format: str = FORMAT
     version: int = VERSION
 
@@ -51,6 +53,7 @@ class Header:
                 f"it has format version {version!r} and this gaitdiff reads version {VERSION}; "
                 "use the gaitdiff that wrote it, or import the data anew"
             )
+        content.setdefault("dataset", _dataset_of(content.get("source")))  # older stores lack it
         values = {}
         for field in fields(cls):
             kind = int if field.type == "int" else str
@@ -66,3 +69,9 @@ class Header:
         if header.height < 1 or header.width < 1 or header.crop not in CROPS:
             raise ValueError("its frame size or crop is impossible")
         return header
+
+
+def _dataset_of(source: object) -> str:
+    """Return the data set that ``source`` of an older store begins with ("grew of GREW, import …"), or ""."""
+    found = re.match(r"([a-z0-9-]+) of .*, import [0-9a-f]{16}$|(walkers), preset ", str(source), re.DOTALL)
+    return next(filter(None, found.groups()), "") if found else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ def decode_mask(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     """Decode an image file and turn it into an 8-bit grey mask.
 
     Transparency that varies is the mask itself; otherwise colours count by their brightest channel. 16-bit
-    values are scaled to 8. A mask with two values 0 and v becomes 0 and 255. JPEG, which blurs and rings, is
+    values are scaled to 8. A mask of two values becomes 0 and 255. JPEG, which blurs and rings, is
     thresholded at half, so that its noise does not pass for foreground.
 
     Args:
@@ -52,11 +53,28 @@ def decode_mask(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     if data[:2] == b"\xff\xd8":
         image = np.where(image >= 128, np.uint8(255), np.uint8(0))
         done.append("thresholded at half (JPEG)")
-    top = int(image.max())
-    if 0 < top < 255 and np.array_equal(image > 0, image == top):
-        image = np.where(image > 0, np.uint8(255), np.uint8(0))
+    values = two_values([image])
+    if values is not None:
+        image = black_and_white(image, values[1])
         done.append("masks of two values made 0 and 255")
     return image, tuple(done)
+
+
+def two_values(frames: Sequence[np.ndarray]) -> tuple[int, int] | None:
+    """Return the two values of masks that have no others; None where they are 0 and 255, are one, or are more.
+
+    Args:
+        frames: uint8 of any shape, looked at together.
+    """
+    low, high = min(int(frame.min()) for frame in frames), max(int(frame.max()) for frame in frames)
+    if low == high or (low, high) == (0, 255):
+        return None
+    return (low, high) if all(bool(((frame == low) | (frame == high)).all()) for frame in frames) else None
+
+
+def black_and_white(frame: np.ndarray, white: int) -> np.ndarray:
+    """Return a mask that is 255 where it was ``white``, and 0 elsewhere."""
+    return np.where(frame == white, np.uint8(255), np.uint8(0))
 
 
 def _flatten(image: np.ndarray) -> tuple[np.ndarray, str]:

@@ -57,6 +57,7 @@ class Summary:
         shortest, median, longest = self.lengths
         header = self.header
         for name, value in (
+            ("data set", header.dataset or "–"),
             ("people", f"{self.people:,}"),
             ("sequences", f"{header.sequences:,}"),
             ("frames", f"{header.frames:,}"),

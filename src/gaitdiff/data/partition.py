@@ -12,7 +12,7 @@ from gaitdiff.data.sources import natural, printable
 from gaitdiff.data.walks import Walk
 from gaitdiff.errors import UserError, nearest
 
-TRAIN_KEY, TEST_KEY, PROBE_KEY = _KEYS = ("TRAIN_SET", "TEST_SET", "PROBE_SET")
+TRAIN_KEY, TEST_KEY, PROBE_KEY, GALLERY_KEY = _KEYS = ("TRAIN_SET", "TEST_SET", "PROBE_SET", "GALLERY_SET")
 
 _LONGEST = 80  # letters of a value in a message
 
@@ -25,12 +25,24 @@ class Partition:
         source: the file, or the rule in words.
         train, test: identities, in the order of the file.
         probes: test sequences that are looked for, as ``id-type-view``; None where the file names none.
+        gallery: test sequences that they are looked for among, likewise.
     """
 
     source: str
     train: tuple[str, ...]
     test: tuple[str, ...]
     probes: frozenset[str] | None = None
+    gallery: frozenset[str] | None = None
+
+    def role(self, name: str) -> str:
+        """The role of a test sequence where the file names probes, a gallery or both; with one of them named, the
+        others are the other; with both, the others have no role.
+        """
+        if name in (self.probes or ()):
+            return "probe"
+        if self.gallery is None or name in self.gallery:
+            return "gallery"
+        return "probe" if self.probes is None else ""
 
 
 @dataclass(frozen=True)
@@ -41,21 +53,24 @@ class Division:
         places: (split, role) of each sequence, in their order; None for people whom the partition does not name.
         absent: people of the partition without a sequence, in its order.
         unnamed: people with sequences whom the partition does not name, in natural order.
-        absent_probes: probes of the partition without a sequence, in natural order.
+        absent_probes, absent_gallery: those named in the partition without a sequence, in natural order.
     """
 
     places: tuple[tuple[str, str] | None, ...]
     absent: tuple[str, ...]
     unnamed: tuple[str, ...]
     absent_probes: tuple[str, ...]
+    absent_gallery: tuple[str, ...] = ()
 
 
 def read_partition(path: str | Path) -> Partition:
-    """Read a partition file: JSON with the lists TRAIN_SET and TEST_SET of identities and, for Gait3D, PROBE_SET.
+    """Read a partition file: JSON with the lists TRAIN_SET and TEST_SET of identities, and maybe PROBE_SET (as Gait3D
+    and FreeGait have it), GALLERY_SET (CCGR-Mini), or both.
 
     Raises:
         UserError: it cannot be read, is no JSON object, lacks a list or has an unknown one, names somebody twice or
-            with characters that no name has, or a probe is malformed or nobody's who is tested.
+            with characters that no name has, or a probe or gallery sequence is malformed, nobody's who is tested, or
+            both.
     """
     document = _load(Path(path))
     for key in (TRAIN_KEY, TEST_KEY):
@@ -70,15 +85,22 @@ def read_partition(path: str | Path) -> Partition:
     train, test = lists[TRAIN_KEY], lists[TEST_KEY]
     if not train and not test:
         raise UserError(f"the partition file {path} names nobody in {TRAIN_KEY} or {TEST_KEY}")
-    both = set(train).intersection(test)
-    if both:
+    if both := set(train).intersection(test):
         raise UserError(
             f"the partition file {path} has {_quoted(min(both))} in both {TRAIN_KEY} and {TEST_KEY}: take it out of one"
         )
-    probes = lists.get(PROBE_KEY)
-    if probes is not None:
-        _check_probes(path, probes, set(test))
-    return Partition(str(path), train, test, None if probes is None else frozenset(probes))
+    named: dict[str, frozenset[str]] = {}
+    for key in (PROBE_KEY, GALLERY_KEY):
+        if key in lists:
+            _check_sequences(path, key, lists[key], set(test))
+            named[key] = frozenset(lists[key])
+    probes, gallery = named.get(PROBE_KEY), named.get(GALLERY_KEY)
+    if probes and gallery and (shared := probes & gallery):
+        raise UserError(
+            f"the partition file {path} has {_quoted(min(shared))} in both {PROBE_KEY} and {GALLERY_KEY}: take it out "
+            "of one"
+        )
+    return Partition(str(path), train, test, probes, gallery)
 
 
 def by_rule(words: str, identities: Iterable[str], trains: Callable[[str], bool]) -> Partition:
@@ -101,30 +123,30 @@ def divide(walks: Sequence[Walk], partition: Partition, role: Callable[[Walk], s
 
     Args:
         walks: the sequences.
-        partition: who trains and who is tested. Where it names probes, a test sequence is "probe" when
-            ``subject-condition-view`` is among them and "gallery" otherwise.
-        role: the role of a test sequence where the partition names no probes.
+        partition: who trains and who is tested. Where it names probes or a gallery, as ``subject-condition-view``, a
+            test sequence has its role by them, see ``Partition.role``.
+        role: the role of a test sequence where the partition names neither.
 
     Returns:
         a place for each sequence, and what is on one side only; the role is "" in training.
     """
-    train, test, probes = set(partition.train), set(partition.test), partition.probes
+    train, test = set(partition.train), set(partition.test)
+    silent = partition.probes is None and partition.gallery is None
     places: list[tuple[str, str] | None] = []
     for walk in walks:
         if walk.subject in train:
             places.append(("train", ""))
         elif walk.subject not in test:
             places.append(None)
-        elif probes is None:
-            places.append(("test", role(walk)))
         else:
-            places.append(("test", "probe" if _probe_name(walk) in probes else "gallery"))
-    people = {walk.subject for walk in walks}
+            places.append(("test", role(walk) if silent else partition.role(_sequence_name(walk))))
+    people, there = {walk.subject for walk in walks}, set(map(_sequence_name, walks))
     return Division(
         places=tuple(places),
         absent=tuple(person for person in (*partition.train, *partition.test) if person not in people),
         unnamed=tuple(sorted(people - train - test, key=natural)),
-        absent_probes=tuple(sorted((probes or frozenset()).difference(map(_probe_name, walks)), key=natural)),
+        absent_probes=tuple(sorted((partition.probes or frozenset()) - there, key=natural)),
+        absent_gallery=tuple(sorted((partition.gallery or frozenset()) - there, key=natural)),
     )
 
 
@@ -144,7 +166,7 @@ def index(walks: Sequence[Walk], partition: Partition) -> tuple[int, ...]:
     return tuple(sorted(named, key=order))
 
 
-def _probe_name(walk: Walk) -> str:
+def _sequence_name(walk: Walk) -> str:
     return f"{walk.subject}-{walk.condition}-{walk.view}"
 
 
@@ -229,17 +251,16 @@ def _names(path: str | Path, key: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _check_probes(path: str | Path, probes: Iterable[str], test: set[str]) -> None:
-    """Refuse probes that are not ``id-type-view`` of somebody in the test set; the three may hold hyphens."""
-    for probe in probes:
-        parts = probe.split("-")
+def _check_sequences(path: str | Path, key: str, names: Iterable[str], test: set[str]) -> None:
+    """Refuse sequences that are not ``id-type-view`` of somebody in the test set; the three may hold hyphens."""
+    for name in names:
+        parts = name.split("-")
         if len(parts) < 3 or not all(parts):
             raise UserError(
-                f"{PROBE_KEY} of the partition file {path} holds {_quoted(probe)}, which is not <id>-<type>-<view>, "
+                f"{key} of the partition file {path} holds {_quoted(name)}, which is not <id>-<type>-<view>, "
                 "such as '0002-camid33_videoid2-seq0'"
             )
         if not any("-".join(parts[:count]) in test for count in range(1, len(parts) - 1)):
             raise UserError(
-                f"{PROBE_KEY} of the partition file {path} holds {_quoted(probe)}, but {TEST_KEY} names no "
-                f"{_quoted(parts[0])}"
+                f"{key} of the partition file {path} holds {_quoted(name)}, but {TEST_KEY} names no {_quoted(parts[0])}"
             )

@@ -19,12 +19,12 @@ MAX_BYTES = 1 << 28
 
 _MIN_SIDE = 8  # pixels; below that it is poses, boxes or points that come as (T, 17, 3), (T, 4) or (N, 3)
 _COLOURS = (3, 4)
+_SCALED = "values from 0 to 1 made 0 to 255"
 
 #: Files that are called pickles at times, by how they begin.
 _OTHER_FILES: Mapping[bytes, str] = MappingProxyType(
     {
         b"PK\x03\x04": "a zip archive (as torch.save writes it)",
-        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.": "a PyTorch file",
         b"\x93NUMPY": "a .npy file",
         b"\x1f\x8b": "compressed by gzip",
         b"\x89PNG": "an image",
@@ -33,8 +33,16 @@ _OTHER_FILES: Mapping[bytes, str] = MappingProxyType(
     }
 )
 
+#: The number that files of torch.save from before 2020 begin with, as pickle protocols from 2 on and before 2 write it.
+_TORCH = (b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", b"L119547037146038801333356L")
+
 
 def load_silhouettes(data: bytes) -> np.ndarray | list[np.ndarray]:
+    """Return the frames that ``read_silhouettes`` reads."""
+    return read_silhouettes(data)[0]
+
+
+def read_silhouettes(data: bytes) -> tuple[np.ndarray | list[np.ndarray], str]:
     """Read a sequence from a pickle of a NumPy array, or of a list or tuple of two-dimensional ones, one each frame.
 
     Values may be boolean, integers or floats, in 0..1 (which becomes 0..255) or 0..255; floats are rounded. Arrays may
@@ -45,7 +53,7 @@ def load_silhouettes(data: bytes) -> np.ndarray | list[np.ndarray]:
 
     Returns:
         uint8 (T, H, W), T >= 1; or, for a list of frames of different sizes, a list of uint8 (h, w). What needed no
-        conversion is read-only and shares its memory with ``data``.
+        conversion is read-only and shares its memory with ``data``. And what was done to its values, in words, or "".
 
     Raises:
         ValueError: anything else. The text is a short reason, such as "asks for os.system".
@@ -55,14 +63,18 @@ def load_silhouettes(data: bytes) -> np.ndarray | list[np.ndarray]:
     for start, what in _OTHER_FILES.items():
         if data.startswith(start):
             raise ValueError(f"is {what}, no pickle")
+    if any(number in data[:64] for number in _TORCH):
+        raise ValueError("is a PyTorch file, no pickle of silhouettes: save its array with pickle.dump")
     content = unpickle(data)
     if isinstance(content, np.ndarray):
         frames = _squeeze(content)
-        return _to_grey(frames, _scale([frames]))
+        scale = _scale([frames])
+        return _to_grey(frames, scale), _SCALED if scale > 1 and frames.any() else ""
     _check_frames(content)
     scale = _scale(content)
     grey = [_to_grey(frame, scale) for frame in content]
-    return grey if len({frame.shape for frame in grey}) > 1 else np.stack(grey)
+    done = _SCALED if scale > 1 and any(frame.any() for frame in grey) else ""
+    return (grey if len({frame.shape for frame in grey}) > 1 else np.stack(grey)), done
 
 
 def _squeeze(array: np.ndarray) -> np.ndarray:

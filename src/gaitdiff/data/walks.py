@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: How the field makes frames of a data set's images: aligned, scaled by bicubic interpolation; aligned, scaled by area
+#: and whatever their mass; or taken as they are given out, the empty ones too, where they have the wanted size.
+PREPARE = ALIGN, AREA, GIVEN = "align", "area", "given"
+
 
 @dataclass(frozen=True)
 class Walk:
@@ -17,6 +21,7 @@ class Walk:
     files: tuple[str, ...]  # relative to the source: images in natural order, or one pickle
     split: str = ""  # "train" or "test" where the folders say so, else ""
     role: str = ""  # "probe" or "gallery" where the folders say so, else ""
+    prepare: str = ALIGN  # what its frames are made of its images by, see PREPARE
 
     @property
     def key(self) -> tuple[str, str, str, str]:

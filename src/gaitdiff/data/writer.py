@@ -47,6 +47,7 @@ class StoreWriter:
         width: columns of every frame, in pixels.
         crop: "full" for aligned square frames, "cut" for frames whose outer columns are gone.
         source: where the frames come from, in words; kept in ``store.json``.
+        dataset: the data set's name, from which its evaluation protocol follows, such as "gait3d"; "" for none.
         resume: a text that changes with everything the store's content depends on (source, options, version of the
             importer). None: the store is written in one go or not at all.
         codec: how the frames are coded, a name in :data:`gaitdiff.data.codec.CODECS`. The default takes about a
@@ -66,6 +67,7 @@ class StoreWriter:
         width: int = 64,
         crop: str = "full",
         source: str,
+        dataset: str = "",
         resume: str | None = None,
         codec: str = DEFAULT_CODEC,
     ) -> None:
@@ -76,7 +78,8 @@ class StoreWriter:
         self.path = Path(path).absolute()
         if not self.path.name:
             raise UserError(f"{self.path} cannot be a store: name a folder below it")
-        self.height, self.width, self.crop, self.source, self.codec = height, width, crop, source, codec
+        self.height, self.width, self.crop, self.codec = height, width, crop, codec
+        self.source, self.dataset = source, dataset
         self._encode = CODECS[codec](height, width).encode
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._rows: list[Row] = []
@@ -265,6 +268,7 @@ class StoreWriter:
             frames=self._frames,
             source=self.source,
             codec=self.codec,
+            dataset=self.dataset,
             manifest_sha256=hashlib.sha256(manifest).hexdigest(),
         )
         _write_durably(self._partial / MANIFEST_FILE, manifest)

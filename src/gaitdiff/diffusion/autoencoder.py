@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gaitdiff.diffusion.student import load_student
+from gaitdiff.errors import UserError
+from gaitdiff.ranges import check_range
 
 
 class Codec(Protocol):
@@ -33,12 +35,26 @@ class Autoencoder(nn.Module):
         self.training = False
 
     def encode(self, clips: Tensor) -> Tensor:
-        """Clips (B, T, H, W) in 0..1 → latents (B, 4, T, H/8, W/8)."""
+        """Clips (B, T, H, W) in 0..1 → latents (B, 4, T, H/8, W/8).
+
+        Raises:
+            UserError: another shape, sides that 8 does not divide, or values beyond [0, 1].
+        """
+        _check(clips, ("B", "T", "H", "W"), "clips")
+        if clips.shape[2] % 8 or clips.shape[3] % 8:
+            raise UserError(f"clips are {clips.shape[2]}x{clips.shape[3]}, but the autoencoder takes multiples of 8")
+        if clips.device.type == "cpu":  # elsewhere, looking would make every step wait for the device
+            check_range(clips, "clips")
         latents = self._in_chunks(cast(Codec, self.codec).encode_frames, clips.flatten(0, 1)[:, None])
         return latents.unflatten(0, clips.shape[:2]).transpose(1, 2)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, 4, T, h, w) → clips (B, T, 8h, 8w) in 0..1."""
+        """Latents (B, 4, T, h, w) → clips (B, T, 8h, 8w) in 0..1.
+
+        Raises:
+            UserError: another shape.
+        """
+        _check(latents, ("B", "4", "T", "h", "w"), "latents")
         frames = latents.transpose(1, 2)
         decoded = self._in_chunks(cast(Codec, self.codec).decode_frames, frames.flatten(0, 1))
         return decoded[:, 0].unflatten(0, frames.shape[:2])
@@ -53,6 +69,20 @@ class Autoencoder(nn.Module):
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
             parts = frames.float().split(self.chunk * (8 if kind == "cuda" else 1))
             return torch.cat([function(part).float() for part in parts])
+
+
+def _check(values: Tensor, shape: tuple[str, ...], what: str) -> None:
+    """Refuse what is no tensor of floats of a shape, in which a number stands for itself."""
+    if not isinstance(values, Tensor):
+        raise UserError(f"{what} must be a tensor, not {type(values).__name__}: see torch.from_numpy")
+    fits = values.ndim == len(shape) and all(
+        size == int(name) if name.isdigit() else size > 0 for size, name in zip(values.shape, shape, strict=True)
+    )
+    if not fits:
+        raise UserError(f"{what} must have the shape ({', '.join(shape)}), not {tuple(values.shape)}")
+    if not values.is_floating_point():
+        kind = str(values.dtype).removeprefix("torch.")
+        raise UserError(f"{what} must be floats, not {kind}: convert them, and divide silhouettes by 255")
 
 
 def load_autoencoder(source: str = "student", device: torch.device | str | None = None) -> Autoencoder:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gaitdiff.evaluation.conditions import Condition, split
-from gaitdiff.evaluation.metrics import encoded
+from gaitdiff.evaluation.conditions import Condition
 from gaitdiff.evaluation.ranking import Walks
+from gaitdiff.evaluation.selection import counts, select
 from gaitdiff.evaluation.views import averaged, view_matrix, without_diagonal
 
 
@@ -24,22 +24,23 @@ def ccpg(walks: Walks, protocol: str, conditions: Sequence[Condition]) -> dict[s
     Returns:
         For each condition ``reid`` (``rank1``, ``mAP``, ``mINP`` in percent, ``cmc``: the shares of ranks 1 to 10) and
         ``gait`` (``rank1_matrix`` [probe camera][gallery camera], ``rank1_including_same_view``,
-        ``rank1_excluding_same_view``, ``rank1_per_probe_view`` without the camera itself) and ``probes``; ``views``,
-        the cameras in their order; ``probes``; and ``rank1``, ``mAP``, ``mINP``, the means of ``reid`` over the
-        conditions.
+        ``rank1_excluding_same_view``, ``rank1_per_probe_view`` without the camera itself), ``probes`` and ``counts``;
+        ``views``, the cameras in their order; ``probes``; ``rank1``, ``mAP``, ``mINP``, the means of ``reid`` over
+        the conditions; ``counts`` and ``missing``, why a condition has no score.
 
     Raises:
-        UserError: a condition without probes or gallery, or without any match.
+        UserError: no condition has probes, a gallery of several people, and a match.
     """
     cameras = np.array([view.split("_", 1)[0] for view in walks.views])
-    same = encoded(np.char.add(np.char.add(walks.labels, "\n"), cameras))
-    rows = {condition.name: split(condition, walks.types, protocol) for condition in conditions}
-    views = np.unique(cameras[np.concatenate([found for pair in rows.values() for found in pair])])
+    selected = select(walks, protocol, conditions, "camera")
+    both = [np.concatenate([one.probe, one.gallery]) for one in selected.conditions.values()]
+    views = np.unique(cameras[np.concatenate(both)])
     result: dict[str, Any] = {}
-    for name, (probe, gallery) in rows.items():
+    for name, selection in selected.conditions.items():
+        probe, gallery = selection.probe, selection.gallery
         groups = [np.flatnonzero(cameras[gallery] == camera) for camera in views]
-        reid = walks.ranks(probe, gallery, same).summary(range(1, 11))
-        matrix = view_matrix(walks.first_ranks(probe, gallery, groups), cameras[probe], views, groups, 1)
+        reid = walks.ranks(probe, gallery, selection.same).summary(range(1, 11))
+        matrix = view_matrix(walks.ranks_by_group(probe, gallery, groups)[0], cameras[probe], views, groups, 1)
         per_view = without_diagonal(matrix)
         result[name] = {
             "reid": {
@@ -53,7 +54,9 @@ def ccpg(walks: Walks, protocol: str, conditions: Sequence[Condition]) -> dict[s
                 "rank1_per_probe_view": per_view,
             },
             "probes": len(probe),
+            "counts": counts([selection], walks.labels),
         }
     headline = {key: float(np.mean([row["reid"][key] for row in result.values()])) for key in ("rank1", "mAP", "mINP")}
-    probes = len(np.unique(np.concatenate([probe for probe, _ in rows.values()])))
-    return {**headline, "probes": probes, "views": views.tolist(), **result}
+    together = counts(list(selected.conditions.values()), walks.labels)
+    names = {"views": views.tolist(), "counts": together, "missing": selected.missing}
+    return {**headline, "probes": together["probe"]["sequences"], **names, **result}

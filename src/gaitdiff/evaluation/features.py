@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, overload
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.protocols import HID_PROBE, check_protocol, check_types, evaluate
+from gaitdiff.evaluation.protocols import AUTO, DEFAULT_METRIC, PROTOCOLS, check_protocol, evaluate, select_rows
 from gaitdiff.evaluation.ranking import Features
+from gaitdiff.evaluation.selection import Selected
 from gaitdiff.models import GaitModel
 from gaitdiff.progress import ProgressHandle, console, progress_bar
 
@@ -28,7 +30,13 @@ MAX_FRAMES = 720
 
 @overload
 def extract(
-    network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device, *, max_frames: int = ...
+    network: nn.Module,
+    store: SequenceStore,
+    rows: np.ndarray,
+    device: torch.device,
+    *,
+    max_frames: int = ...,
+    height: int | None = ...,
 ) -> Tensor: ...
 
 
@@ -41,6 +49,7 @@ def extract(
     out: Path,
     *,
     max_frames: int = ...,
+    height: int | None = ...,
 ) -> np.ndarray: ...
 
 
@@ -52,6 +61,7 @@ def extract(
     out: Path | None = None,
     *,
     max_frames: int = MAX_FRAMES,
+    height: int | None = None,
 ) -> Features:
     """Run whole sequences through a network, about a thousand frames at a time.
 
@@ -63,6 +73,7 @@ def extract(
         rows: row numbers in the store.
         out: write the features there as they come, a ``.npy`` file, and hold none in memory.
         max_frames: of longer sequences only so many first frames count.
+        height: make the frames so many pixels high first, by area where they shrink; None: as they are.
 
     Returns:
         (N, C, P) float32 in the order of ``rows``: a tensor on the CPU, or the file as a memory-mapped array.
@@ -73,7 +84,7 @@ def extract(
     packs = bool(getattr(network.backbone if isinstance(network, GaitModel) else network, "packs", False))
     lengths = _lengths(store, rows, max_frames)
     batches = _packed_batches(lengths) if packs else _equal_batches(lengths)
-    features = (_features(network, store, rows[batch], lengths[batch], packs, device) for batch in batches)
+    features = (_features(network, store, rows[batch], lengths[batch], packs, device, height) for batch in batches)
     return _gathered(features, batches, out)
 
 
@@ -102,20 +113,46 @@ def evaluate_store(
     features: Features,
     store: SequenceStore,
     rows: np.ndarray,
-    protocol: str = "gait3d",
-    metric: str = "cosine",
+    protocol: str = AUTO,
+    metric: str = DEFAULT_METRIC,
     device: torch.device | None = None,
     **protocol_data: object,
 ) -> dict[str, Any]:
     """Score features of stored sequences: a row's condition is its type; Gait3D's probes are those whose role says so.
 
+    Args:
+        protocol: "auto" takes that of the store's data set, see ``store_protocol``.
+
     Raises:
         UserError: see ``evaluate``.
     """
-    if check_protocol(protocol) == "gait3d":
-        protocol_data = {"probe_mask": [store.rows[int(row)].role == "probe" for row in rows], **protocol_data}
+    name = store_protocol(store, protocol)
     labels, types, views = names_of(store, rows)
-    return evaluate(protocol, features, labels, types, views, metric, device=device, **protocol_data)
+    data = {**role_masks(store, rows, name), **protocol_data}
+    return evaluate(name, features, labels, types, views, metric, device=device, **data)
+
+
+def store_protocol(store: SequenceStore, protocol: str = AUTO) -> str:
+    """The protocol's name, and for "auto" that of the store's data set; "gait3d", which goes by roles, for others.
+
+    Raises:
+        UserError: unknown protocol.
+    """
+    if protocol != AUTO:
+        return check_protocol(protocol)
+    return store.header.dataset if store.header.dataset in PROTOCOLS else "gait3d"
+
+
+def role_masks(store: SequenceStore, rows: np.ndarray, protocol: str) -> dict[str, list[bool]]:
+    """Masks of probes and gallery by the rows' roles, for the one protocol that goes by them.
+
+    Where no row has the role "gallery", all that are not probes are the gallery.
+    """
+    if protocol != "gait3d":
+        return {}
+    roles = [store.rows[int(row)].role for row in rows]
+    masks = {"probe_mask": [role == "probe" for role in roles]}
+    return {**masks, "gallery_mask": [role == "gallery" for role in roles]} if "gallery" in roles else masks
 
 
 def names_of(store: SequenceStore, rows: np.ndarray) -> tuple[list[str], list[str], list[str]]:
@@ -124,49 +161,68 @@ def names_of(store: SequenceStore, rows: np.ndarray) -> tuple[list[str], list[st
     return [row.subject for row in chosen], [row.condition for row in chosen], [row.view for row in chosen]
 
 
-def check_store(store: SequenceStore, rows: np.ndarray, protocol: str, setting: str | None = None) -> None:
-    """Raise a UserError where a protocol cannot score stored sequences, before any features are computed.
+def select_in_store(
+    store: SequenceStore, rows: np.ndarray, protocol: str = AUTO, setting: str | None = None
+) -> Selected:
+    """Find probes and gallery among stored sequences by their names, before any features are computed.
+
+    Returns:
+        Positions in ``rows``, for each condition that can be scored.
 
     Raises:
-        UserError: unknown protocol or setting, or no probes or no gallery: by types, by roles for Gait3D, by the label
-            "probe" for HID.
+        UserError: what ``evaluate`` would say of the names alone; the sentence names the store.
     """
-    name = check_protocol(protocol)
-    labels, types, _ = names_of(store, rows)
-    check_types(name, types, setting)
-    roles = [store.rows[int(row)].role for row in rows]
-    is_probe = {"gait3d": [role == "probe" for role in roles], "hid": [label == HID_PROBE for label in labels]}
-    what = "role" if name == "gait3d" else "label"
-    chosen = is_probe.get(name, [True, False])
-    if not any(chosen):
-        raise UserError(f"no test sequence of {store.path} has the {what} 'probe': choose another --protocol")
-    if all(chosen):
-        raise UserError(
-            f"all test sequences of {store.path} have the {what} 'probe': protocol {name!r} needs a gallery"
-        )
+    name = store_protocol(store, protocol)
+    roles: dict[str, Any] = role_masks(store, rows, name)
+    if name == "gait3d" and setting is None and not any(roles["probe_mask"]):
+        raise UserError(f"no test sequence of {store.path} has the role 'probe': choose another --protocol")
+    try:
+        return select_rows(name, *names_of(store, rows), setting=setting, **roles)
+    except UserError as error:
+        raise UserError(f"{store.path}: {error}; --protocol chooses another") from error
 
 
 def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
-    """Row numbers of the test split; none, and a note that says why, where the protocol finds nothing to score.
+    """Row numbers of the test split; none, and a note that says why, where nothing can be scored while training.
+
+    Args:
+        protocol: "auto", or one that was asked for.
 
     Raises:
-        UserError: unknown protocol, or one that gives no score while training.
+        UserError: a protocol that was asked for is unknown or does not fit the store.
     """
-    name = check_protocol(protocol)
-    if name == "hid":
-        raise UserError("protocol 'hid' gives no scores, its probes have no names: choose another --run.protocol")
+    name = store_protocol(store, protocol)
     rows = store.select(split="test")
-    if len(rows):
-        check_types(name, names_of(store, rows)[1])
-    probes, gallery = (store.select(split="test", role=role) for role in ("probe", "gallery"))
-    if name == "gait3d" and (len(probes) == 0 or len(gallery) == 0):
-        console.print(
-            f"{store.path} has no probes with a gallery to look in: this run is not scored",
-            markup=False,
-            soft_wrap=True,
-        )
+    if len(rows) == 0:
+        return rows
+    try:
+        if name == "hid":
+            raise UserError("protocol 'hid' gives no scores, its probes have no names: choose another --run.protocol")
+        select_in_store(store, rows, name)
+    except UserError as error:
+        if protocol not in (AUTO, "gait3d"):
+            raise
+        console.print(f"this run is not scored: {error}", markup=False, soft_wrap=True)
         return rows[:0]
     return rows
+
+
+def check_height(height: int | None, store: SequenceStore, model: str, or_else: str = "") -> None:
+    """Refuse frames of another height than a model was trained on, which it would take without a word.
+
+    Args:
+        height: of the model's frames, in pixels; None: not known, and nothing is refused.
+        model: what to call it.
+        or_else: another remedy.
+
+    Raises:
+        UserError: names both heights and the remedies.
+    """
+    if height is not None and height != store.height:
+        raise UserError(
+            f"{model} was trained on frames {height} px high, but those of {store.path} are {store.height} px: import "
+            f"the data with --size {height}{or_else}"
+        )
 
 
 def held_out_rows(store: SequenceStore) -> np.ndarray:
@@ -182,10 +238,18 @@ def held_out_rows(store: SequenceStore) -> np.ndarray:
 
 
 def _features(
-    network: nn.Module, store: SequenceStore, rows: np.ndarray, lengths: np.ndarray, packs: bool, device: torch.device
+    network: nn.Module,
+    store: SequenceStore,
+    rows: np.ndarray,
+    lengths: np.ndarray,
+    packs: bool,
+    device: torch.device,
+    height: int | None,
 ) -> Tensor:
     """(k, C, P) float32 on the CPU, of sequences packed end to end or of one length."""
     frames = [_first(store, int(row), int(length)) for row, length in zip(rows, lengths, strict=True)]
+    if height is not None and height != store.height:
+        frames = [_resized(some, height) for some in frames]
     clips = torch.from_numpy(np.concatenate(frames)[None] if packs else np.stack(frames)).to(device)
     del frames
     with torch.no_grad():
@@ -271,3 +335,10 @@ def _first(store: SequenceStore, row: int, count: int) -> np.ndarray:
     """The first frames of a sequence, cut at the sides."""
     frames = store.clip(row, np.arange(count))
     return crop_sides(frames) if store.width == store.height else frames
+
+
+def _resized(frames: np.ndarray, height: int) -> np.ndarray:
+    """Frames (T, H, W) at another height, their shape kept."""
+    size = (frames.shape[2] * height // frames.shape[1], height)
+    how = cv2.INTER_AREA if height < frames.shape[1] else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, size, interpolation=how) for frame in frames])

@@ -160,14 +160,14 @@ def as_features(given: Tensor | np.ndarray | Sequence[Any]) -> Tensor | np.ndarr
 
 
 def distance_matrix(
-    probe: Tensor | np.ndarray | Sequence[Any], gallery: Tensor | np.ndarray | Sequence[Any], metric: str = "euclidean"
+    probe: Tensor | np.ndarray | Sequence[Any], gallery: Tensor | np.ndarray | Sequence[Any], metric: str = "cosine"
 ) -> Tensor:
     """Mean over parts of the distances between part vectors.
 
     Args:
         probe: (n, C, P), a tensor, an array or a list of rows; no gradient flows through the distances.
         gallery: (m, C, P).
-        metric: ``"euclidean"``, or ``"cosine"``: 1 - mean over parts of the cosine similarity.
+        metric: ``"cosine"``, 1 - mean over parts of the cosine similarity, or ``"euclidean"``.
 
     Returns:
         (n, m) float32, on the probes' device.

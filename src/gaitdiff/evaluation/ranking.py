@@ -110,25 +110,29 @@ class Walks:
             pieces.append(rank_probes(distance, codes[probe[rows]], codes[gallery], ignored))
         return ProbeRanks.joined(pieces)
 
-    def first_ranks(self, probe: np.ndarray, gallery: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
-        """Rank of each probe's nearest match within each group of the gallery.
+    def ranks_by_group(
+        self, probe: np.ndarray, gallery: np.ndarray, groups: list[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where each probe finds its person within each group of the gallery.
 
         Args:
             probe, gallery: (n,), (m,) row numbers.
             groups: positions in ``gallery``, ascending, for each of V groups.
 
         Returns:
-            (n, V) int64; 0 where the group does not have the person.
+            (n, V) int64 ranks of the nearest match, 0 where the group does not have the person; (n, V) average
+            precisions in 0..1.
         """
         codes = encoded(self.labels)
-        first = np.zeros((len(probe), len(groups)), np.int64)
+        first, precision = (np.zeros((len(probe), len(groups)), kind) for kind in (np.int64, np.float64))
         for rows, distance in self.distances(probe, gallery):
             for number, columns in enumerate(groups):
                 for some in row_batches(*distance.shape):
                     ours = slice(rows.start + some.start, rows.start + some.stop)
                     near = distance[some][:, columns]
-                    first[ours, number] = rank_probes(near, codes[probe[ours]], codes[gallery[columns]]).first
-        return first
+                    found = rank_probes(near, codes[probe[ours]], codes[gallery[columns]])
+                    first[ours, number], precision[ours, number] = found.first, found.precision
+        return first, precision
 
     def nearest(self, probe: np.ndarray, gallery: np.ndarray, k: int) -> np.ndarray:
         """(n, k) row numbers of the nearest gallery rows, ascending by distance; ties in the gallery's order."""

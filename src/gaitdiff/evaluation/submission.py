@@ -17,14 +17,17 @@ from gaitdiff.evaluation.conditions import Condition, split
 from gaitdiff.evaluation.metrics import check_metric
 from gaitdiff.evaluation.protocols import evaluate, gather_walks
 from gaitdiff.evaluation.ranking import Features
+from gaitdiff.evaluation.selection import NAMELESS
 from gaitdiff.files import write_whole
 
 _GREW = Condition("the submission", ("03",), ("01", "02"))
 _GREW_RANKS = 20
 _GREW_HEADER = ("videoId", *(f"rank{k}" for k in range(1, _GREW_RANKS + 1)))
 
-#: The file's name within the archive that GREW's site takes.
-GREW_CSV = "submission.csv"
+_HID_HEADER = ("videoID", "label")
+
+#: The file's name within the archive that the sites take.
+CSV_NAME = "submission.csv"
 
 
 def grew_submission(
@@ -33,7 +36,7 @@ def grew_submission(
     labels: Sequence[str],
     types: Sequence[str],
     views: Sequence[str],
-    metric: str = "euclidean",
+    metric: str = "cosine",
     device: str | torch.device | None = None,
 ) -> Path:
     """Write GREW's file: for each probe (type 03) its video and the people of the 20 nearest gallery rows (01, 02).
@@ -127,13 +130,13 @@ def compare_probes(found: Sequence[str], wanted: Collection[str], where: str, wa
     wrong = [f"{len(videos)} {what} ({_some(videos)})" for what, videos in kinds if videos]
     if wrong:
         raise UserError(
-            f"{where} does not have each probe video once: {', '.join(wrong)}; import the whole of GREW's test/probe, "
-            "and nothing else, as probes"
+            f"{where} does not have each probe video once: {', '.join(wrong)}; import the data set's whole folder of "
+            "probes, and nothing else, as probes"
         )
 
 
 def read_probe_list(path: str | Path) -> tuple[str, ...]:
-    """Read the official list of GREW's probe videos: the first word of each line, as in the site's sample submission.
+    """Read the official list of a site's probe videos: the first word of each line, as in the site's sample submission.
 
     Args:
         path: text or CSV file, with or without a header that begins with ``videoId``; blank lines do not count.
@@ -171,7 +174,7 @@ def zip_submission(path: str | Path, text: str) -> Path:
     """
     target, packed = Path(path), io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr(zipfile.ZipInfo(GREW_CSV), text, zipfile.ZIP_DEFLATED)
+        archive.writestr(zipfile.ZipInfo(CSV_NAME), text, zipfile.ZIP_DEFLATED)
     write_whole(target, packed.getvalue(), "choose another path")
     return target
 
@@ -186,7 +189,7 @@ def hid_submission(
     labels: Sequence[str],
     types: Sequence[str],
     views: Sequence[str],
-    metric: str = "euclidean",
+    metric: str = "cosine",
     rerank: bool = True,
     device: str | torch.device | None = None,
 ) -> Path:
@@ -201,10 +204,61 @@ def hid_submission(
         The path.
 
     Raises:
-        UserError: what ``evaluate`` raises, or the file cannot be written.
+        UserError: a probe without a video's name, two of one name, what ``evaluate`` raises, or the file cannot be
+            written.
     """
+    hid_rows(labels, views)
     found = evaluate("hid", features, labels, types, views, metric, device=device, rerank=rerank)
-    return write_csv(path, [["videoID", "label"], *zip(found["videos"], found["labels"], strict=True)])
+    return write_csv(path, [list(_HID_HEADER), *zip(found["videos"], found["labels"], strict=True)])
+
+
+def hid_rows(labels: Sequence[str], views: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The videos of HID's probes, and the people of its gallery.
+
+    Raises:
+        UserError: no probes, no gallery, a probe whose view does not name a video, or two of one name.
+    """
+    videos = [view for label, view in zip(labels, views, strict=True) if label == NAMELESS]
+    people = {label for label in labels if label != NAMELESS}
+    if not videos or not people:
+        raise UserError(
+            f"HID's file needs probes, of the person {NAMELESS!r}, and a gallery: there are {len(videos)} probes and "
+            f"{len(people)} people in the gallery"
+        )
+    if nameless := sum(not video or video == "default" for video in videos):
+        raise UserError(
+            f"{nameless} of {len(videos)} probes have no video's name as view: import HID's test set with --as hid"
+        )
+    if twice := [video for video, count in Counter(videos).items() if count > 1]:
+        raise UserError(f"HID's file has each video once, but {len(twice)} are there more than once ({_some(twice)})")
+    return videos, people
+
+
+def check_hid_submission(text: str, probes: Sequence[str], people: Collection[str]) -> None:
+    """Check a CSV as HID's server takes it: its header, and a line with a person of the gallery for every probe.
+
+    Args:
+        text: the file's content.
+        probes: the videos asked for.
+        people: the gallery's.
+
+    Raises:
+        UserError: says which line is wrong, or which video is missing, there twice or not asked for.
+    """
+    lines = text.split("\n")
+    if lines[0] != ",".join(_HID_HEADER):
+        raise UserError(f"HID's file begins with {','.join(_HID_HEADER)}, not {lines[0][:60]!r}")
+    if lines.pop() != "":
+        raise UserError("HID's file ends with a line break, this one does not: it may be cut short")
+    videos = []
+    for number, line in enumerate(lines[1:], start=2):
+        video, *labels = line.split(",")
+        if len(labels) != 1 or not video:
+            raise UserError(f"line {number} of HID's file has a video and a person, not {line[:60]!r}")
+        if labels[0] not in people:
+            raise UserError(f"line {number} of HID's file names {labels[0]!r}, who is not in the gallery")
+        videos.append(video)
+    compare_probes(videos, probes, "HID's file", "the probes")
 
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[str]]) -> Path:

@@ -7,97 +7,105 @@ from typing import Any
 
 import numpy as np
 
-from gaitdiff.errors import UserError
-from gaitdiff.evaluation.conditions import Condition, split
-from gaitdiff.evaluation.metrics import encoded, require_match
+from gaitdiff.evaluation.conditions import Condition
 from gaitdiff.evaluation.ranking import Walks
+from gaitdiff.evaluation.selection import Selected, counts, select
 
 Table = list[list[float | None]]
 
 
 def single_view(
-    walks: Walks, protocol: str, conditions: Sequence[Condition], ranks: Sequence[int] = (1,)
+    walks: Walks, protocol: str, conditions: Sequence[Condition], ranks: Sequence[int] = (1, 5)
 ) -> dict[str, Any]:
-    """Rank-k from each probe view to each gallery view.
+    """Rank-k and mAP from each probe view to each gallery view.
 
     As the field reports it: each pair of views is rounded to 2 decimals, then averaged for a probe view without the
     pair of the view with itself, then over the probe views; a probe whose person the gallery view does not have is a
-    miss. A pair without probes or without gallery has no score (None) and is left out of the averages.
+    miss for rank-k and left out of mAP. A pair without probes or without gallery has no score (None) and is left out
+    of the averages.
 
     Returns:
-        For each condition ``matrix`` [probe view][gallery view], ``per_probe_view`` and ``mean``, each by ``rank1`` …,
-        and ``probes``; ``views``, the views in their order; and over all conditions, or of "Overall" alone where there
-        is one: ``rank1`` …, the mean, and ``probes``.
+        See ``_results``; ``matrix`` [probe view][gallery view].
 
     Raises:
-        UserError: a condition without probes or gallery, no probe with its person in the gallery, or no pair of
-            different views.
+        UserError: no condition has probes, a gallery of several people, a match, and a pair of different views.
     """
-    rows = {condition.name: split(condition, walks.types, protocol) for condition in conditions}
-    gallery = rows[conditions[0].name][1]
-    probe = np.unique(np.concatenate([found for found, _ in rows.values()]))
+    selected = select(walks, protocol, conditions, "single-view")
+    gallery = next(iter(selected.conditions.values())).gallery  # of all conditions
+    probe = np.unique(np.concatenate([one.probe for one in selected.conditions.values()]))
     views = np.unique(walks.views[np.concatenate([probe, gallery])])
     groups = [np.flatnonzero(walks.views[gallery] == view) for view in views]
-    first = walks.first_ranks(probe, gallery, groups)
-    require_match(first)
-    result: dict[str, Any] = {}
-    for name, (found, _) in rows.items():
-        mine = np.searchsorted(probe, found)
-        scores = [view_matrix(first[mine], walks.views[found], views, groups, k) for k in ranks]
-        per_view = [without_diagonal(matrix) for matrix in scores]
-        result[name] = {
-            "mean": {f"rank{k}": averaged(row) for k, row in zip(ranks, per_view, strict=True)},
-            "per_probe_view": {f"rank{k}": row for k, row in zip(ranks, per_view, strict=True)},
-            "matrix": {f"rank{k}": matrix for k, matrix in zip(ranks, scores, strict=True)},
-            "probes": len(found),
+    first, precision = walks.ranks_by_group(probe, gallery, groups)
+    found: dict[str, dict[str, Any]] = {}
+    for name, selection in selected.conditions.items():
+        mine = np.searchsorted(probe, selection.probe)
+        seen = walks.views[selection.probe]
+        matrices = {f"rank{k}": view_matrix(first[mine], seen, views, groups, k) for k in ranks}
+        matrices["mAP"] = _precision_matrix(first[mine], precision[mine], seen, views)
+        found[name] = {
+            "per_probe_view": {key: without_diagonal(matrix) for key, matrix in matrices.items()},
+            "matrix": matrices,
         }
-        if result[name]["mean"]["rank1"] is None:
-            raise UserError(
-                f"protocol {protocol!r} compares different views, but {name} has none to compare: probes are seen from "
-                f"{', '.join(np.unique(walks.views[found]))}, the gallery from "
-                f"{', '.join(np.unique(walks.views[gallery]))}"
-            )
-    summed = [result["Overall"]] if "Overall" in result else list(result.values())
-    headline = {f"rank{k}": float(np.mean([row["mean"][f"rank{k}"] for row in summed])) for k in ranks}
-    probes = result["Overall"]["probes"] if "Overall" in result else len(probe)
-    return {**headline, "probes": probes, "views": views.tolist(), **result}
+    return _results(walks, selected, found, views)
 
 
-def cross_view(walks: Walks, protocol: str, conditions: Sequence[Condition]) -> dict[str, Any]:
-    """Rank-1 and mAP of each probe view against all views.
+def cross_view(
+    walks: Walks, protocol: str, conditions: Sequence[Condition], ranks: Sequence[int] = (1, 5)
+) -> dict[str, Any]:
+    """Rank-k and mAP of each probe view against all views.
 
     As the field reports it: gallery rows of the probe's person in the probe's view do not count; the scores of a probe
-    view are rounded to 2 decimals, then averaged over the views; a probe without a match is a miss for rank-1 and left
+    view are rounded to 2 decimals, then averaged over the views; a probe without a match is a miss for rank-k and left
     out of mAP. A view without probes, or whose probes all lack a match, has no score (None).
 
     Returns:
-        For each condition ``rank1``, ``mAP``, ``rank1_per_probe_view``, ``mAP_per_probe_view`` and ``probes``;
-        ``views``, the views in their order; ``probes``; and ``rank1`` and ``mAP``, the means over the conditions.
+        See ``_results``; ``matrix`` is None, since a probe view meets all gallery views at once.
 
     Raises:
-        UserError: a condition without probes or gallery, or without any match.
+        UserError: no condition has probes, a gallery of several people, and a match.
     """
-    same = encoded(np.char.add(np.char.add(walks.labels, "\n"), walks.views))
-    rows = {condition.name: split(condition, walks.types, protocol) for condition in conditions}
-    views = np.unique(walks.views[np.concatenate([found for pair in rows.values() for found in pair])])
+    selected = select(walks, protocol, conditions, "cross-view")
+    both = [np.concatenate([one.probe, one.gallery]) for one in selected.conditions.values()]
+    views = np.unique(walks.views[np.concatenate(both)])
+    found: dict[str, dict[str, Any]] = {}
+    for name, selection in selected.conditions.items():
+        place = walks.ranks(selection.probe, selection.gallery, selection.same)
+        seen = [walks.views[selection.probe] == view for view in views]
+        hit = {f"rank{k}": (place.first > 0) & (place.first <= k) for k in ranks}
+        per_view = {key: [percentage(values[mask]) for mask in seen] for key, values in hit.items()}
+        per_view["mAP"] = [percentage(place.precision[mask & (place.first > 0)]) for mask in seen]
+        found[name] = {"per_probe_view": per_view, "matrix": None}
+    return _results(walks, selected, found, views)
+
+
+def _results(walks: Walks, selected: Selected, found: dict[str, dict[str, Any]], views: np.ndarray) -> dict[str, Any]:
+    """Put the scores of conditions into one shape, whatever the setting.
+
+    Returns:
+        Over all conditions, or of "Overall" alone where there is one: ``rank1`` …, ``mAP``, the means, and ``probes``;
+        for each condition ``mean`` and ``per_probe_view``, each by ``rank1`` …, ``mAP``; the same numbers as ``rank1``,
+        ``rank1_per_probe_view`` …, as the field names those of its cross-view setting; ``matrix``, ``probes`` and
+        ``counts``; ``views``, the views in their order; ``counts`` and ``missing``, why a condition has no score.
+    """
     result: dict[str, Any] = {}
-    for name, (probe, gallery) in rows.items():
-        ranks = walks.ranks(probe, gallery, same)
-        require_match(ranks.first)
-        seen = [walks.views[probe] == view for view in views]
-        matched = [mask & (ranks.first > 0) for mask in seen]
-        rank1 = [percentage(ranks.first[mask] == 1) for mask in seen]
-        mean_precision = [percentage(ranks.precision[mask]) for mask in matched]
-        result[name] = {
-            "rank1": averaged(rank1),
-            "mAP": averaged(mean_precision),
-            "rank1_per_probe_view": rank1,
-            "mAP_per_probe_view": mean_precision,
-            "probes": len(probe),
-        }
-    headline = {key: float(np.mean([row[key] for row in result.values()])) for key in ("rank1", "mAP")}
-    probes = len(np.unique(np.concatenate([probe for probe, _ in rows.values()])))
-    return {**headline, "probes": probes, "views": views.tolist(), **result}
+    for name, scores in found.items():
+        per_view = scores["per_probe_view"]
+        mean = {key: averaged(values) for key, values in per_view.items()}
+        flat = {f"{key}_per_probe_view": values for key, values in per_view.items()}
+        selection = selected.conditions[name]
+        own = {"probes": len(selection.probe), "counts": counts([selection], walks.labels)}
+        result[name] = {"mean": mean, **scores, **mean, **flat, **own}
+    summed = [result["Overall"]] if "Overall" in result else list(result.values())
+    headline = {}
+    for key in summed[0]["mean"]:
+        values = [row["mean"][key] for row in summed if row["mean"][key] is not None]
+        if values:
+            headline[key] = float(np.mean(values))
+    selections = list(selected.conditions.values())
+    together = counts(selections, walks.labels)
+    probes = result["Overall"]["probes"] if "Overall" in result else together["probe"]["sequences"]
+    names = {"views": views.tolist(), "counts": together, "missing": selected.missing}
+    return {**headline, "probes": probes, **names, **result}
 
 
 def view_matrix(first: np.ndarray, seen: np.ndarray, views: np.ndarray, groups: list[np.ndarray], k: int) -> Table:
@@ -114,6 +122,19 @@ def view_matrix(first: np.ndarray, seen: np.ndarray, views: np.ndarray, groups: 
     for view in views:
         mine = hit[seen == view]
         table.append([percentage(mine[:, g]) if len(groups[g]) else None for g in range(len(views))])
+    return table
+
+
+def _precision_matrix(first: np.ndarray, precision: np.ndarray, seen: np.ndarray, views: np.ndarray) -> Table:
+    """mAP in percent, rounded, over the probes of each view whose person the gallery view has; None of nothing.
+
+    Args:
+        first, precision: (n, V) ranks of the first matches in each gallery view, 0 for none, and average precisions.
+    """
+    table: Table = []
+    for view in views:
+        mine = seen == view
+        table.append([percentage(precision[mine, g][first[mine, g] > 0]) for g in range(len(views))])
     return table
 
 

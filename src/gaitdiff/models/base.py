@@ -4,31 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
+from gaitdiff.ranges import check_range
 
 #: How a model wants its training clips drawn, see ``gaitdiff.data.clips``.
 Sampling = Literal["unordered", "ordered", "consecutive"]
 
 
-@dataclass
 class GaitOutput:
     """What a gait model gives for a batch.
 
     Attributes:
         feature: (B, C, P), after temporal and horizontal pooling, before the head.
-        embedding: (B, C', P), what is compared at test time.
         logits: (B, K, P), or None for a model without classes.
     """
 
-    feature: Tensor
-    embedding: Tensor
-    logits: Tensor | None = None
+    def __init__(self, feature: Tensor, embedding: Tensor | None, logits: Tensor | None = None) -> None:
+        self.feature, self._embedding, self.logits = feature, embedding, logits
+
+    @property
+    def embedding(self) -> Tensor:
+        """(B, C', P), what is compared at test time.
+
+        Raises:
+            UserError: the model has no trained head, as after pretraining.
+        """
+        if self._embedding is None:
+            raise UserError(
+                "this model has no trained head, so it gives no embedding: take .feature, which pretraining has "
+                "learned, or finetune it first"
+            )
+        return self._embedding
+
+    def __repr__(self) -> str:
+        shapes = {"feature": self.feature, "embedding": self._embedding, "logits": self.logits}
+        return f"GaitOutput({', '.join(f'{k}={v if v is None else tuple(v.shape)}' for k, v in shapes.items())})"
 
 
 class Backbone(nn.Module):
@@ -67,6 +82,16 @@ class Head(nn.Module):
         """(B, C, P) → embedding (B, C', P), logits (B, K, P) or None."""
         raise NotImplementedError
 
+    def neck_feature(self, embedding: Tensor) -> Tensor | None:
+        """Embedding (B, C', P) → what the BN neck makes of it, of the same shape; None for heads without one."""
+        return None
+
+
+class NoHead(Head):
+    """In place of the head of a model that has only been pretrained."""
+
+    num_classes = 0
+
 
 class GaitModel(nn.Module):
     """A backbone and a head: ``model(clip, lengths) → GaitOutput``.
@@ -74,7 +99,10 @@ class GaitModel(nn.Module):
     Attributes:
         name: what ``create_model`` calls it.
         config: its settings, the dataclass of its presets.
+        height: of the frames it was trained on, in pixels; None where that is not known.
     """
+
+    height: int | None = None
 
     def __init__(self, name: str, config: Any, backbone: Backbone, head: Head) -> None:
         super().__init__()
@@ -90,12 +118,42 @@ class GaitModel(nn.Module):
             lengths: frames of each packed sequence.
 
         Raises:
-            UserError: the clip has another shape, or the lengths do not add up.
+            UserError: the clip has another shape or values beyond [0, 1], or the lengths do not add up.
         """
         spans = check_clip(clip, lengths)
+        if not (
+            self.training and clip.device.type != "cpu"
+        ):  # there, looking would make every step wait for the device
+            check_range(clip, "clips")
         feature = self.backbone(clip, spans)
+        if isinstance(self.head, NoHead):
+            return GaitOutput(feature, None)
         embedding, logits = self.head(feature)
         return GaitOutput(feature, embedding, logits)
+
+
+class NeckModel(nn.Module):
+    """A gait model that answers with the feature behind its BN neck, which some published numbers are of.
+
+    Raises:
+        UserError: the model has no BN neck, or one that was never trained.
+    """
+
+    def __init__(self, model: GaitModel) -> None:
+        super().__init__()
+        self.model = model
+        self.packs = model.backbone.packs
+        neck = getattr(model.head, "neck", None)
+        if neck is None:
+            raise UserError(f"{model.name} has no BN neck: compare its embeddings")
+        if int(neck.norm.num_batches_tracked) == 0:
+            raise UserError(f"the BN neck of this {model.name} was never trained: compare its embeddings")
+
+    def forward(self, clip: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
+        """As a gait model's → (B, C', P)."""
+        found = self.model.head.neck_feature(self.model(clip, lengths).embedding)
+        assert found is not None
+        return found
 
 
 @contextmanager

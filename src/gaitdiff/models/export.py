@@ -20,10 +20,10 @@ from torch.fx.experimental import _config as fx_config
 
 from gaitdiff import __version__
 from gaitdiff.errors import UserError
-from gaitdiff.models.base import GaitModel, evaluating
+from gaitdiff.models.base import GaitModel, NeckModel, evaluating
 
-#: What an exported model gives: the backbone's feature, or the head's embedding.
-Features = Literal["raw", "embedding"]
+#: What an exported model gives: the backbone's feature, the head's embedding, or the feature behind its BN neck.
+Features = Literal["raw", "embedding", "neck"]
 
 #: The lowest version of ONNX's operators that newer exporters write; every runtime since 2023 reads it.
 _OPSET = 18
@@ -37,9 +37,12 @@ class _Exported(nn.Module):
     def __init__(self, model: GaitModel, features: Features) -> None:
         super().__init__()
         self.model, self.features = model, features
+        self.neck = NeckModel(model) if features == "neck" else None
 
     def forward(self, clip: Tensor) -> Tensor:
         """(B, T, 64, 44) → (B, C, P)."""
+        if self.neck is not None:
+            return cast(Tensor, self.neck(clip))
         if self.features == "raw":
             return cast(Tensor, self.model.backbone(clip))
         return cast(Tensor, self.model(clip).embedding)
@@ -53,17 +56,27 @@ def minimum_frames(model: GaitModel) -> int:
     return 3 if model.name == "gaitgl" else 1
 
 
+def frame_size(model: GaitModel) -> tuple[int, int]:
+    """Height and width of the frames that a model was trained on; (64, 44) where that is not known."""
+    height = model.height or 64
+    return height, height * 11 // 16
+
+
 def export_program(model: GaitModel, features: Features = "embedding") -> ExportedProgram:
     """Capture a model, in evaluation mode, as a ``torch.export`` program.
 
     Args:
-        features: ``"embedding"``, what the head gives, or ``"raw"``, what the backbone gives.
+        features: ``"embedding"``, what the head gives, ``"raw"``, what the backbone gives, or ``"neck"``, what lies
+            behind the head's BN neck.
 
     Returns:
-        A program from one float32 clip (B, T, 64, 44) with values in [0, 1] to (B, C, P), for every B >= 1 and every
-        T >= ``minimum_frames(model)``. It shares the model's weights.
+        A program from one float32 clip (B, T, 64, 44), or (B, T, 128, 88) for a model trained on that, with values in
+        [0, 1] to (B, C, P), for every B >= 1 and every T >= ``minimum_frames(model)``. It shares the model's weights.
+
+    Raises:
+        UserError: embeddings asked of a model without a trained head, or a neck of one that has none.
     """
-    example = torch.zeros(2, 7, 64, 44, device=next(model.parameters()).device)
+    example = torch.zeros(2, 7, *frame_size(model), device=next(model.parameters()).device)
     # Three frames of GaitGL become one within, which tracing would take for a special case to leave out.
     any_length = fx_config.patch(backed_size_oblivious=minimum_frames(model) > 1)  # type: ignore[attr-defined]
     with evaluating(model), torch.no_grad(), any_length:
@@ -75,7 +88,8 @@ def export_onnx(
 ) -> None:
     """Write a model as one ONNX file, weights and all, once onnxruntime has given the same numbers as PyTorch.
 
-    Input ``clip``, float32 (B, T, 64, 44) in [0, 1]; output ``feature`` or ``embedding``, float32 (B, C, P). B and T
+    Input ``clip``, float32 (B, T, 64, 44) or (B, T, 128, 88), as the model was trained, in [0, 1]; output ``feature``,
+    ``embedding`` or ``neck``, float32 (B, C, P). B and T
     are free, T from ``minimum_frames(model)`` on. The file's metadata names the model, its settings and the layout.
 
     Args:
@@ -90,7 +104,7 @@ def export_onnx(
     path = Path(path)
     if os.path.lexists(path):
         raise UserError(f"{path} exists already: choose another --out or remove it")
-    output = "feature" if features == "raw" else "embedding"
+    output = "feature" if features == "raw" else features
     program = export_program(model, features)
     with _quiet():
         found = torch.onnx.export(
@@ -121,11 +135,12 @@ def _dynamic(model: GaitModel) -> dict[str, dict[int, Any]]:
 
 
 def _metadata(model: GaitModel, output: str) -> dict[str, str]:
+    height, width = frame_size(model)
     return {
         "gaitdiff": __version__,
         "model": model.name,
         "config": json.dumps(asdict(model.config)),
-        "input": "clip: float32 (batch, frames, 64, 44), aligned silhouettes with values in [0, 1]",
+        "input": f"clip: float32 (batch, frames, {height}, {width}), aligned silhouettes with values in [0, 1]",
         "output": f"{output}: float32 (batch, channels, parts)",
         "minimum_frames": str(minimum_frames(model)),
     }
@@ -141,7 +156,7 @@ def _check(model: GaitModel, features: Features, path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
     for batch, frames in ((1, minimum_frames(model)), (3, 10)):
-        clip = torch.rand(batch, frames, 64, 44, generator=generator)
+        clip = torch.rand(batch, frames, *frame_size(model), generator=generator)
         with evaluating(model), torch.no_grad():
             want = _Exported(model, features)(clip.to(device)).cpu()
         got = torch.from_numpy(session.run(None, {"clip": clip.numpy()})[0])

@@ -44,6 +44,10 @@ class BNNeckHead(Head):
         embedding = self.fc(self.norm(feature))
         return embedding, self.neck(embedding)[1] if self.num_classes else None
 
+    def neck_feature(self, embedding: Tensor) -> Tensor:
+        feature: Tensor = self.neck(embedding)[0]
+        return feature
+
 
 class InputNorm(nn.BatchNorm1d):
     """BatchNorm without learned scale over all C·P columns of a feature.

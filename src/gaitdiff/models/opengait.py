@@ -27,6 +27,10 @@ _NECK: Rules = [
 ]
 _CLASSIFIERS = ("BNNecks.fc_bin", "Head1.fc_bin")
 _COUNTER = "num_batches_tracked"
+#: The layers of SMPLGait's 3-D branch.
+_BODY = re.compile(r"(?:fc|bn|dropout)[1-3]\.|.*smpl", re.IGNORECASE)
+#: What data-parallel training puts in front of keys.
+PREFIX = "module."
 _SHOWN = 3
 
 
@@ -53,7 +57,7 @@ def load_state_dict(model: GaitModel, state: Mapping[str, Tensor], drop_classifi
     Raises:
         UserError: names the first tensors that are missing, unknown, or of another shape.
     """
-    state = {key.removeprefix("module."): value for key, value in _tensors(state).items()}
+    state = without_prefix(_tensors(state))
     places = _places(model)
     dropped = [key for key in _CLASSIFIERS if drop_classifier and key in state]
     if drop_classifier:
@@ -72,13 +76,39 @@ def load_state_dict(model: GaitModel, state: Mapping[str, Tensor], drop_classifi
     ]
     if problems:
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise UserError(f"the weights do not fit {model.name} as it is set: {'; '.join(problems[:_SHOWN])}{more}")
+        why = _branch(model, [key for key in state if key not in wanted])
+        raise UserError(f"the weights do not fit {model.name} as it is set: {why}{'; '.join(problems[:_SHOWN])}{more}")
     own = model.state_dict()
     with torch.no_grad():
         for ours, place in places.items():
             own[ours].copy_(torch.stack([state[key] for key in place.keys]).reshape(own[ours].shape))
     notes = [f"dropped {key} {tuple(state[key].shape)}: the classifier of other identities" for key in dropped]
     return notes + ([f"{len(uncounted)} counters of batches were missing and are 0"] if uncounted else [])
+
+
+def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out the ``module.`` that data-parallel training puts in front of keys, of all or of some.
+
+    Raises:
+        UserError: two tensors would have one key.
+    """
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = key.removeprefix(PREFIX)
+        if name in found:
+            raise UserError(f"the weights have both {name!r} and {PREFIX + name!r}: keep one of them")
+        found[name] = value
+    return found
+
+
+def _branch(model: GaitModel, unknown: list[str]) -> str:
+    """Words on the one public model that a model of ours leaves a part of out."""
+    if model.name != "smplgait" or not any(_BODY.match(key) for key in unknown):
+        return ""
+    return (
+        "they are of the full SMPLGait, whose 3-D branch (SMPL parameters into each frame's features) this project "
+        "leaves out, and without which its other weights give other features; "
+    )
 
 
 def _tensors(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.features import role_masks
 from gaitdiff.evaluation.metrics import distance_matrix
+from gaitdiff.evaluation.selection import NAMELESS
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,14 @@ def rank_gallery(
         UserError: no probe's person is in the gallery.
     """
     subjects = np.array([store.rows[int(row)].subject for row in rows])
+    told = subjects != NAMELESS
     if protocol == "gait3d":
-        is_probe = np.array([store.rows[int(row)].role == "probe" for row in rows])
-        probe, gallery = np.flatnonzero(is_probe), np.flatnonzero(~is_probe)
+        roles = role_masks(store, rows, protocol)
+        is_probe = np.array(roles["probe_mask"])
+        in_gallery = np.array(roles.get("gallery_mask", ~is_probe))
+        probe, gallery = np.flatnonzero(is_probe & told), np.flatnonzero(in_gallery & told)
     else:
-        probe = gallery = np.arange(len(rows))
+        probe = gallery = np.flatnonzero(told)
     itself = probe[:, None] == gallery[None, :]
     match = (subjects[probe][:, None] == subjects[gallery][None, :]) & ~itself
     counted = match.any(1)

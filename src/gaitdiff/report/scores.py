@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,32 @@ from rich.table import Table
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.about import Compared, Origin, about, compared
 from gaitdiff.evaluation.features import (
-    check_store,
+    check_height,
     evaluate_store,
     extract,
     gait_energy_images,
     held_out_rows,
     names_of,
+    store_protocol,
 )
-from gaitdiff.evaluation.protocols import check_protocol, headline
+from gaitdiff.evaluation.protocols import AUTO, headline
 from gaitdiff.evaluation.submission import grew_rows, grew_submission, hid_submission
 from gaitdiff.files import write_whole
-from gaitdiff.training.checkpoint import has_head, load_checkpoint
+from gaitdiff.training.checkpoint import (
+    checkpoint_height,
+    checkpoint_metric,
+    checkpoint_origin,
+    has_head,
+    load_checkpoint,
+    pick_features,
+)
 from gaitdiff.training.config import MachineConfig
 from gaitdiff.training.machine import make_accelerator
 
+#: The row of what any method must beat.
+BASELINE = "gait energy image"
 _RANKS = tuple(f"rank{k}" for k in (1, 2, 3, 4, 5, 10, 20))
 #: Key of a score → heading of its column.
 _COLUMNS = {key: key.replace("rank", "rank-") for key in _RANKS} | {"mAP": "mAP", "mINP": "mINP"}
@@ -43,7 +55,8 @@ def score_table(title: str, scores: dict[str, dict[str, Any]]) -> Table:
     tops = {name: headline(result) for name, result in scores.items()}
     below = {name: _conditions(result) for name, result in scores.items()}
     known = set().union(*tops.values(), *(numbers for rows in below.values() for numbers in rows.values()))
-    keys = [key for key in _COLUMNS if key in known and not (key == "rank10" and "mINP" in known)]  # 80 columns
+    too_wide = {"rank10"} if "mINP" in known else {"mAP"} if "rank4" in known else set()  # for 80 columns
+    keys = [key for key in _COLUMNS if key in known and key not in too_wide]
     table = Table(title=title)
     table.add_column("features")
     for heading in (*(_COLUMNS[key] for key in keys), "probes"):
@@ -62,9 +75,9 @@ def _conditions(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     """The numbers of each condition of a protocol that has some."""
     found = {}
     for name, value in result.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and "probes" in value:
             by_camera = {"gait": value["gait"]["rank1_excluding_same_view"]} if "gait" in value else {}
-            numbers = value.get("mean") or value.get("reid") or value
+            numbers = value.get("mean") or value["reid"]
             found[name] = headline({**numbers, "probes": value["probes"], **by_camera})
     return found
 
@@ -77,64 +90,83 @@ def _repeats(numbers: dict[str, float], top: dict[str, float]) -> bool:
 def score_checkpoint(
     checkpoint: Path,
     data: Path,
-    features: str,
-    metric: str,
-    protocol: str,
-    device: str,
+    features: str = "auto",
+    metric: str | None = None,
+    protocol: str = AUTO,
+    device: str = "auto",
     json_file: Path | None = None,
     *,
     setting: str | None = None,
     submission: Path | None = None,
     save_features: Path | None = None,
+    resize: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Score a checkpoint on a store's test split, print the table, return the scores by row.
+    """Score a checkpoint on a store's test split, print the table and what it is of, return the scores by row.
 
     Features pass through files on disk, so that no test set is too large for memory.
 
     Args:
-        features: ``"raw"``, ``"embedding"``, or ``"auto"``: embeddings where a head was trained.
+        features: see ``gaitdiff.training.checkpoint.pick_features``.
+        metric: ``"cosine"`` or ``"euclidean"``; None: the distance that the checkpoint was trained with, or cosine.
+        protocol: ``"auto"`` is that of the store's data set.
         setting: ``"single-view"`` or ``"cross-view"``, where the protocol has both.
         submission: CSV file for the server of GREW or HID.
         save_features: keep the features there, a ``.npy`` file.
+        resize: convert frames of another height than the checkpoint's.
+
+    Returns:
+        For each row what ``evaluate`` gives, and ``about``, what names the scores.
 
     Raises:
         UserError: no checkpoint, no test split, embeddings asked of a checkpoint without a trained head, …
     """
-    name = check_protocol(protocol)
-    _check_files(name, {"--json": json_file, "--submission": submission, "--save-features": save_features})
     place = make_accelerator(MachineConfig(device=device)).device
-    headed = has_head(checkpoint)
-    store = SequenceStore(data)
+    origin, store = checkpoint_origin(checkpoint), SequenceStore(data)
+    name = store_protocol(store, protocol)
+    _check_files(name, {"--json": json_file, "--submission": submission, "--save-features": save_features})
     rows = held_out_rows(store)
-    if features == "embedding" and not headed:
+    if features in ("embedding", "neck") and not has_head(checkpoint):
         raise UserError(f"{checkpoint} holds a backbone without a trained head: use --features raw")
-    check_store(store, rows, name, setting)
+    what = compared(store, rows, name, setting)
     if submission is not None and name == "grew":
         labels, types, _ = names_of(store, rows)
         grew_rows(np.array(labels), np.array(types))
+    height = checkpoint_height(checkpoint)
+    if not resize:
+        check_height(height, store, str(checkpoint), ", or let --resize convert them")
+    metric = metric or checkpoint_metric(checkpoint)
     settings = {} if setting is None else {"setting": setting}
     model = load_checkpoint(checkpoint, place)
-    raw = features == "raw" or not headed
-    row_name = "raw features" if raw else "embeddings"
+    network, row_name = pick_features(model, features, checkpoint)
     scores: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
         energy, ours = Path(folder) / "energy.npy", save_features or Path(folder) / "features.npy"
         if name != "hid":
             images = gait_energy_images(store, rows, energy)
-            scores["gait energy image"] = evaluate_store(images, store, rows, name, metric, place, **settings)
+            scores[BASELINE] = evaluate_store(images, store, rows, name, metric, place, **settings)
+            scores[BASELINE]["about"] = about(what, Origin(), BASELINE, metric)
             del images
-        found = extract(model.backbone if raw else model, store, rows, place, ours)
+        found = extract(network, store, rows, place, ours, height=height)
         scores[row_name] = evaluate_store(found, store, rows, name, metric, place, **settings)
+        scores[row_name]["about"] = about(what, origin, row_name, metric)
         if submission is not None:
             write = grew_submission if name == "grew" else hid_submission
             write(submission, found, *names_of(store, rows), metric, device=place)
         del found
     if name != "hid":
-        title = name if setting is None else f"{name}, {setting}"
-        Console().print(score_table(f"{title}, {metric} distance", scores))
+        print_scores(scores, what, metric, [f"run: {origin}"])
     if json_file is not None:
         write_whole(json_file, (json.dumps(scores, indent=1) + "\n").encode("utf-8"), "choose another --json")
     return scores
+
+
+def print_scores(scores: dict[str, dict[str, Any]], what: Compared, metric: str, runs: Sequence[str]) -> None:
+    """Print a table of scores, and below it what they are of."""
+    title = what.protocol if what.setting is None else f"{what.protocol}, {what.setting}"
+    console = Console(highlight=False)
+    console.print(score_table(f"{title}, {metric} distance", scores))
+    for line in (*runs, *what.lines(metric)):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _check_files(protocol: str, files: dict[str, Path | None]) -> None:

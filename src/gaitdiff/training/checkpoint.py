@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ from torch import Tensor, nn
 
 from gaitdiff.data.writer import sync
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.about import Origin
+from gaitdiff.evaluation.protocols import DEFAULT_METRIC
 from gaitdiff.models import GaitModel, create_model
+from gaitdiff.models.base import NeckModel, NoHead
 from gaitdiff.models.registry import model_config
+from gaitdiff.training.run import read_config
 
 #: Of model.json; raised when older versions could not read it.
 FORMAT = 1
@@ -142,7 +147,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> GaitModel:
     """Load a gait model from a run folder or one of its checkpoints, in evaluation mode.
 
-    After pretraining its head is fresh (and meaningless); ``model.backbone`` is what was learned.
+    After pretraining it has no head: ``model(clip).feature`` is what was learned, and there is no ``.embedding``.
 
     Raises:
         UserError: no checkpoint there, or one that is corrupt.
@@ -150,16 +155,79 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Gai
     checkpoint = latest_checkpoint(Path(path))
     recipe = read_model_document(checkpoint)
     model = create_model(recipe["model"], recipe["preset"], recipe["num_classes"], **recipe["config"])
+    model.height = recipe.get("height")
     load_into(model.backbone, read_tensors(checkpoint, "backbone"), str(checkpoint))
     if _file(checkpoint, "head").is_file():
         load_into(model.head, read_tensors(checkpoint, "head"), str(checkpoint))
+    else:
+        model.head = NoHead()
     return model.eval().to(device)
 
 
-def model_document(name: str, preset: str, num_classes: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``load_checkpoint`` needs to build a model again, whatever its preset says by then."""
+def model_document(
+    name: str,
+    preset: str,
+    num_classes: int,
+    overrides: Mapping[str, Any],
+    *,
+    height: int | None = None,
+    distance: str | None = None,
+) -> dict[str, Any]:
+    """What ``load_checkpoint`` needs to build a model again, whatever its preset says by then.
+
+    Args:
+        height: of the frames it was trained on, in pixels; None: not known.
+        distance: that it was trained with, by which its features are compared; None: not known.
+    """
     config = asdict(model_config(name, preset, overrides))
-    return {"format": FORMAT, "model": name, "preset": preset, "num_classes": num_classes, "config": config}
+    made = {"format": FORMAT, "model": name, "preset": preset, "num_classes": num_classes, "config": config}
+    known = {"height": height, "distance": distance}
+    return made | {key: value for key, value in known.items() if value is not None}
+
+
+def checkpoint_metric(path: str | Path) -> str:
+    """The distance by which a checkpoint's features are compared by default: its training's, or else the paper's."""
+    return str(read_model_document(latest_checkpoint(Path(path))).get("distance", DEFAULT_METRIC))
+
+
+def checkpoint_height(path: str | Path) -> int | None:
+    """Height in pixels of the frames that a checkpoint was trained on, None where that is not known."""
+    height = read_model_document(latest_checkpoint(Path(path))).get("height")
+    return None if height is None else int(height)
+
+
+def checkpoint_origin(path: str | Path) -> Origin:
+    """The run, the step and the number of steps that a checkpoint comes from, as far as they are told."""
+    checkpoint = latest_checkpoint(Path(path))
+    try:
+        state = read_document(checkpoint, "state", ("step",))
+    except UserError:
+        return Origin(str(path))
+    iterations = state.get("iterations")
+    if iterations is None:  # of an older version
+        with suppress(UserError, KeyError, TypeError):
+            iterations = read_config(checkpoint.parent.parent)["optim"]["iterations"]
+    return Origin(str(path), state["step"], iterations)
+
+
+def pick_features(model: GaitModel, features: str, checkpoint: str | Path) -> tuple[nn.Module, str]:
+    """Choose what of a model is compared.
+
+    Args:
+        features: ``"raw"``, ``"embedding"``, ``"neck"``, or ``"auto"``: embeddings where a head was trained.
+
+    Returns:
+        The module that gives them, and ``"raw features"``, ``"embeddings"`` or ``"neck features"``.
+
+    Raises:
+        UserError: the checkpoint has no trained head, or no BN neck.
+    """
+    headed = not isinstance(model.head, NoHead)
+    if features in ("embedding", "neck") and not headed:
+        raise UserError(f"{checkpoint} holds a backbone without a trained head: use --features raw")
+    if features == "neck":
+        return NeckModel(model).eval(), "neck features"
+    return (model.backbone, "raw features") if features == "raw" or not headed else (model, "embeddings")
 
 
 def read_model_document(checkpoint: Path) -> dict[str, Any]:

@@ -32,14 +32,15 @@ class RunConfig:
         evaluate_every: steps between evaluations on the test split; 0 evaluates never.
         save_every: steps between checkpoints; one is always written at the end.
         keep: number of checkpoints kept, the newest ones; 0 keeps all.
-        protocol: evaluation protocol, such as "gait3d" (one probe a person), "leave-one-out" or "casia-b".
+        protocol: evaluation protocol, such as "gait3d" (one probe a person), "leave-one-out" or "casia-b"; "auto" is
+            that of the store's data set.
     """
 
     log_every: int = 50
     evaluate_every: int = 1000
     save_every: int = 1000
     keep: int = 2
-    protocol: str = "gait3d"
+    protocol: str = "auto"
 
 
 @dataclass(frozen=True)

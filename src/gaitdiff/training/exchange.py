@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from gaitdiff.data.writer import sync
 from gaitdiff.errors import UserError
 from gaitdiff.models import create_model, list_models, list_presets, opengait
-from gaitdiff.models.export import export_onnx
+from gaitdiff.models.export import Features, export_onnx
 from gaitdiff.models.registry import model_config
 from gaitdiff.progress import console
 from gaitdiff.training.checkpoint import (
@@ -28,13 +28,18 @@ from gaitdiff.training.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     model_document,
+    pick_features,
     read_document,
     read_model_document,
     save_checkpoint,
 )
 
+#: What the features of a checkpoint are called, and an exported model's.
+_KINDS: dict[str, Features] = {"raw features": "raw", "embeddings": "embedding", "neck features": "neck"}
 #: What OpenGait's weights may be kept in; half and double precision become float32.
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+#: Of pickle protocols, the newest that torch reads without executing anything.
+_NEWEST_PROTOCOL = 3
 #: Settings in which OpenGait's configurations of a model differ, beside the presets.
 _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "gaitgl": ({"bn_neck": True},),
@@ -80,7 +85,7 @@ def import_opengait(
     except UserError as error:
         raise UserError(f"{file} cannot be imported: {error}; {_what_fits(state)}") from error
     tensors = {"backbone": model.backbone.state_dict(), "head": model.head.state_dict()}
-    document = model_document(name, preset, model.head.num_classes, chosen)
+    document = model_document(name, preset, model.head.num_classes, chosen, distance="euclidean")  # as it compares them
     _place(out.absolute(), step, tensors, {"state": {"step": step, "pending": []}, "model": document})
     for note in notes:
         console.print(f"{file}: {note}", markup=False, soft_wrap=True)
@@ -124,21 +129,19 @@ def export_opengait(checkpoint: Path, out: Path) -> Path:
     return out
 
 
-def export_checkpoint(checkpoint: Path, out: Path, features: Literal["auto", "raw", "embedding"] = "auto") -> Path:
+def export_checkpoint(checkpoint: Path, out: Path, features: str = "auto") -> Path:
     """Write a checkpoint as one ONNX file, see ``gaitdiff.models.export.export_onnx``.
 
     Args:
-        features: ``"raw"``, ``"embedding"``, or ``"auto"``: embeddings where a head was trained.
+        features: see ``gaitdiff.training.checkpoint.pick_features``.
 
     Raises:
         UserError: no checkpoint, embeddings asked of one without a trained head, or see ``export_onnx``.
     """
-    headed = has_head(checkpoint)
-    if features == "embedding" and not headed:
-        raise UserError(f"{checkpoint} holds a backbone without a trained head: use --features raw")
     preset = read_model_document(latest_checkpoint(checkpoint))["preset"]
-    raw = features == "raw" or not headed
-    export_onnx(load_checkpoint(checkpoint), out, "raw" if raw else "embedding", {"preset": preset})
+    model = load_checkpoint(checkpoint)
+    kind = _KINDS[pick_features(model, features, checkpoint)[1]]
+    export_onnx(model, out, kind, {"preset": preset})
     return out
 
 
@@ -181,10 +184,14 @@ def read_opengait(file: Path) -> tuple[dict[str, Tensor], int, list[str]]:
         inside = f"the entries {list(content)[:6]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise UserError(f"{file} is no checkpoint of OpenGait: it holds {inside}, and no weights under 'model'")
     notes: list[str] = []
-    prefix = "module." if all(str(key).startswith("module.") for key in entry) else ""
-    if prefix:
-        notes.append(f"left out {prefix!r}, with which all keys begin")
-    state = {str(key).removeprefix(prefix): value for key, value in entry.items()}
+    begin = sum(str(key).startswith(opengait.PREFIX) for key in entry)
+    if begin:
+        how = "all" if begin == len(entry) else f"{begin} of {len(entry)}"
+        notes.append(f"left out {opengait.PREFIX!r}, with which {how} keys begin")
+    try:
+        state = opengait.without_prefix({str(key): value for key, value in entry.items()})
+    except UserError as error:
+        raise UserError(f"{file} cannot be imported: {error}") from error
     for key, value in state.items():
         _check_tensor(file, key, value)
     other = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.dtype in _FLOATS[1:]}
@@ -215,12 +222,33 @@ def _load(file: Path) -> Any:
     except UserError:
         raise
     except Exception as error:  # a damaged pickle raises anything
+        if (protocol := _pickle_protocol(file)) > _NEWEST_PROTOCOL:
+            raise UserError(
+                f"{file} was saved with pickle_protocol={protocol}, which no reader takes without executing what it "
+                "says: load it where you trust it, and torch.save its weights again without that argument"
+            ) from error
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
                 f"{file} is refused: it names {found[1]!r}, which loading would have to execute; keep only the weights "
                 "of a file that you trust, torch.save({'model': …})"
             ) from error
         raise UserError(f"{file} is no checkpoint, or a damaged one: copy or download it again") from error
+
+
+def _pickle_protocol(file: Path) -> int:
+    """The pickle protocol of a file of torch.save, 0 where it is none."""
+    try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                name = next((name for name in archive.namelist() if name.endswith("data.pkl")), "")
+                with archive.open(name) as stream:
+                    begin = stream.read(2)
+        else:
+            with file.open("rb") as stream:
+                begin = stream.read(2)
+    except (OSError, KeyError, zipfile.BadZipFile):
+        return 0
+    return begin[1] if len(begin) == 2 and begin[0] == 0x80 else 0
 
 
 def _numpy_numbers() -> list[Any]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gaitdiff.data.batches import Prefetcher
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.about import Origin
 from gaitdiff.progress import console, progress_bar
 from gaitdiff.training.checkpoint import (
     latest_checkpoint,
@@ -63,6 +64,9 @@ class Stage(Protocol, Generic[Batch]):
 
     def evaluate(self) -> dict[str, float]:
         """Scores on the test split; all processes call it and share the work, the first gets the scores."""
+
+    def about(self, origin: Origin) -> dict[str, Any]:
+        """What the scores are scores of; asked only where there are some."""
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Weights for a checkpoint, by file."""
@@ -156,14 +160,16 @@ def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, li
 
 def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float], keep: int) -> None:
     tensors = {**stage.tensors(), "optimizer": optimizer_tensors(stage.optimizer)}
-    documents = {"state": {"step": step, "pending": pending}, "model": stage.model_document()}
+    state = {"step": step, "iterations": stage.iterations, "pending": pending}
+    documents = {"state": state, "model": stage.model_document()}
     save_checkpoint(folder.path, step, tensors, documents, keep)
 
 
 def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> None:
     scores = stage.evaluate()
     if main and scores:
-        folder.append({"step": step, "evaluation": scores})
+        origin = Origin(str(folder.path), step, stage.iterations)
+        folder.append({"step": step, "evaluation": scores, "about": stage.about(origin)})
 
 
 def _stop(batch: Any, folder: RunFolder, step: int, rank: int, loss: float, norm: float) -> NoReturn:

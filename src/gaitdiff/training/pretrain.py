@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
 from gaitdiff.diffusion.schedule import make_schedule
-from gaitdiff.evaluation.features import evaluate_store, rows_to_score
+from gaitdiff.evaluation.about import Origin, about, compared
+from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_protocol
 from gaitdiff.evaluation.protocols import headline
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import Backbone, create_model
@@ -46,7 +48,7 @@ def pretrain(config: PretrainConfig) -> Path:
     accelerator = make_accelerator(config.machine)
     stage = PretrainStage(config, accelerator.device, accelerator.num_processes)
     with accelerator.main_process_first():
-        folder = RunFolder.open("pretrain", config, stage.made_from, write=accelerator.is_main_process)
+        folder = RunFolder.open("pretrain", stage.config, stage.made_from, write=accelerator.is_main_process)
     with folder:
         train(stage, folder, config.run, accelerator)
     return folder.path
@@ -56,9 +58,10 @@ class PretrainStage:
     """What the training loop needs of stage 1."""
 
     def __init__(self, config: PretrainConfig, device: torch.device, world: int) -> None:
-        self.config, self.device = config, device
-        self.store = SequenceStore(config.data.store)
+        self.device, self.store = device, SequenceStore(config.data.store)
         self.held_out = rows_to_score(self.store, config.run.protocol)
+        protocol = store_protocol(self.store, config.run.protocol)
+        self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}
         optim = config.optim
         self.iterations, self.clip_grad = optim.iterations, optim.clip_grad
@@ -131,6 +134,11 @@ class PretrainStage:
                 scores[name if name == "probes" else f"{name}_{metric}"] = value
         return scores
 
+    def about(self, origin: Origin) -> dict[str, Any]:
+        """What the scores are scores of."""
+        what = compared(self.store, self.held_out, self.config.run.protocol)
+        return about(what, origin, "raw features", ["cosine", "euclidean"])
+
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Backbone, denoiser, and the condition's running statistics."""
         return {stem: getattr(self.module, stem).state_dict() for stem in _PARTS}
@@ -143,7 +151,7 @@ class PretrainStage:
     def model_document(self) -> Mapping[str, Any]:
         """The model whose backbone this is."""
         model = self.config.model
-        return model_document(model.name, model.preset, 0, model.overrides)
+        return model_document(model.name, model.preset, 0, model.overrides, height=self.store.height)
 
     def _augmented(self, clips: np.ndarray, plan: AugmentPlan) -> Tensor:
         frames = torch.from_numpy(clips).to(self.device, non_blocking=True).float().div_(255)

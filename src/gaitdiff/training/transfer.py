@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from gaitdiff.data.batches import IdentityBatches, LabelledBatch, training_rows
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import evaluate_store, extract, rows_to_score
+from gaitdiff.evaluation.about import Origin, about, compared
+from gaitdiff.evaluation.features import check_height, evaluate_store, extract, rows_to_score, store_protocol
 from gaitdiff.evaluation.protocols import headline
 from gaitdiff.evaluation.shards import extract_shared
-from gaitdiff.losses import cross_entropy, triplet_terms
+from gaitdiff.losses import cross_entropy, pairwise_distance, triplet_terms
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.base import evaluating
 from gaitdiff.models.registry import model_config
@@ -42,7 +44,7 @@ def finetune(config: TransferConfig) -> Path:
     accelerator = make_accelerator(config.machine)
     stage = TransferStage(config, accelerator.device, accelerator.num_processes)
     with accelerator.main_process_first():
-        folder = RunFolder.open("finetune", config, stage.made_from, write=accelerator.is_main_process)
+        folder = RunFolder.open("finetune", stage.config, stage.made_from, write=accelerator.is_main_process)
     with folder:
         train(stage, folder, config.run, accelerator)
     return folder.path
@@ -78,18 +80,28 @@ class TransferStage:
     """What the training loop needs of stage 2."""
 
     def __init__(self, config: TransferConfig, device: torch.device, world: int) -> None:
-        self.config, self.device = config, device
-        self.store = SequenceStore(config.data.store)
+        self.device, self.store = device, SequenceStore(config.data.store)
         self.held_out = rows_to_score(self.store, config.run.protocol)
+        protocol = store_protocol(self.store, config.run.protocol)
+        self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
         self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}
         start, choice = starting_point(config)
+        if start is not None:
+            check_height(read_model_document(start).get("height"), self.store, str(start))
         torch.manual_seed(config.seed)
         rows = labelled_rows(self.store, config.data, config.seed)
         subjects = len({self.store.rows[row].subject for row in rows})
         weight = entropy_weight(config.loss, choice)
         classes = subjects if weight > 0 else 0
-        self.document = model_document(choice.name, choice.preset, classes, choice.overrides)
+        self.document = model_document(
+            choice.name,
+            choice.preset,
+            classes,
+            choice.overrides,
+            height=self.store.height,
+            distance=config.loss.distance,
+        )
         model = create_model(choice.name, choice.preset, classes, **choice.overrides)
         self.batches = IdentityBatches(
             self.store,
@@ -120,7 +132,11 @@ class TransferStage:
         return 0.1 ** bisect_right(sorted(self.config.optim.milestones), step)
 
     def probe(self, batch: LabelledBatch, step: int, rank: int) -> dict[str, float]:
-        """Share of triplets that are violated, in evaluation mode."""
+        """Share of triplets that are violated, and the mean distances of pairs, in evaluation mode.
+
+        ``ap`` is that of two sequences of one person, ``an`` that of two people, over all parts; where both fall to 0
+        the embeddings have collapsed.
+        """
         clips, labels = self._inputs(batch)
         self.module.eval()
         with torch.no_grad():
@@ -130,7 +146,14 @@ class TransferStage:
         terms = triplet_terms(embedding, labels, loss.margin, loss.distance)
         people, each = self.config.batch.people, self.config.batch.sequences
         triplets = people * each * each * (people - 1) * each
-        return {"violated": float(terms.violated.float().mean()) / triplets}
+        distance = pairwise_distance(embedding, loss.distance).mean(0)  # (n, n)
+        same = labels[:, None] == labels[None, :]
+        pair = ~torch.eye(len(labels), dtype=torch.bool, device=same.device)
+        return {
+            "violated": float(terms.violated.float().mean()) / triplets,
+            "ap": float(distance[same & pair].mean()),
+            "an": float(distance[~same].mean()),
+        }
 
     def evaluate(self) -> dict[str, float]:
         """Scores of the embeddings on the test split, by the distance trained with; nothing where there is none."""
@@ -143,6 +166,11 @@ class TransferStage:
             return {}
         protocol, metric = self.config.run.protocol, self.config.loss.distance
         return headline(evaluate_store(features, self.store, rows, protocol, metric, self.device))
+
+    def about(self, origin: Origin) -> dict[str, Any]:
+        """What the scores are scores of."""
+        what = compared(self.store, self.held_out, self.config.run.protocol)
+        return about(what, origin, "embeddings", self.config.loss.distance)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Backbone and head."""

@@ -83,7 +83,7 @@ def generate(
             raise UserError(f"{what} is {value}, but walkers need at least {least}")
     held_out = _test_people(people, test_people)
     with (
-        StoreWriter(out, source=store_source(preset, seed, people)) as store,
+        StoreWriter(out, source=store_source(preset, seed, people), dataset="walkers") as store,
         progress_bar("walking people", people * sequences) as bar,
     ):
         render = partial(_render_person, sequences=sequences, preset=chosen, seed=seed, frames=frames)

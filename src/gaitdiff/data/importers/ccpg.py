@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from gaitdiff.data.importers.dataset import Dataset
 from gaitdiff.data.importers.tree import Form, Reading
 from gaitdiff.data.partition import Partition, by_rule
+from gaitdiff.data.walks import AREA
 
 _READING = Reading(
     title="CCPG",
@@ -18,6 +19,7 @@ _READING = Reading(
             case=str.upper,
         ),
     ),
+    prepare=AREA,
 )
 
 

@@ -16,7 +16,7 @@ from gaitdiff.data.importers.tree import Form, Reading
 from gaitdiff.data.partition import Partition, by_rule
 from gaitdiff.data.sources import printable
 from gaitdiff.data.tally import Tally
-from gaitdiff.data.walks import Walk
+from gaitdiff.data.walks import GIVEN, Walk
 
 _FIELDS = {"id": "[0-9]{5}", "type": "0[12]", "view": "[0-9a-z]{4,}"}
 _NEVER = "(?!)"
@@ -66,6 +66,7 @@ _READING = Reading(
         _form("<id>/<type>/<view>", "<id>", "<type>", "test", telling=_NEVER),
     ),
     ignored="distractor",
+    prepare=GIVEN,
     settle=_settle,
 )
 

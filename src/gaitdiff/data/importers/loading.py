@@ -12,11 +12,11 @@ import numpy as np
 
 from gaitdiff.data.align import MIN_MASS, align
 from gaitdiff.data.codec import Encoded, encode
-from gaitdiff.data.images import decode_mask
-from gaitdiff.data.pickles import MAX_BYTES, load_silhouettes
+from gaitdiff.data.images import black_and_white, decode_mask, two_values
+from gaitdiff.data.pickles import MAX_BYTES, read_silhouettes
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.data.tally import Tally
-from gaitdiff.data.walks import Walk
+from gaitdiff.data.walks import AREA, GIVEN, Walk
 from gaitdiff.parallel import in_order, processors
 
 #: A sequence counts as aligned if this share of its frames reach from the first row to the last, centred.
@@ -47,16 +47,18 @@ class Loaded:
 def load(source: Source, walk: Walk, size: int) -> Loaded:
     """Read and align one walk.
 
-    Images are aligned one by one, which leaves nearly all aligned ones as they are; a sequence of images that were cut
-    to 44 of 64 columns (88 of 128) stays cut. A pickle's frames stay as they are, cut or whole, if they are of the
-    wanted size and aligned. Frames that are cut at another height than the wanted one cannot be had.
+    Images are aligned one by one, which leaves nearly all aligned ones as they are, or taken as they are given out
+    (``walk.prepare``); a sequence of images that were cut to 44 of 64 columns (88 of 128) stays cut. A pickle's frames
+    stay as they are, cut or whole, if they are of the wanted size and aligned or so given out. Frames that are cut at
+    another height than the wanted one cannot be had.
 
     Args:
         size: height of the frames, 64 or 128.
     """
     result = Loaded()
     frames = _unpickle(source, walk, result) if is_pickle(walk) else None
-    if isinstance(frames, np.ndarray) and _settled(frames, size):
+    given = walk.prepare == GIVEN
+    if isinstance(frames, np.ndarray) and ((given and frames.shape[1:] == (size, size)) or _settled(frames, size)):
         if max(frame.sum(dtype=np.int64) for frame in frames) <= MIN_MASS:
             result.skipped.add("frames with almost no foreground", printable(walk.files[0]))
             return result
@@ -65,9 +67,9 @@ def load(source: Source, walk: Walk, size: int) -> Loaded:
         inverted = sum(map(_is_inverted, frames))
     elif frames is not None:
         named = ((f"{walk.files[0]}, frame {i}", mask) for i, mask in enumerate(frames))
-        inverted = _align_all(named, size, result)
+        inverted = _align_all(named, size, walk.prepare, result)
     else:
-        inverted = _align_all(_decode_all(source, walk, result), size, result)
+        inverted = _align_all(_decode_all(source, walk, result), size, walk.prepare, result)
     if len(result.frames) and _grey_share(result.frames) > 0.6:
         result.suspicious.add("sequences that look like photographs, not masks", printable(walk.folder or "."))
     elif inverted > len(result.frames) / 2:
@@ -115,10 +117,19 @@ def _unpickle(source: Source, walk: Walk, result: Loaded) -> np.ndarray | list[n
     """The pickle's frames, uint8 (T, H, W), or a list of (h, w); an empty one where it holds none."""
     name = walk.files[0]
     try:
-        return load_silhouettes(source.read(name, MAX_BYTES))
+        frames, done = read_silhouettes(source.read(name, MAX_BYTES))
     except ValueError as error:
         result.skipped.add("unreadable pickles", f"{printable(name)} ({error})")
         return []
+    values = two_values([frames] if isinstance(frames, np.ndarray) else frames)
+    if done:
+        result.changed.add(f"pickles: {done}", printable(name))
+    if values is None:
+        return frames
+    result.changed.add("pickles: masks of two values made 0 and 255", printable(name))
+    if isinstance(frames, np.ndarray):
+        return black_and_white(frames, values[1])
+    return [black_and_white(frame, values[1]) for frame in frames]
 
 
 def _settled(frames: np.ndarray, size: int) -> bool:
@@ -137,8 +148,8 @@ def _settled(frames: np.ndarray, size: int) -> bool:
     return bool(aligned[seen].mean() >= _ALIGNED)
 
 
-def _align_all(masks: Iterator[tuple[str, np.ndarray]], size: int, result: Loaded) -> int:
-    """Align masks one by one into ``result``, or take them as they are where most are cut already.
+def _align_all(masks: Iterator[tuple[str, np.ndarray]], size: int, prepare: str, result: Loaded) -> int:
+    """Align masks one by one into ``result``, or take them as they are where most are cut already, or so given out.
 
     Returns:
         how many of those that are not empty look inverted.
@@ -147,7 +158,8 @@ def _align_all(masks: Iterator[tuple[str, np.ndarray]], size: int, result: Loade
     cut = dict[int, np.ndarray]()  # frame number → the same frame, not aligned
     inverted, others = 0, Counter[int]()
     for name, mask in masks:
-        frame = align(mask, size)
+        given = prepare == GIVEN and mask.shape == (size, size)
+        frame = mask if given else align(mask, size, by_area=prepare == AREA)
         if frame is None:
             result.skipped.add("frames with almost no foreground", printable(name))
             continue
@@ -160,7 +172,10 @@ def _align_all(masks: Iterator[tuple[str, np.ndarray]], size: int, result: Loade
         result.unchanged += np.array_equal(mask, frame)
         aligned.append(frame)
         names.append(name)
-    if not aligned:
+    if not aligned or not any(frame.any() for frame in aligned):
+        for name in names:
+            result.skipped.add("frames with almost no foreground", printable(name))
+        result.unchanged = 0
         return 0
     if others and others.most_common(1)[0][1] * 2 > len(aligned):
         result.other_size, result.unchanged = others.most_common(1)[0][0], 0

@@ -119,7 +119,7 @@ def import_data(
         out: the store to create.
         kind: name of the importer, or "auto" to have it told by the names of the folders.
         partition: JSON file of who trains and who is tested (:func:`gaitdiff.data.partition.read_partition`).
-        size: height of the frames, 64 or 128 px; None: what pickles have, 64 for images.
+        size: height of the frames, 64 or 128 px; None: what aligned frames have, 64 for others.
         layout: what the folders of frames mean (:func:`gaitdiff.data.importers.layout.find_walks`).
         split, test_fraction, seed: divide people by chance (:func:`gaitdiff.data.splits.split_people`); without any of
             them, and without ``partition``, a data set's own rule does, and frames are divided as by "auto".
@@ -205,10 +205,12 @@ def _tell(division: Division, partition: Partition, walks: Sequence[Walk], repor
     """Put into the report how partition and disk differ."""
     named = f"{len(partition.train):,} people train, {len(partition.test):,} are tested"
     probes = "" if partition.probes is None else f", {len(partition.probes):,} probes"
-    report.split = f"{partition.source}: {named}{probes}"
+    gallery = "" if partition.gallery is None else f", {len(partition.gallery):,} gallery sequences"
+    report.split = f"{partition.source}: {named}{probes}{gallery}"
     for what, names in (
         ("people of the partition without a sequence", division.absent),
         ("probes of the partition without a sequence", division.absent_probes),
+        ("gallery sequences of the partition without a sequence", division.absent_gallery),
     ):
         for name in names:
             report.missing.add(what, printable(name))
@@ -268,6 +270,7 @@ def _write(
         width=width,
         crop=crop,
         source=origin,
+        dataset=plan.dataset.name,
         resume=fingerprint,
         codec=options.codec,
     ) as writer:

@@ -13,7 +13,7 @@ from gaitdiff.data.images import SUFFIXES
 from gaitdiff.data.pickles import SUFFIX as PICKLE
 from gaitdiff.data.sources import Source, printable
 from gaitdiff.data.tally import Tally
-from gaitdiff.data.walks import Tree, Walk
+from gaitdiff.data.walks import ALIGN, Tree, Walk
 from gaitdiff.errors import UserError
 
 #: What choosing among the pickles of a folder passes over.
@@ -24,6 +24,8 @@ SAMPLE = 20_000
 
 _STRAYS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _FIELD = re.compile(r"<(\w+)>")
+#: Names of images that sum a sequence up.
+_SUMMARY = re.compile(r"(?<![a-z])(?:gei|geni|aei|mean|average|avg)(?![a-z])[^/]*$", re.IGNORECASE)
 _NO_SILHOUETTES = ("rgb", "ratio", "pcd", "depth", "pose", "smpl", "skeleton", "parsing", "flow")
 
 
@@ -86,6 +88,7 @@ class Reading:
         example: a folder of it.
         forms: its ways of naming folders; the first that fits counts.
         ignored: regular expression of folders that hold other data.
+        prepare: how frames are made of its images, see ``gaitdiff.data.walks.PREPARE``.
         settle: last changes to the sequences found.
     """
 
@@ -93,6 +96,7 @@ class Reading:
     example: str
     forms: tuple[Form, ...]
     ignored: str = r"(?!)"
+    prepare: str = ALIGN
     settle: Callable[[list[Walk], Tally], list[Walk]] = lambda walks, skipped: walks
 
     def find(self, source: Source, skipped: Tally) -> Tree:
@@ -120,7 +124,8 @@ class Reading:
             form, match = found
             chosen = choose(folder, files, skipped)
             if chosen:
-                walks.append(Walk(*form.name(match), folder=folder, files=chosen, split=form.split))
+                name = form.name(match)
+                walks.append(Walk(*name, folder=folder, files=chosen, split=form.split, prepare=self.prepare))
                 used.setdefault(form.path, printable(folder or root))
         walks = self.settle(walks, skipped)
         if not walks:
@@ -192,6 +197,12 @@ def gather(source: Source, skipped: Tally) -> dict[str, Files]:
             result[folder] = found
         else:
             skipped.add("files that are neither images nor pickles", printable(name))
+    for folder, files in result.items():
+        frames = [name for name in files.images if not _SUMMARY.search(name, len(folder))]
+        if 0 < len(frames) < len(files.images):
+            for name in set(files.images).difference(frames):
+                skipped.add("images of whole sequences (such as gait energy images) beside frames", printable(name))
+            files.images = frames
     occupied: set[str] = set()
     for folder in chain(strange, (folder.rpartition("/")[0] for folder in source.folders)):
         while folder and folder not in occupied:
