@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,3 +195,28 @@ def test_taesd_s_round_trip_of_people_in_a_street(street: Tensor, street_latents
     latents = taesd.encode(street[:, ::2])
     torch.testing.assert_close(latents, street_latents[:, :, ::2], rtol=2e-3, atol=2e-3)
     assert iou(taesd.decode(latents), street[:, ::2]) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("clips", "sentence"),
+    [
+        (torch.rand(2, 64, 64), r"clips must have the shape \(B, T, H, W\), not \(2, 64, 64\)"),
+        (torch.rand(2, 3, 1, 64, 64), r"not \(2, 3, 1, 64, 64\)"),
+        (torch.rand(0, 3, 64, 64), r"not \(0, 3, 64, 64\)"),
+        (torch.rand(1, 2, 64, 44), "64x44, .* multiples of 8"),
+        (255 * torch.rand(1, 2, 64, 64), "divide by 255"),
+        (2 * torch.rand(1, 2, 64, 64) - 1, "scale them"),
+        (torch.full((1, 2, 64, 64), float("nan")), "from nan"),
+        (torch.zeros(1, 2, 64, 64, dtype=torch.uint8), "floats, not uint8"),
+        (np.zeros((1, 2, 64, 64), np.float32), "must be a tensor, not ndarray"),
+    ],
+)
+def test_what_is_no_clip_is_refused(clips: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        load_autoencoder("student").encode(clips)
+
+
+def test_what_are_no_latents_is_refused() -> None:
+    for latents in (torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 2, 8, 8)):
+        with pytest.raises(UserError, match=r"latents must have the shape \(B, 4, T, h, w\)"):
+            load_autoencoder("student").decode(latents)

@@ -17,7 +17,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.training.config import LossConfig, ModelConfig, PretrainConfig, TransferConfig
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.recipe import parse_config
-from gaitdiff.training.transfer import entropy_weight, finetune
+from gaitdiff.training.transfer import TransferStage, entropy_weight, finetune
 from worlds import make_store
 
 NARROWER: dict[str, dict[str, Any]] = {
@@ -97,3 +97,50 @@ def test_clips_of_a_step_have_one_drawn_length(store: Path) -> None:
     assert batches(frames=3)(0).clips.shape[1] == 3
     with pytest.raises(UserError, match=r"less than data\.frames"):
         batches(frames=6, frames_max=3)
+
+
+def test_no_advice_leads_to_one_sequence_a_person(store: Path, tmp_path: Path) -> None:
+    """With one sequence a person the triplet loss has no positive pair: nothing is learned, whatever the loss says."""
+    opened = gaitdiff.SequenceStore(store)
+    usual = {"people": 2, "frames": 3, "sampling": "unordered", "augment": NO_AUGMENT}
+    rows = opened.select(split="train")
+    with pytest.raises(UserError, match=r"batch\.sequences 2 or more"):
+        IdentityBatches(opened, rows, sequences=1, **usual)
+    with pytest.raises(UserError, match=r"set --batch\.sequences 3 or less"):
+        IdentityBatches(opened, rows, sequences=4, **usual)
+    seen: set[str] = set()
+    alone = [row for row in rows if not (opened.rows[row].subject in seen or seen.add(opened.rows[row].subject))]
+    with pytest.raises(UserError, match="gaitdiff pretrain") as caught:
+        IdentityBatches(opened, np.array(alone), sequences=2, **usual)
+    assert "--batch.sequences" not in str(caught.value)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_distances_of_pairs_are_logged(distance: str, store: Path) -> None:
+    """Those of two sequences of one person and of two people, by plain loops; both are 0 after a collapse."""
+    flags = ["--mode", "scratch", *model_flags("smplgait"), "--data.store", str(store), "--data.frames", "3"]
+    flags += ["--batch.people", "3", "--batch.sequences", "2", "--loss.distance", distance, "--out", "none"]
+    stage = TransferStage(parse_config(TransferConfig, "gaitdiff", [*flags, *MACHINE]), torch.device("cpu"), 1)
+    batch = stage.make_batch(0, 0)
+    logged = stage.probe(batch, 0, 0)
+    clips, labels = stage._inputs(batch)
+    with torch.no_grad():
+        x = stage.module.model.eval()(clips).embedding.double().numpy()
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for i in range(len(x)):
+        for j in range(len(x)):
+            if i == j:
+                continue
+            parts = range(x.shape[2])
+            if distance == "euclidean":
+                each = [np.linalg.norm(x[i, :, p] - x[j, :, p]) for p in parts]
+            else:
+                norms = [np.linalg.norm(x[i, :, p]) * np.linalg.norm(x[j, :, p]) for p in parts]
+                each = [1 - x[i, :, p] @ x[j, :, p] / norms[p] for p in parts]
+            found[bool(labels[i] == labels[j])].append(float(np.mean(each)))
+    assert logged["ap"] == pytest.approx(np.mean(found[True]), rel=1e-4)
+    assert logged["an"] == pytest.approx(np.mean(found[False]), rel=1e-4)
+    if distance == "euclidean":
+        torch.nn.init.zeros_(stage.module.model.head.fc.weight)
+        collapsed = stage.probe(batch, 0, 0)
+        assert collapsed["ap"] == collapsed["an"] == 0

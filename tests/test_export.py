@@ -17,6 +17,7 @@ from gaitdiff import __version__
 from gaitdiff.cli import main
 from gaitdiff.errors import UserError
 from gaitdiff.models import Backbone, GaitModel, create_model, list_models
+from gaitdiff.models.base import NeckModel
 from gaitdiff.models.export import export_onnx, export_program, minimum_frames
 from gaitdiff.training.checkpoint import model_document, save_checkpoint
 
@@ -148,3 +149,24 @@ def test_missing_packages_are_named(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["export", str(run), "--out", str(tmp_path / "model.onnx")]) == 2
     assert "pip install 'gaitdiff[onnx]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("features", ["raw", "embedding", "neck"])
+def test_the_models_own_frame_size_is_exported(features: str, tmp_path: Path) -> None:
+    """A model that has learned from frames 128 px high takes such frames; by a checkpoint that remembers them."""
+    torch.manual_seed(0)
+    model = create_model("gaitbase", "walkers", 3)
+    model(torch.rand(2, 3, 128, 88))  # its neck has seen something
+    tensors = {"backbone": model.backbone.state_dict(), "head": model.head.state_dict()}
+    document = model_document("gaitbase", "walkers", 3, {}, height=128)
+    (tmp_path / "run").mkdir()
+    saved = save_checkpoint(tmp_path / "run", 7, tensors, {"model": document}, keep=0)
+    file = tmp_path / "model.onnx"
+    assert main(["export", str(saved), "--out", str(file), "--features", features]) == 0
+    clip = torch.rand(2, 5, 128, 88)
+    with torch.no_grad():
+        output = model.eval()(clip)
+        want = {"raw": output.feature, "embedding": output.embedding, "neck": NeckModel(model)(clip)}[features]
+    assert off(run_onnx(file, clip), want) < 1e-4
+    told = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    assert "(batch, frames, 128, 88)" in told["input"]

@@ -136,6 +136,11 @@ def test_temporal_max_and_its_gradient() -> None:
         (lambda: create_model("smplgait")(torch.zeros(1, 2, 64, 50)), "64x44"),
         (lambda: create_model("smplgait")(torch.zeros(2, 64, 44)), r"\(B, T, 64, 44\)"),
         (lambda: create_model("smplgait")(torch.zeros(1, 5, 64, 44), [2, 2]), "sum of lengths"),
+        (lambda: narrow("smplgait")(torch.full((1, 2, 64, 44), 255.0)), "from 255 to 255, .* divide by 255"),
+        (lambda: narrow("gaitbase").train()(255 * torch.rand(2, 2, 64, 44)), "divide by 255"),
+        (lambda: narrow("smplgait")(torch.rand(1, 2, 64, 44) - 0.5), "scale them"),
+        (lambda: narrow("smplgait")(torch.full((1, 2, 64, 44), float("nan"))), r"from nan to nan, .* in \[0, 1\]"),
+        (lambda: narrow("smplgait")(torch.full((1, 2, 64, 44), float("inf"))), "scale them"),
     ],
 )
 def test_mistakes_are_named(call, sentence: str) -> None:  # type: ignore[no-untyped-def]
@@ -152,3 +157,12 @@ def test_registry_lists_what_it_builds() -> None:
     for name in list_models():
         for preset in list_presets(name):
             assert isinstance(create_model(name, preset, num_classes=2), GaitModel)
+
+
+def test_a_model_that_knows_its_frames_refuses_others() -> None:
+    model = narrow("smplgait")
+    model.height = 64
+    with pytest.raises(UserError, match="64 px high, not 128"):
+        model(torch.rand(1, 2, 128, 88))
+    model.height = None
+    assert model(torch.rand(1, 2, 128, 88)).feature.shape == (1, 64, 16)

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.about import compared
 from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_images, held_out_rows
+from gaitdiff.evaluation.protocols import DEFAULT_METRIC
 from gaitdiff.models import create_model
 from gaitdiff.progress import console
 from gaitdiff.report.page import BASELINE, QuickstartResult, write_report
-from gaitdiff.report.scores import score_table
-from gaitdiff.training.checkpoint import load_checkpoint
+from gaitdiff.report.scores import print_scores
+from gaitdiff.training.checkpoint import checkpoint_origin, load_checkpoint
 from gaitdiff.training.config import MachineConfig, PretrainConfig, TransferConfig
 from gaitdiff.training.machine import make_accelerator
 from gaitdiff.training.pretrain import pretrain
@@ -117,12 +119,16 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     scores = _scores(store, pretrained, finetuned, scratch, seed, place)
     verdict = _verdict(scores)
     facts = _facts(store, scale, pretrained, finetuned, (time.perf_counter() - started) / 60, place, seed)
+    what = compared(store, held_out_rows(store), PROTOCOL)
+    runs = {_PRETRAINED: pretrained, _SCRATCH: scratch, _FINETUNED: finetuned}
+    origins = [f"{name}: {checkpoint_origin(path)}" for name, path in runs.items()]
+    named = (*origins, *what.lines(DEFAULT_METRIC))
     result = QuickstartResult(
-        "gaitdiff quick start", store_path, pretrained, finetuned, scratch, scores, verdict, facts
+        "gaitdiff quick start", store_path, pretrained, finetuned, scratch, scores, verdict, facts, named
     )
     report = write_report(out / "report", result, place)
+    print_scores(scores, what, DEFAULT_METRIC, origins)
     answer = Console(highlight=False)
-    answer.print(score_table("held-out walkers, cosine distance", scores))
     answer.print(verdict, soft_wrap=True)
     answer.print(f"report: {report}", soft_wrap=True, markup=False)
     return report
@@ -170,7 +176,7 @@ def _scores(
         _SCRATCH: embeddings(load_checkpoint(scratch, place), store, rows, place),
         _FINETUNED: embeddings(load_checkpoint(finetuned, place), store, rows, place),
     }
-    return {name: evaluate_store(value, store, rows, PROTOCOL) for name, value in features.items()}
+    return {name: evaluate_store(value, store, rows, PROTOCOL, DEFAULT_METRIC) for name, value in features.items()}
 
 
 def _verdict(scores: dict[str, dict[str, float]]) -> str:

@@ -34,8 +34,11 @@ class Autoencoder(nn.Module):
         self.chunk = chunk
         self.training = False
 
-    def encode(self, clips: Tensor) -> Tensor:
+    def encode(self, clips: Tensor, check_values: bool = True) -> Tensor:
         """Clips (B, T, H, W) in 0..1 → latents (B, 4, T, H/8, W/8).
+
+        Args:
+            check_values: look whether they are in 0..1, for which an accelerator has to be waited for.
 
         Raises:
             UserError: another shape, sides that 8 does not divide, or values beyond [0, 1].
@@ -43,7 +46,7 @@ class Autoencoder(nn.Module):
         _check(clips, ("B", "T", "H", "W"), "clips")
         if clips.shape[2] % 8 or clips.shape[3] % 8:
             raise UserError(f"clips are {clips.shape[2]}x{clips.shape[3]}, but the autoencoder takes multiples of 8")
-        if clips.device.type == "cpu":  # elsewhere, looking would make every step wait for the device
+        if check_values:
             check_range(clips, "clips")
         latents = self._in_chunks(cast(Codec, self.codec).encode_frames, clips.flatten(0, 1)[:, None])
         return latents.unflatten(0, clips.shape[:2]).transpose(1, 2)

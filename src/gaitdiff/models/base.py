@@ -121,6 +121,11 @@ class GaitModel(nn.Module):
             UserError: the clip has another shape or values beyond [0, 1], or the lengths do not add up.
         """
         spans = check_clip(clip, lengths)
+        if self.height not in (None, clip.shape[2]):
+            raise UserError(
+                f"this model was trained on frames {self.height} px high, not {clip.shape[2]}: convert the clips, or set "
+                "its attribute height to None to try"
+            )
         if not (
             self.training and clip.device.type != "cpu"
         ):  # there, looking would make every step wait for the device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -36,6 +36,7 @@ class QuickstartResult:
             ``"gait energy image"``, if there, is drawn into the figures.
         verdict: one sentence, what the numbers do and do not show.
         facts: settings worth knowing, by name.
+        named: what the scores are of: runs and steps, store, protocol, distance, how many were compared.
     """
 
     title: str
@@ -46,6 +47,7 @@ class QuickstartResult:
     scores: dict[str, dict[str, float]]
     verdict: str
     facts: dict[str, str]
+    named: tuple[str, ...] = ()
 
 
 def write_report(folder: Path, result: QuickstartResult, device: torch.device | str = "cpu") -> Path:
@@ -75,7 +77,7 @@ def write_report(folder: Path, result: QuickstartResult, device: torch.device | 
         "title": html.escape(result.title),
         "style": _asset("page.css"),
         "verdict": html.escape(result.verdict),
-        "scores": score_table(result.scores),
+        "scores": score_table(result.scores, result.named),
         "contents": " ".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in parts),
         "sections": "\n".join(
             f'<section id="{name}">\n<h2>{heading}</h2>\n{_built(build)}\n</section>' for name, heading, build in parts
@@ -84,8 +86,10 @@ def write_report(folder: Path, result: QuickstartResult, device: torch.device | 
     return _write(folder, Template(_asset("page.html")).substitute(content))
 
 
-def score_table(scores: dict[str, dict[str, float]]) -> str:
-    """Scores by what was compared, as an HTML table; rank-1 with its binomial standard error."""
+def score_table(scores: dict[str, dict[str, float]], named: Sequence[str] = ()) -> str:
+    """Scores by what was compared, as an HTML table, and below it what they are of; rank-1 with its binomial standard
+    error.
+    """
     heads = "".join(f"<th>{name}</th>" for name in ("rank-1", "rank-5", "mAP", "mINP", "probes"))
     rows = "\n".join(_score_row(name, row) for name, row in scores.items())
     return (
@@ -94,6 +98,7 @@ def score_table(scores: dict[str, dict[str, float]]) -> str:
         f"{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n"
         '<p class="note">Percent, on people that no training has seen. ± is one binomial standard error over the '
         "probes; differences below about twice as much may be chance.</p>"
+        + (f'<p class="note">{"<br>".join(map(html.escape, named))}</p>' if named else "")
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -217,7 +218,8 @@ def _load(file: Path) -> Any:
                 damaged = archive.testzip()  # torch does not look at checksums
             if damaged is not None:
                 raise UserError(f"{file} is damaged in its part {damaged!r}: copy or download it again")
-        with torch.serialization.safe_globals(_numpy_numbers()):
+        with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says of protocols is said below, in one sentence
             return torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise

@@ -161,7 +161,8 @@ class PretrainStage:
         """Latents (B, 4, T, 8, 8) of the latent clips, and gait clips (B, T', 64, 44)."""
         latent = self._augmented(batch.latent, batch.latent_plan)
         gait = latent if self.config.data.same_clip else self._augmented(batch.gait, batch.gait_plan)
-        return self.autoencoder.encode(latent), crop_sides(gait)
+        # On an accelerator, looking at values would make every step wait for it.
+        return self.autoencoder.encode(latent, check_values=self.device.type == "cpu"), crop_sides(gait)
 
     def _noised(self, latents: Tensor, step: int, rank: int) -> Noised:
         seed = np.random.SeedSequence([self.config.seed, step, rank, _NOISE]).generate_state(1, np.uint64)[0]

@@ -54,6 +54,10 @@ class Report:
             f"  split: {self.split}",
             f"  {self.unchanged:,} of the frames were aligned already, the others are now",
         ]
+        if self.height != 64:
+            lines.append(
+                f"  frames are {self.height} px high: models trained on 64 refuse them, --size 64 makes them 64"
+            )
         if not self.single and not any(name.startswith("test") for name in self.roles):
             lines.append("  everybody is in training; --test-fraction holds some people out for testing")
         return "\n".join([*lines, *self.remarks()])
