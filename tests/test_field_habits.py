@@ -24,6 +24,7 @@ from gaitdiff.evaluation.features import extract, held_out_rows
 from gaitdiff.models import create_model
 from gaitdiff.models.base import NeckModel
 from gaitdiff.training.checkpoint import load_checkpoint
+from test_import_stores import oracle
 from test_opengait import imported, small_file, weights
 from worlds import make_run
 
@@ -92,17 +93,6 @@ def test_grew_images_are_taken_as_they_are_given_out(tmp_path: Path) -> None:
     assert (tmp_path / "images" / "frames.bin").read_bytes() == (tmp_path / "store" / "frames.bin").read_bytes()
 
 
-def by_area(mask: np.ndarray, size: int) -> np.ndarray:
-    """CCPG's preparation by its words: cut to the person's rows, scaled by area, centred on half of the mass."""
-    rows = np.flatnonzero(mask.sum(1))
-    cut = mask[rows[0] : rows[-1] + 1]
-    scaled = cv2.resize(cut, (int(size * cut.shape[1] / cut.shape[0]), size), interpolation=cv2.INTER_AREA)
-    mass = scaled.sum(0, dtype=np.int64).cumsum()
-    centre = int(np.flatnonzero(mass > mass[-1] / 2)[0])
-    padded = np.pad(scaled, ((0, 0), (size, size)))
-    return padded[:, centre + size - size // 2 : centre + size + size // 2]
-
-
 @pytest.mark.parametrize("size", [64, 128])
 def test_ccpg_images_are_scaled_by_area(size: int, tmp_path: Path) -> None:
     masks = [person(t, 311, 205) for t in range(4)]
@@ -112,7 +102,7 @@ def test_ccpg_images_are_scaled_by_area(size: int, tmp_path: Path) -> None:
         write_png(tmp_path / "CCPG" / "101" / "U0_D0_BG" / view, [*masks, speck])
     store = silent_import(tmp_path / "CCPG", tmp_path / "store", kind="ccpg", size=size)
     frames = frames_of(store, "101")
-    assert np.array_equal(frames, [by_area(mask, size) for mask in (*masks, speck)])
+    assert np.array_equal(frames, [oracle(mask, size, by_area=True) for mask in (*masks, speck)])
     assert not np.array_equal(frames[0], align(masks[0], size))
 
 

@@ -123,12 +123,10 @@ class GaitModel(nn.Module):
         spans = check_clip(clip, lengths)
         if self.height not in (None, clip.shape[2]):
             raise UserError(
-                f"this model was trained on frames {self.height} px high, not {clip.shape[2]}: convert the clips, or set "
-                "its attribute height to None to try"
+                f"this model was trained on frames {self.height} px high, not {clip.shape[2]}: convert the clips, or "
+                "set its attribute height to None to try"
             )
-        if not (
-            self.training and clip.device.type != "cpu"
-        ):  # there, looking would make every step wait for the device
+        if not self.training or clip.device.type == "cpu":  # elsewhere each training step would wait for the device
             check_range(clip, "clips")
         feature = self.backbone(clip, spans)
         if isinstance(self.head, NoHead):

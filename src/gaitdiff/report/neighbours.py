@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import role_masks
+from gaitdiff.evaluation.features import role_masks, store_protocol
 from gaitdiff.evaluation.metrics import distance_matrix
 from gaitdiff.evaluation.selection import NAMELESS
 
@@ -45,6 +45,7 @@ def rank_gallery(
     Raises:
         UserError: no probe's person is in the gallery.
     """
+    protocol = store_protocol(store, protocol)
     subjects = np.array([store.rows[int(row)].subject for row in rows])
     told = subjects != NAMELESS
     if protocol == "gait3d":
