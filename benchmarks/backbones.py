@@ -46,10 +46,10 @@ from torch import Tensor
 
 from benchmarks.measure import alternate, machine, summary, write
 from gaitdiff.evaluation import distance_matrix, rank_metrics
-from gaitdiff.losses import cross_entropy, triplet_loss
 from gaitdiff.models import create_model, list_models
 from gaitdiff.models.registry import model_config
-from gaitdiff.training.machine import keep_freed_memory
+from gaitdiff.recognition.losses import cross_entropy, triplet_loss
+from gaitdiff.training.device import keep_freed_memory
 
 CLASSES = 100
 Work = Callable[..., object]

@@ -29,9 +29,9 @@ from benchmarks.codecs import LENGTH, Candidate, library, make_candidates
 from benchmarks.measure import alternate, machine, summary, write
 from gaitdiff.data.align import align_sequence
 from gaitdiff.data.clips import crop_sides, sample_clip
-from gaitdiff.data.codec import CODECS
 from gaitdiff.data.store import SequenceStore, StoreWriter
-from gaitdiff.progress import console, track
+from gaitdiff.data.store.codec import CODECS
+from gaitdiff.utils.progress import console, track
 from gaitdiff.walkers import render_sequence
 
 CLIP = 30

@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.measure import machine, write
+from gaitdiff.config.recipe import parse_config
+from gaitdiff.config.schema import TransferConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.features import evaluate_store, gait_energy_images, held_out_rows
-from gaitdiff.progress import console
 from gaitdiff.report.figures import smoothed
-from gaitdiff.training.config import TransferConfig
-from gaitdiff.training.recipe import parse_config
-from gaitdiff.training.run import read_config, read_metrics
-from gaitdiff.training.transfer import finetune
+from gaitdiff.training.finetune import finetune
+from gaitdiff.training.run_folder import read_config, read_metrics
+from gaitdiff.utils.progress import console
 
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "transfer.png"
 KINDS = ("scratch", "fine-tuned")

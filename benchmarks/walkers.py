@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.measure import machine, write
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.progress import console, track
+from gaitdiff.utils.progress import console, track
 from gaitdiff.walkers import generate, list_presets, render_sequence
 
 RUNS = 7

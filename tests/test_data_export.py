@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from gaitdiff.cli import main
-from gaitdiff.data.export import export_store, pickled, places_of
 from gaitdiff.data.importers import import_data
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
+from gaitdiff.exchange.opengait_data import export_store, pickled, places_of
 from worlds import gaitdiff, one_sentence
 
 #: subject, condition, view, sequence, split, role

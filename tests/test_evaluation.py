@@ -10,7 +10,7 @@ import torch
 
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation import distance_matrix, evaluate, rank_metrics, ranking
-from gaitdiff.evaluation.protocols import check_protocol, headline
+from gaitdiff.evaluation.protocols.registry import check_protocol, headline
 from gaitdiff.models.base import evaluating
 from reference import golden_arrays, golden_document
 

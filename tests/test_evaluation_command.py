@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from gaitdiff.cli import main
+from gaitdiff.commands import evaluate as scores
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation import evaluate
 from gaitdiff.evaluation.features import names_of, rows_to_score
-from gaitdiff.report import scores
 from test_evaluation_protocols import golden
 from worlds import TINY_SCRATCH, make_run, make_store
 

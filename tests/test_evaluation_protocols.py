@@ -132,7 +132,7 @@ def test_re_ranking_of_equal_rows_is_finite() -> None:
 
 
 def random_set(seed: int, types: list[str], views: list[str], people: int = 7, keep: float = 0.8) -> Set:
-    """Walks of a few people, some missing, in any order; whole-number features make every distance exact."""
+    """FeatureSet of a few people, some missing, in any order; whole-number features make every distance exact."""
     rng = np.random.default_rng(seed)
     walks = [(str(p), kind, view) for p in range(people) for kind in types for view in views if rng.random() < keep]
     rng.shuffle(walks)

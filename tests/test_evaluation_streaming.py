@@ -145,7 +145,7 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
 
 
 def mixed_store(path: Path) -> SequenceStore:
-    """Walks of many lengths, one longer than a batch."""
+    """FeatureSet of many lengths, one longer than a batch."""
     rng = np.random.default_rng(0)
     with StoreWriter(path, width=64, crop="full", source="test") as writer:
         for number, frames in enumerate((5, 9, 5, 1100, 3, 700, 400, 9, 1)):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from gaitdiff.models.blocks import PointwiseConv2d
+from gaitdiff.models.layers.blocks import PointwiseConv2d
 from layers import WIDTHS
 
 #: What ``ONEDNN_MAX_CPU_ISA`` is set to; "" leaves this machine's own.

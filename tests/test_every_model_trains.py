@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import gaitdiff
+from gaitdiff.config.recipe import parse_config
+from gaitdiff.config.schema import LossConfig, ModelConfig, PretrainConfig, TransferConfig
 from gaitdiff.data.augment import NO_AUGMENT
 from gaitdiff.data.batches import IdentityBatches
 from gaitdiff.errors import UserError
-from gaitdiff.training.config import LossConfig, ModelConfig, PretrainConfig, TransferConfig
+from gaitdiff.training.finetune import TransferStage, entropy_weight, finetune
 from gaitdiff.training.pretrain import pretrain
-from gaitdiff.training.recipe import parse_config
-from gaitdiff.training.transfer import TransferStage, entropy_weight, finetune
 from worlds import make_store
 
 NARROWER: dict[str, dict[str, Any]] = {

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from gaitdiff import __version__
 from gaitdiff.cli import main
 from gaitdiff.errors import UserError
+from gaitdiff.exchange.onnx import export_onnx, export_program, minimum_frames
 from gaitdiff.models import Backbone, GaitModel, create_model, list_models
 from gaitdiff.models.base import NeckModel
-from gaitdiff.models.export import export_onnx, export_program, minimum_frames
 from gaitdiff.training.checkpoint import model_document, save_checkpoint
 
 

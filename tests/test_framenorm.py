@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitdiff.models.framenorm import FrameNorm
+from gaitdiff.models.layers.framenorm import FrameNorm
 
 
 def frames(*shape: int, dtype: torch.dtype = torch.double) -> Tensor:
@@ -27,7 +27,7 @@ def expected(norm: nn.BatchNorm2d, x: Tensor, skip: Tensor | None, slope: float 
 def test_equals_torch_in_values_gradients_and_statistics(
     slope: float | None, with_skip: bool, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gaitdiff.models.framenorm._BLOCK", block)
+    monkeypatch.setattr("gaitdiff.models.layers.framenorm._BLOCK", block)
     torch.manual_seed(0)
     ours, theirs = FrameNorm(3, slope).double(), nn.BatchNorm2d(3).double()
     with torch.no_grad():

@@ -8,30 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from gaitdiff.data.importers.casia_b import CASIA_B
-from gaitdiff.data.importers.ccpg import CCPG
-from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.detect import detect
-from gaitdiff.data.importers.gait3d import GAIT3D
-from gaitdiff.data.importers.grew import GREW
-from gaitdiff.data.importers.layout import find_walks
+from gaitdiff.data.formats.sources import open_source
+from gaitdiff.data.importers.datasets import IMPORTERS, NAMES, detect
+from gaitdiff.data.importers.importer import Importer
 from gaitdiff.data.importers.opengait import OPENGAIT
-from gaitdiff.data.importers.oumvlp import OUMVLP
-from gaitdiff.data.importers.sustech1k import SUSTECH1K
-from gaitdiff.data.partition import Partition, divide
-from gaitdiff.data.sources import open_source
-from gaitdiff.data.tally import Tally
-from gaitdiff.data.walks import Walk
+from gaitdiff.data.importers.partition import divide
+from gaitdiff.datasets.card import Partition
+from gaitdiff.datasets.sequences import SourceSequence
 from gaitdiff.errors import UserError
+from gaitdiff.utils.counts import Counts
 
-FRAMES = Dataset(
-    "frames", "folders of images", lambda source, skipped: find_walks(source, "auto", skipped), lambda _: ""
+GAIT3D, GREW, CASIA_B, OUMVLP, CCPG, SUSTECH1K, FRAMES = (
+    IMPORTERS[NAMES.index(name)] for name in ("gait3d", "grew", "casia-b", "oumvlp", "ccpg", "sustech1k", "frames")
 )
 ALL = (GAIT3D, GREW, CASIA_B, OUMVLP, CCPG, SUSTECH1K, OPENGAIT, FRAMES)
 
 #: Folders of each layout, and the sequence that each is: subject, condition, view, split.
 Expected = dict[str, tuple[str, str, str, str]]
-LAYOUTS: dict[str, tuple[Dataset, Expected]] = {
+LAYOUTS: dict[str, tuple[Importer, Expected]] = {
     "gait3d": (
         GAIT3D,
         {
@@ -126,8 +120,8 @@ def pack(path: Path, names: Iterable[str]) -> Path:
     return path
 
 
-def find(dataset: Dataset, path: Path) -> tuple[tuple[Walk, ...], Tally]:
-    skipped = Tally()
+def find(dataset: Importer, path: Path) -> tuple[tuple[SourceSequence, ...], Counts]:
+    skipped = Counts()
     with open_source(path) as source:
         return dataset.find(source, skipped).walks, skipped
 
@@ -135,7 +129,7 @@ def find(dataset: Dataset, path: Path) -> tuple[tuple[Walk, ...], Tally]:
 def told(path: Path) -> tuple[str, str]:
     with open_source(path) as source:
         dataset, reason = detect(source, ALL)
-    return dataset.name, reason
+    return dataset.card.name, reason
 
 
 def images(folders: Iterable[str], names: tuple[str, ...] = ("10.png", "9.png", "0.png")) -> list[str]:
@@ -146,7 +140,7 @@ def pickles(folders: Iterable[str]) -> list[str]:
     return [f"{folder}/{folder.rpartition('/')[2]}.pkl" for folder in folders]
 
 
-def as_rows(walks: Iterable[Walk], prefix: str = "") -> Expected:
+def as_rows(walks: Iterable[SourceSequence], prefix: str = "") -> Expected:
     """What the sequences are, by their folders; the name within its view is the view's own."""
     rows = {}
     for walk in walks:
@@ -169,9 +163,9 @@ def test_images_are_found_however_deep(layout: str, around: str, tmp_path: Path)
         )  # as the field sorts
     assert skipped.counts == {}
     name, reason = told(tmp_path)
-    assert name == dataset.name
+    assert name == dataset.card.name
     example, _, title = reason.partition("such as ")[2].partition(": ")
-    assert title == dataset.title
+    assert title == dataset.card.title
     assert any(folder.endswith(example) for folder in expected)
 
 
@@ -183,7 +177,7 @@ def test_pickles_are_found_in_an_archive(layout: str, tmp_path: Path) -> None:
     assert as_rows(walks, "release/") == expected
     assert all(walk.files == tuple(pickles([walk.folder])) for walk in walks)
     assert skipped.counts == {}
-    assert told(path)[0] == dataset.name
+    assert told(path)[0] == dataset.card.name
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -204,7 +198,7 @@ def test_what_lies_around_is_counted(layout: str, tmp_path: Path) -> None:
         "stray files of the operating system": len(strays),
         "files that are neither images nor pickles": len(others),
         "empty folders": 2,
-        f"folders that are not named as in {dataset.title}": len(foreign),
+        f"folders that are not named as in {dataset.card.title}": len(foreign),
     }
 
 
@@ -216,7 +210,7 @@ def test_case_does_not_matter(layout: str, change: object, tmp_path: Path) -> No
     make(tmp_path, images((change(folder) for folder in expected), ("0.Png",)))
     walks, _ = find(dataset, tmp_path)
     assert as_rows(walks) == {change(folder): row for folder, row in expected.items()}
-    assert told(tmp_path)[0] == dataset.name
+    assert told(tmp_path)[0] == dataset.card.name
 
 
 def test_case_of_grew_is_that_of_its_sequences(tmp_path: Path) -> None:
@@ -240,13 +234,13 @@ def test_case_of_grew_is_that_of_its_sequences(tmp_path: Path) -> None:
     ],
 )
 def test_the_source_itself_is_the_outermost_folder(
-    dataset: Dataset, root: str, folder: str, subject: str, tmp_path: Path
+    dataset: Importer, root: str, folder: str, subject: str, tmp_path: Path
 ) -> None:
     for path in (make(tmp_path / root, images([folder])), pack(tmp_path / f"{root}.zip", images([folder]))):
         (walk,), _ = find(dataset, path)
         assert walk.subject == subject
         assert walk.folder == folder
-        assert told(path)[0] == dataset.name
+        assert told(path)[0] == dataset.card.name
 
 
 def test_siblings_of_the_silhouettes_are_not_read(tmp_path: Path) -> None:
@@ -287,13 +281,13 @@ def test_names_out_of_range_are_no_sequences(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("dataset", "inner"), [(GAIT3D, "camid1_videoid2/seq3"), (SUSTECH1K, "01-nm/045")])
-def test_people_of_sets_with_a_partition_file_may_have_any_name(dataset: Dataset, inner: str, tmp_path: Path) -> None:
+def test_people_of_sets_with_a_partition_file_may_have_any_name(dataset: Importer, inner: str, tmp_path: Path) -> None:
     people = ["0001", "Zoë", "王小明", "a b"]
     make(tmp_path, images(f"{person}/{inner}" for person in people))
     walks, skipped = find(dataset, tmp_path)
     assert {walk.subject for walk in walks} == set(people)
     assert skipped.counts == {}
-    division = divide(walks, Partition("file", ("Zoë", "0001"), ("王小明",)), dataset.role)
+    division = divide(walks, Partition("file", ("Zoë", "0001"), ("王小明",)), dataset.card.role)
     assert division.unnamed == ("a b",)
     assert division.absent == ()
 
@@ -416,7 +410,7 @@ def test_views_with_underscores_are_labelled(tmp_path: Path) -> None:
         (OPENGAIT, ["a/000/000/000_000.pkl", "a/000/000/000_000.PKL"]),
     ],
 )
-def test_one_sequence_in_two_folders_is_refused(dataset: Dataset, folders: list[str], tmp_path: Path) -> None:
+def test_one_sequence_in_two_folders_is_refused(dataset: Importer, folders: list[str], tmp_path: Path) -> None:
     files = [folder if folder.lower().endswith(".pkl") else f"{folder}/x_sil.pkl" for folder in folders]
     archive = pack(tmp_path / "x.zip", files)
     with pytest.raises(UserError) as error:
@@ -425,8 +419,8 @@ def test_one_sequence_in_two_folders_is_refused(dataset: Dataset, folders: list[
     assert all(place in str(error.value) for place in (places if len(places) == 2 else folders))
 
 
-@pytest.mark.parametrize("dataset", ALL[:-1], ids=lambda dataset: dataset.name)
-def test_a_source_that_is_something_else_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dataset", ALL[:-1], ids=lambda dataset: dataset.card.name)
+def test_a_source_that_is_something_else_is_refused(dataset: Importer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pickles of silhouettes") as empty:
         find(dataset, make(tmp_path / "empty", [], ["nothing"]))
     assert str(tmp_path / "empty") in str(empty.value)
@@ -456,11 +450,11 @@ def test_ones_own_masks_are_of_no_data_set(folder: str, tmp_path: Path) -> None:
     assert "no known data set" in reason
 
 
-def places(dataset: Dataset, rows: list[tuple[str, str]]) -> tuple[tuple[str, str] | None, ...]:
+def places(dataset: Importer, rows: list[tuple[str, str]]) -> tuple[tuple[str, str] | None, ...]:
     """Split and role of (subject, condition) under the data set's rule."""
-    assert dataset.rule is not None
-    walks = [Walk(subject, condition, "v", "v", folder="", files=()) for subject, condition in rows]
-    return divide(walks, dataset.rule([subject for subject, _ in rows]), dataset.role).places
+    assert dataset.card.rule is not None
+    walks = [SourceSequence(subject, condition, "v", "v", folder="", files=()) for subject, condition in rows]
+    return divide(walks, dataset.card.rule([subject for subject, _ in rows]), dataset.card.role).places
 
 
 def test_rules_and_roles() -> None:
@@ -482,20 +476,24 @@ def test_rules_and_roles() -> None:
         (CCPG, [f"{number:03}" for number in range(200)], 100),
         (GREW, [*(f"{i:05}train" for i in range(1, 20_001)), *(f"{i:05}" for i in range(1, 6_001)), "probe"], 20_000),
     ],
-    ids=lambda value: value.name if isinstance(value, Dataset) else None,
+    ids=lambda value: value.card.name if isinstance(value, Importer) else None,
 )
-def test_rules_divide_the_whole_data_set_as_published(dataset: Dataset, people: list[str], trains: int) -> None:
-    assert dataset.rule is not None
-    partition = dataset.rule(people[::-1])
+def test_rules_divide_the_whole_data_set_as_published(dataset: Importer, people: list[str], trains: int) -> None:
+    assert dataset.card.rule is not None
+    partition = dataset.card.rule(people[::-1])
     assert len(partition.train) == trains
     assert sorted(partition.train + partition.test) == sorted(people)
     assert partition.probes is None
 
 
 def test_sets_without_rule_take_a_file() -> None:
-    assert [dataset.name for dataset in ALL[:-1] if dataset.rule is None] == ["gait3d", "sustech1k", "opengait"]
+    assert [dataset.card.name for dataset in ALL[:-1] if dataset.card.rule is None] == [
+        "gait3d",
+        "sustech1k",
+        "opengait",
+    ]
     partition = Partition("file", ("0001",), ("0000",))
-    walks = [Walk("0000", kind, "000", "000", folder="", files=()) for kind in ("00-nm", "01-nm", "02-ur-bg")]
+    walks = [SourceSequence("0000", kind, "000", "000", folder="", files=()) for kind in ("00-nm", "01-nm", "02-ur-bg")]
     assert divide(walks, partition, SUSTECH1K.role).places == (
         ("test", "gallery"),
         ("test", "probe"),

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from gaitdiff.data.align import align, align_sequence
-from gaitdiff.data.images import decode_mask
+from gaitdiff.data.formats.images import decode_mask
 from gaitdiff.data.importers import Report, import_data
-from gaitdiff.data.inspect import contact_sheet, inspect
-from gaitdiff.data.splits import split_people
+from gaitdiff.data.importers.splits import split_people
+from gaitdiff.data.quality.inspect import contact_sheet, inspect
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from masks import Tree, chunk, encode, make_folder, make_zip, person, png, walk

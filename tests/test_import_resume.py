@@ -49,7 +49,7 @@ def command(source: Path, out: Path) -> list[str]:
 #: An import that takes its time over each sequence, and saves what it has after each, so that a kill meets it at work.
 SLOW = """
 import sys, time
-from gaitdiff.data import writer
+from gaitdiff.data.store import writer
 from gaitdiff.data.importers import loading
 writer._SAVE_BYTES = 1
 load = loading.load

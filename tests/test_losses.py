@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gaitdiff.errors import UserError
-from gaitdiff.losses import Distance, cross_entropy, pairwise_distance, triplet_loss, triplet_terms
+from gaitdiff.recognition.losses import Distance, cross_entropy, pairwise_distance, triplet_loss, triplet_terms
 from reference import golden_arrays, golden_document
 
 TRIPLETS = ["normal", "tight", "collapsed", "wide_margin", "duplicate_row"]

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from gaitdiff.config.recipe import list_recipes, parse_config
+from gaitdiff.config.schema import PretrainConfig, TransferConfig
 from gaitdiff.data.batches import PretrainBatch
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.errors import UserError
-from gaitdiff.training.config import PretrainConfig, TransferConfig
+from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import PretrainStage, pretrain
-from gaitdiff.training.recipe import list_recipes, parse_config
-from gaitdiff.training.transfer import finetune
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence
 
 

@@ -8,7 +8,7 @@ import torch
 
 from gaitdiff.errors import UserError
 from gaitdiff.models import GaitModel, create_model, list_models, list_presets
-from gaitdiff.models.parts import temporal_max
+from gaitdiff.models.layers.parts import temporal_max
 
 FRAMEWISE = ["gaitset", "smplgait", "gaitbase"]
 

@@ -15,9 +15,10 @@ from torch import Tensor
 import gaitdiff
 from gaitdiff.cli import main
 from gaitdiff.errors import UserError
-from gaitdiff.models import GaitModel, create_model, list_models, opengait
+from gaitdiff.exchange import opengait_weights as opengait
+from gaitdiff.exchange.opengait_checkpoint import export_opengait, import_opengait, parse_overrides, read_opengait
+from gaitdiff.models import GaitModel, create_model, list_models
 from gaitdiff.training.checkpoint import model_document, save_checkpoint
-from gaitdiff.training.exchange import export_opengait, import_opengait, parse_overrides, read_opengait
 from reference import filled, golden_arrays, golden_document
 from worlds import TINY_SCRATCH, make_store
 

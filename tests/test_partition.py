@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from gaitdiff.data.importers.gait3d import GAIT3D
+from gaitdiff.data.formats.sources import open_source
 from gaitdiff.data.importers.opengait import OPENGAIT
-from gaitdiff.data.partition import Partition, divide, index, partition_needed, read_partition
-from gaitdiff.data.sources import open_source
-from gaitdiff.data.tally import Tally
-from gaitdiff.data.walks import Walk
+from gaitdiff.data.importers.partition import divide, index, partition_needed, read_partition
+from gaitdiff.datasets.card import Partition
+from gaitdiff.datasets.gait3d import GAIT3D
+from gaitdiff.datasets.sequences import SourceSequence
 from gaitdiff.errors import UserError
+from gaitdiff.utils.counts import Counts
 from reference import golden_document
 
 TRAIN, TEST, PROBE = "TRAIN_SET", "TEST_SET", "PROBE_SET"
@@ -29,8 +30,10 @@ def write(folder: Path, document: Any) -> Path:
     return path
 
 
-def walk(subject: str, condition: str = "c", view: str = "v", sequence: str = "s") -> Walk:
-    return Walk(subject, condition, view, sequence, folder=f"{subject}/{condition}/{view}/{sequence}", files=("0.png",))
+def walk(subject: str, condition: str = "c", view: str = "v", sequence: str = "s") -> SourceSequence:
+    return SourceSequence(
+        subject, condition, view, sequence, folder=f"{subject}/{condition}/{view}/{sequence}", files=("0.png",)
+    )
 
 
 def test_a_file_is_read_in_its_own_order(tmp_path: Path) -> None:
@@ -164,7 +167,7 @@ def test_sequences_stand_in_the_reference_order(tmp_path: Path) -> None:
             (folder / file).touch()
     partition = read_partition(write(tmp_path, golden["partition"]))
     with open_source(tmp_path) as source:
-        walks = OPENGAIT.find(source, Tally()).walks
+        walks = OPENGAIT.find(source, Counts()).walks
     ordered = [walks[number] for number in index(walks, partition)]
     division = divide(ordered, partition, OPENGAIT.role)
     assert division.unnamed == ()

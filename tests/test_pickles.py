@@ -22,8 +22,8 @@ import pytest
 import torch
 
 from gaitdiff.data.align import align_sequence
-from gaitdiff.data.pickles import load_silhouettes
-from gaitdiff.data.unpickling import unpickle
+from gaitdiff.data.formats.pickles import load_silhouettes
+from gaitdiff.data.formats.unpickling import unpickle
 
 PROTOCOLS = range(6)
 
@@ -386,7 +386,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     program = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from gaitdiff.data.pickles import load_silhouettes\n"
+        "from gaitdiff.data.formats.pickles import load_silhouettes\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2)\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import gaitdiff
-from gaitdiff.losses import cross_entropy, triplet_terms
 from gaitdiff.models import GaitModel, GaitOutput
+from gaitdiff.recognition.losses import cross_entropy, triplet_terms
 from reference import filled, golden_arrays, golden_document, standard
 
 GOLDEN = golden_document("models")

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gaitdiff.training.config import PretrainConfig
+from gaitdiff.config.recipe import parse_config
+from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.training.pretrain import PretrainStage
-from gaitdiff.training.recipe import parse_config
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store
 
 PACE = ("--run.log_every", "2", "--run.evaluate_every", "5", "--run.save_every", "3", "--optim.iterations", "24")

@@ -19,8 +19,8 @@ from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation import distance_matrix, evaluate, grew_submission, hid_submission
 from gaitdiff.evaluation.features import evaluate_store, held_out_rows, store_protocol
-from gaitdiff.evaluation.protocols import PROTOCOLS
-from gaitdiff.losses import triplet_loss
+from gaitdiff.evaluation.protocols.registry import PROTOCOLS
+from gaitdiff.recognition.losses import triplet_loss
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
 
 #: subject, condition, view, split, role

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from gaitdiff.config.recipe import parse_config
+from gaitdiff.config.schema import PretrainConfig, TransferConfig
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.shards import deal, extract_shared
 from gaitdiff.models import GaitModel, create_model
-from gaitdiff.training.config import PretrainConfig, TransferConfig
+from gaitdiff.training.finetune import TransferStage
 from gaitdiff.training.pretrain import PretrainStage
-from gaitdiff.training.recipe import parse_config
-from gaitdiff.training.transfer import TransferStage
 from reference import golden_document
 from test_resume import records
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store

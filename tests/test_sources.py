@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from gaitdiff.data.images import MAX_BYTES
-from gaitdiff.data.sources import Source, natural, open_source, packed_inside
+from gaitdiff.data.formats.images import MAX_BYTES
+from gaitdiff.data.formats.sources import Source, open_source, packed_inside
 from gaitdiff.errors import UserError
+from gaitdiff.utils.text import natural
 
 Tree = dict[str, bytes]
 

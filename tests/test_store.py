@@ -21,8 +21,8 @@ import lz4.block
 import numpy as np
 import pytest
 
-from gaitdiff.data.codec import CODECS, DEFAULT_CODEC
 from gaitdiff.data.store import SequenceStore, StoreWriter
+from gaitdiff.data.store.codec import CODECS, DEFAULT_CODEC
 from gaitdiff.errors import UserError
 from gaitdiff.walkers import render_sequence
 

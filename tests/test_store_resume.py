@@ -78,7 +78,7 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import gaitdiff.data.writer as module
+import gaitdiff.data.store.writer as module
 module._SAVE_BYTES = int(sys.argv[3])
 import test_store_resume
 test_store_resume.write(Path(sys.argv[2]))

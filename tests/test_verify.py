@@ -12,9 +12,9 @@ import pytest
 
 from gaitdiff.cli import main
 from gaitdiff.data import measure as kinds
-from gaitdiff.data.measure import MIN_MASS, measure, uprightness
+from gaitdiff.data.quality.measure import MIN_MASS, measure, uprightness
+from gaitdiff.data.quality.verify import TWICE, verify_store
 from gaitdiff.data.store import SequenceStore, StoreWriter
-from gaitdiff.data.verify import TWICE, verify_store
 from gaitdiff.errors import UserError
 from gaitdiff.walkers import generate
 from worlds import gaitdiff, one_sentence

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gaitdiff.progress import console, track
+from gaitdiff.utils.progress import console, track
 from gaitdiff.walkers.body import BONES
 
 Array = NDArray[np.float64]

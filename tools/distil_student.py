@@ -25,7 +25,7 @@ from torch import Tensor
 from gaitdiff.data.augment import AugmentConfig, augment, draw_plan
 from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.student import Student
-from gaitdiff.progress import track
+from gaitdiff.utils.progress import track
 from gaitdiff.walkers import render_sequence
 
 ROOT = Path(__file__).resolve().parents[1]

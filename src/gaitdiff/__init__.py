@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gaitdiff import losses as losses
+    from gaitdiff import opengait as opengait
     from gaitdiff.data.store import SequenceStore as SequenceStore
     from gaitdiff.errors import UserError as UserError
     from gaitdiff.models import create_model as create_model
     from gaitdiff.models import list_models as list_models
     from gaitdiff.models import list_presets as list_presets
-    from gaitdiff.models import opengait as opengait
     from gaitdiff.training.checkpoint import load_checkpoint as load_checkpoint
 
 __version__ = "0.1.0"
@@ -31,7 +31,7 @@ _MODULES = {
     "evaluation": "gaitdiff.evaluation",
     "losses": "gaitdiff.losses",
     "models": "gaitdiff.models",
-    "opengait": "gaitdiff.models.opengait",
+    "opengait": "gaitdiff.opengait",
 }
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]

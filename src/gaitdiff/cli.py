@@ -72,7 +72,7 @@ def quickstart(argv: Sequence[str]) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    from gaitdiff.quickstart import run
+    from gaitdiff.commands.quickstart import run
 
     run(args.out, small=args.small, device=args.device, seed=args.seed)
 
@@ -156,7 +156,7 @@ def data_inspect(argv: Sequence[str]) -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("--sheet", type=Path, default=None, help="contact sheet (default: beside the store)")
     args = parser.parse_args(argv)
-    from gaitdiff.data.inspect import inspect
+    from gaitdiff.data.quality.inspect import inspect
 
     inspect(args.store, sheet=args.sheet)
 
@@ -168,7 +168,7 @@ def data_verify(argv: Sequence[str]) -> None:
     parser.add_argument("--json", type=Path, default=None, help="write the report there too, with every sequence")
     parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
     args = parser.parse_args(argv)
-    from gaitdiff.data.verify import verify_store
+    from gaitdiff.data.quality.verify import verify_store
 
     verify_store(args.store, json_file=args.json, workers=args.workers)
 
@@ -180,15 +180,15 @@ def data_export(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to create")
     parser.add_argument("--split", choices=("train", "test"), default=None, help="only this part (default: all)")
     args = parser.parse_args(argv)
-    from gaitdiff.data.export import export_store
+    from gaitdiff.exchange.opengait_data import export_store
 
     print(export_store(args.store, args.out, split=args.split))
 
 
 def pretrain(argv: Sequence[str]) -> None:
     """Stage 1: learn a backbone from unlabelled sequences."""
-    from gaitdiff.training.config import PretrainConfig
-    from gaitdiff.training.recipe import parse_config
+    from gaitdiff.config.recipe import parse_config
+    from gaitdiff.config.schema import PretrainConfig
 
     config = parse_config(PretrainConfig, "gaitdiff pretrain", argv)
     from gaitdiff.training.pretrain import pretrain as run
@@ -198,11 +198,11 @@ def pretrain(argv: Sequence[str]) -> None:
 
 def finetune(argv: Sequence[str]) -> None:
     """Stage 2: recognition with labels."""
-    from gaitdiff.training.config import TransferConfig
-    from gaitdiff.training.recipe import parse_config
+    from gaitdiff.config.recipe import parse_config
+    from gaitdiff.config.schema import TransferConfig
 
     config = parse_config(TransferConfig, "gaitdiff finetune", argv)
-    from gaitdiff.training.transfer import finetune as run
+    from gaitdiff.training.finetune import finetune as run
 
     print(run(config))
 
@@ -225,7 +225,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--submission", type=Path, default=None, help="write the CSV file for GREW's or HID's server")
     parser.add_argument("--save-features", type=Path, default=None, help="keep the features there, a .npy file")
     args = parser.parse_args(argv)
-    from gaitdiff.report.scores import score_checkpoint
+    from gaitdiff.commands.evaluate import score_checkpoint
 
     score_checkpoint(
         args.checkpoint,
@@ -255,7 +255,7 @@ def submit(argv: Sequence[str]) -> None:
     _add_comparison(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     args = parser.parse_args(argv)
-    from gaitdiff.report.submit import submit as run
+    from gaitdiff.commands.submit import submit as run
 
     run(
         args.site,
@@ -277,7 +277,7 @@ def export(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="file to create, such as model.onnx")
     _add_features(parser)
     args = parser.parse_args(argv)
-    from gaitdiff.training.exchange import export_checkpoint
+    from gaitdiff.exchange.opengait_checkpoint import export_checkpoint
 
     print(export_checkpoint(args.checkpoint, args.out, args.features))
 
@@ -298,8 +298,8 @@ def import_opengait(argv: Sequence[str]) -> None:
     parser.add_argument("--drop-classifier", action="store_true", help="leave out the columns of its identities")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
     args = parser.parse_args(argv)
-    from gaitdiff.training.exchange import import_opengait as run
-    from gaitdiff.training.exchange import parse_overrides
+    from gaitdiff.exchange.opengait_checkpoint import import_opengait as run
+    from gaitdiff.exchange.opengait_checkpoint import parse_overrides
 
     overrides = parse_overrides(args.override)
     print(run(args.file, args.out, args.model, args.preset, overrides, args.drop_classifier))
@@ -311,7 +311,7 @@ def export_opengait(argv: Sequence[str]) -> None:
     parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="file to create, such as model.pt")
     args = parser.parse_args(argv)
-    from gaitdiff.training.exchange import export_opengait as run
+    from gaitdiff.exchange.opengait_checkpoint import export_opengait as run
 
     print(run(args.checkpoint, args.out))
 
@@ -385,7 +385,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_processes(verb: str) -> None:
     """Refuse several processes at what each of them would do whole, and write to the same place."""
-    from gaitdiff.parallel import launched_processes
+    from gaitdiff.utils.parallel import launched_processes
 
     if verb not in _SHARED and (count := launched_processes()) > 1:
         raise UserError(f"gaitdiff {verb} runs in one process, not in {count}: start it without torchrun")
@@ -393,7 +393,7 @@ def _check_processes(verb: str) -> None:
 
 def _refuse(sentence: str) -> int:
     """Print what the user can mend, on one line whatever a file's name holds; return the exit code."""
-    from gaitdiff.data.sources import printable
+    from gaitdiff.utils.text import printable
 
     print(f"gaitdiff: {printable(sentence)}", file=sys.stderr)
     return 2

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gaitdiff.diffusion.student import load_student
 from gaitdiff.errors import UserError
-from gaitdiff.ranges import check_range
+from gaitdiff.utils.ranges import check_range
 
 
 class Codec(Protocol):

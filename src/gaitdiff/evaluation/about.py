@@ -9,10 +9,10 @@ import numpy as np
 
 from gaitdiff import __version__
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.evaluation.conditions import CONDITIONS, setting_name
+from gaitdiff.datasets.conditions import CONDITIONS, setting_name
 from gaitdiff.evaluation.features import names_of, select_in_store, store_protocol
-from gaitdiff.evaluation.protocols import AUTO
-from gaitdiff.evaluation.selection import counts
+from gaitdiff.evaluation.protocols.registry import AUTO
+from gaitdiff.evaluation.protocols.selection import counts
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,18 @@ from torch import Tensor, nn
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.protocols import AUTO, DEFAULT_METRIC, PROTOCOLS, check_protocol, evaluate, select_rows
+from gaitdiff.evaluation.protocols.registry import (
+    AUTO,
+    DEFAULT_METRIC,
+    PROTOCOLS,
+    check_protocol,
+    evaluate,
+    select_rows,
+)
+from gaitdiff.evaluation.protocols.selection import Selected
 from gaitdiff.evaluation.ranking import Features
-from gaitdiff.evaluation.selection import Selected
 from gaitdiff.models import GaitModel
-from gaitdiff.progress import ProgressHandle, console, progress_bar
+from gaitdiff.utils.progress import ProgressHandle, console, progress_bar
 
 #: Frames that go through the network at a time.
 _FRAMES_A_BATCH = 1024

@@ -31,7 +31,7 @@ MEMORY = 384 << 20
 
 
 @dataclass(frozen=True)
-class Walks:
+class FeatureSet:
     """Sequences by their features and names.
 
     Attributes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
-from gaitdiff.ranges import check_range
+from gaitdiff.utils.ranges import check_range
 
 #: How a model wants its training clips drawn, see ``gaitdiff.data.clips``.
 Sampling = Literal["unordered", "ordered", "consecutive"]

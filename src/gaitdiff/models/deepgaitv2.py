@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.models.base import Backbone, Head
-from gaitdiff.models.blocks import BasicBlock, BlockMaker, Conv3dBlock, P3DBlock, ResidualBackbone
-from gaitdiff.models.heads import BNNeckHead
+from gaitdiff.models.layers.blocks import BasicBlock, BlockMaker, Conv3dBlock, P3DBlock, ResidualBackbone
+from gaitdiff.models.layers.heads import BNNeckHead
 from gaitdiff.models.registry import register_model
 
 _BLOCKS: dict[str, BlockMaker] = {"2d": BasicBlock, "p3d": P3DBlock, "3d": Conv3dBlock}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, Head
-from gaitdiff.models.blocks import BasicBlock, ResidualBackbone
-from gaitdiff.models.heads import BNNeckHead
+from gaitdiff.models.layers.blocks import BasicBlock, ResidualBackbone
+from gaitdiff.models.layers.heads import BNNeckHead
 from gaitdiff.models.registry import register_model
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, Head, Sampling
-from gaitdiff.models.heads import BNNeckHead, InputNorm
-from gaitdiff.models.parts import PartLinear, initialize, temporal_max
+from gaitdiff.models.layers.heads import BNNeckHead, InputNorm
+from gaitdiff.models.layers.parts import PartLinear, initialize, temporal_max
+from gaitdiff.models.layers.winograd import Conv3d
 from gaitdiff.models.registry import register_model
-from gaitdiff.models.winograd import Conv3d
 
 _SLOPE = 0.01
 

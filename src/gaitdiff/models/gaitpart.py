@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, Head, Sampling
-from gaitdiff.models.heads import PartHead
-from gaitdiff.models.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
+from gaitdiff.models.layers.heads import PartHead
+from gaitdiff.models.layers.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import register_model
 
 

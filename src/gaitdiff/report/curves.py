@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from gaitdiff.report.commands import differences
 from gaitdiff.report.figures import Level, Series, chart, standard_error
 from gaitdiff.report.pieces import left_out
-from gaitdiff.training.run import read_config, read_metrics
+from gaitdiff.training.run_folder import read_config, read_metrics
 
 _SUPERVISED, _PRETRAINING = "supervised iterations", "pretraining iterations"
 _BASELINE = "gait energy\nimage"

@@ -11,7 +11,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import role_masks, store_protocol
 from gaitdiff.evaluation.metrics import distance_matrix
-from gaitdiff.evaluation.selection import NAMELESS
+from gaitdiff.evaluation.protocols.selection import NAMELESS
 
 
 @dataclass(frozen=True)

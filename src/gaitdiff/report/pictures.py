@@ -24,8 +24,8 @@ from gaitdiff.report.animation import (
 from gaitdiff.report.examples import AUGMENTATIONS, Denoised, augmented, latent_example
 from gaitdiff.report.neighbours import Ranking, pick_probes, rank_gallery
 from gaitdiff.training.checkpoint import load_checkpoint
-from gaitdiff.training.run import read_config
-from gaitdiff.training.transfer import embeddings
+from gaitdiff.training.finetune import embeddings
+from gaitdiff.training.run_folder import read_config
 
 _FRAMES = 30  # of an animated walk
 _STRIP = 6  # frames of a strip

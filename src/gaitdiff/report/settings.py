@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gaitdiff.report.commands import command
 from gaitdiff.report.pieces import definitions
-from gaitdiff.training.run import read_config
+from gaitdiff.training.run_folder import read_config
 
 _WORDS = {
     "rank-1": "Share of the probes whose nearest gallery sequence is the same person. Rank-5: any of the nearest five.",

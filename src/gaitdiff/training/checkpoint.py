@@ -16,14 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gaitdiff.data.writer import sync
+from gaitdiff.data.store.writer import sync
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin
-from gaitdiff.evaluation.protocols import DEFAULT_METRIC
+from gaitdiff.evaluation.protocols.registry import DEFAULT_METRIC
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.base import NeckModel, NoHead
 from gaitdiff.models.registry import model_config
-from gaitdiff.training.run import read_config
+from gaitdiff.training.run_folder import read_config
 
 #: Of model.json; raised when older versions could not read it.
 FORMAT = 1

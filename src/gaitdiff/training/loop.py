@@ -13,10 +13,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from gaitdiff.config.schema import RunConfig
 from gaitdiff.data.batches import Prefetcher
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin
-from gaitdiff.progress import console, progress_bar
 from gaitdiff.training.checkpoint import (
     latest_checkpoint,
     list_checkpoints,
@@ -26,8 +26,8 @@ from gaitdiff.training.checkpoint import (
     read_tensors,
     save_checkpoint,
 )
-from gaitdiff.training.config import RunConfig
-from gaitdiff.training.run import RunFolder
+from gaitdiff.training.run_folder import RunFolder
+from gaitdiff.utils.progress import console, progress_bar
 
 Batch = TypeVar("Batch")
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gaitdiff.config.schema import DiffusionConfig, ModelConfig, PretrainConfig
 from gaitdiff.data.augment import AugmentPlan, augment
 from gaitdiff.data.batches import PretrainBatch, PretrainBatches, training_rows
 from gaitdiff.data.clips import crop_sides
@@ -22,15 +23,14 @@ from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, N
 from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.evaluation.about import Origin, about, compared
 from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_protocol
-from gaitdiff.evaluation.protocols import headline
+from gaitdiff.evaluation.protocols.registry import headline
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import Backbone, create_model
 from gaitdiff.models.base import evaluating
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
-from gaitdiff.training.config import DiffusionConfig, ModelConfig, PretrainConfig
+from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.loop import train
-from gaitdiff.training.machine import make_accelerator
-from gaitdiff.training.run import RunFolder, read_config
+from gaitdiff.training.run_folder import RunFolder, read_config
 
 _PARTS = ("backbone", "denoiser", "pooling")  # what a checkpoint of stage 1 holds
 _NOISE = 10  # the stream of random numbers that noise and noise levels come from

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from gaitdiff.data.align import align_sequence
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.errors import UserError
-from gaitdiff.parallel import in_order, processors
-from gaitdiff.progress import progress_bar
+from gaitdiff.utils.parallel import in_order, processors
+from gaitdiff.utils.progress import progress_bar
 from gaitdiff.walkers.body import Body, load_body_model
 from gaitdiff.walkers.camera import assign_camera, place_cameras
 from gaitdiff.walkers.degrade import degrade

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from gaitdiff.data.images import SUFFIXES
-from gaitdiff.data.importers.tree import gather, refuse_namesakes
-from gaitdiff.data.sources import Source, natural, printable
-from gaitdiff.data.tally import Tally
-from gaitdiff.data.walks import Tree, Walk
+from gaitdiff.data.formats.images import SUFFIXES
+from gaitdiff.data.formats.sources import Source
+from gaitdiff.data.importers.folders import gather, refuse_namesakes
+from gaitdiff.data.importers.importer import Importer
+from gaitdiff.datasets.card import DatasetCard
+from gaitdiff.datasets.sequences import SourceSequence, Tree
 from gaitdiff.errors import UserError, nearest
+from gaitdiff.utils.counts import Counts
+from gaitdiff.utils.text import natural, printable
 
 AUTO = "auto"
 
@@ -21,7 +24,7 @@ BY_DEPTH = {
 _LEVELS = ("subject", "condition", "view", "sequence", "*")
 
 
-def find_walks(source: Source, layout: str, skipped: Tally) -> Tree:
+def find_walks(source: Source, layout: str, skipped: Counts) -> Tree:
     """Find the innermost folders with images, and name what they hold.
 
     Args:
@@ -47,7 +50,7 @@ def find_walks(source: Source, layout: str, skipped: Tally) -> Tree:
         meaning = levels or BY_DEPTH[len(parts)].split("/")
         names = _name(parts, meaning, folder)
         used.setdefault("/".join(meaning), f"{folder or '.'} is subject {names['subject']!r}")
-        walks.append(Walk(**names, folder=folder, files=tuple(files)))
+        walks.append(SourceSequence(**names, folder=folder, files=tuple(files)))
     refuse_namesakes(walks, "rename one, or say with --layout what the folders mean")
     described = "; ".join(f"{meaning} ({example})" for meaning, example in used.items())
     return Tree(tuple(walks), described)
@@ -78,7 +81,7 @@ def _name(parts: list[str], meaning: list[str], folder: str) -> dict[str, str]:
     return {level: printable(name) for level, name in names.items()}
 
 
-def _image_folders(source: Source, skipped: Tally) -> dict[str, list[str]]:
+def _image_folders(source: Source, skipped: Counts) -> dict[str, list[str]]:
     """Return the images of each innermost folder that has some, folders and images in natural order."""
     images: dict[str, list[str]] = {}
     for folder, files in gather(source, skipped).items():
@@ -100,3 +103,10 @@ def _wrapper(folders: list[str]) -> int:
     while len({parts[shared] for parts in split}) == 1 and all(len(parts) > shared + 1 for parts in split):
         shared += 1
     return shared
+
+
+FRAMES = Importer(
+    DatasetCard("frames", "folders of images", published=False),
+    find=lambda source, skipped: find_walks(source, AUTO, skipped),
+    recognise=lambda source: "",
+)

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.tree import NOT_SILHOUETTES, PICKLE, Files, choose, gather, refuse_namesakes
-from gaitdiff.data.sources import Source, printable
-from gaitdiff.data.tally import Tally
-from gaitdiff.data.walks import Tree, Walk
+from gaitdiff.data.formats.sources import Source
+from gaitdiff.data.importers.folders import NOT_SILHOUETTES, PICKLE, Files, choose, gather, refuse_namesakes
+from gaitdiff.data.importers.importer import Importer
+from gaitdiff.datasets.card import DatasetCard
+from gaitdiff.datasets.sequences import SourceSequence, Tree
 from gaitdiff.errors import UserError
+from gaitdiff.utils.counts import Counts
+from gaitdiff.utils.text import printable
 
 _LABELLED = "<id>/<type>/<view>/*.pkl"
 _UNLABELLED = "pickles named after their folders, each a person of its own"
 
 
-def _find(source: Source, skipped: Tally) -> Tree:
+def _find(source: Source, skipped: Counts) -> Tree:
     """Find the sequences, sorted by name: the innermost three folders are person, type and view."""
-    walks: list[Walk] = []
+    walks: list[SourceSequence] = []
     used: dict[str, str] = {}
     for folder, files in gather(source, skipped).items():
         parts = [printable(part) for part in folder.split("/")]
         alone = [name for name in files.pickles if is_unlabelled(name)]
         for name in alone:
             stem = name.rpartition("/")[2][: -len(PICKLE)]
-            walks.append(Walk(stem, "", "", stem, folder=folder, files=(name,)))
+            walks.append(SourceSequence(stem, "", "", stem, folder=folder, files=(name,)))
             used.setdefault(_UNLABELLED, printable(name))
         for name in files.images:
             skipped.add("images, which this layout does not have", printable(name))
@@ -33,7 +35,7 @@ def _find(source: Source, skipped: Tally) -> Tree:
             skipped.add(f"folders that are not {_LABELLED}", printable(folder or "."))
         elif chosen := choose(folder, Files(pickles=rest), skipped):
             subject, condition, view = parts[-3:]
-            walks.append(Walk(subject, condition, view, view, folder=folder, files=chosen))
+            walks.append(SourceSequence(subject, condition, view, view, folder=folder, files=chosen))
             used.setdefault(_LABELLED, printable(folder))
     unclear = skipped.examples.get(NOT_SILHOUETTES)
     if not walks and unclear:
@@ -71,4 +73,4 @@ def _recognise(source: Source) -> str:
     return f"{_UNLABELLED}, such as {printable(alone[0])}" if alone and 2 * len(alone) >= len(names) else ""
 
 
-OPENGAIT = Dataset(name="opengait", title="OpenGait's pickles", find=_find, recognise=_recognise, published=False)
+OPENGAIT = Importer(DatasetCard("opengait", "OpenGait's pickles", published=False), find=_find, recognise=_recognise)

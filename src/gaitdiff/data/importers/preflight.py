@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gaitdiff.data.codec import encode
-from gaitdiff.data.importers.loading import cut_width, is_pickle, load
+from gaitdiff.data.formats.sources import Source
+from gaitdiff.data.importers.load import cut_width, is_pickle, load
 from gaitdiff.data.importers.report import Report, counted
-from gaitdiff.data.sources import Source, printable
-from gaitdiff.data.walks import Walk
+from gaitdiff.data.store.codec import encode
+from gaitdiff.datasets.sequences import SourceSequence
 from gaitdiff.errors import UserError
-from gaitdiff.parallel import processors
+from gaitdiff.utils.parallel import processors
+from gaitdiff.utils.text import printable
 
 _SAMPLES = 9
 
@@ -49,7 +50,7 @@ class Preflight:
         return "\n".join(lines)
 
 
-def look(source: Source, walks: Sequence[Walk], size: int, codec: str, workers: int | None) -> Preflight:
+def look(source: Source, walks: Sequence[SourceSequence], size: int, codec: str, workers: int | None) -> Preflight:
     """Count what there is, and load a few walks to estimate time and space.
 
     Raises:

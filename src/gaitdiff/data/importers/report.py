@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gaitdiff.data.manifest import Row
-from gaitdiff.data.tally import Tally
+from gaitdiff.data.store.manifest import Row
+from gaitdiff.utils.counts import Counts
 
 
 @dataclass
@@ -28,11 +28,11 @@ class Report:
     crop: str = ""
     unchanged: int = 0  # frames that were aligned (or cut) already, and so are stored as they were found
     roles: dict[str, int] = field(default_factory=dict)  # sequences by "split role"
-    changed: Tally = field(default_factory=Tally)  # frames of an unusual format
-    skipped: Tally = field(default_factory=Tally)  # what is not in the store
-    missing: Tally = field(default_factory=Tally)  # what only the partition, or only the source, has
+    changed: Counts = field(default_factory=Counts)  # frames of an unusual format
+    skipped: Counts = field(default_factory=Counts)  # what is not in the store
+    missing: Counts = field(default_factory=Counts)  # what only the partition, or only the source, has
     single: bool = False  # whether nobody has several sequences, so that nobody can be looked for
-    suspicious: Tally = field(default_factory=Tally)  # sequences that a person should look at
+    suspicious: Counts = field(default_factory=Counts)  # sequences that a person should look at
 
     def count(self, rows: Sequence[Row], height: int, width: int, crop: str) -> None:
         """Fill in what the finished store holds."""

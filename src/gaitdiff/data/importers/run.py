@@ -11,25 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from gaitdiff import __version__
-from gaitdiff.data.codec import CODECS, DEFAULT_CODEC
-from gaitdiff.data.header import HEADER_FILE
-from gaitdiff.data.importers.dataset import Dataset
-from gaitdiff.data.importers.datasets import DATASETS, FRAMES, NAMES
-from gaitdiff.data.importers.detect import detect
-from gaitdiff.data.importers.layout import AUTO, find_walks
-from gaitdiff.data.importers.loading import Loaded, cut_width, load, load_all
+from gaitdiff.data.formats.sources import Source, open_source, packed_inside
+from gaitdiff.data.importers.datasets import IMPORTERS, NAMES, detect
+from gaitdiff.data.importers.importer import Importer
+from gaitdiff.data.importers.layout import AUTO, FRAMES, find_walks
+from gaitdiff.data.importers.load import Loaded, cut_width, load, load_all
+from gaitdiff.data.importers.partition import Division, divide, index, partition_needed, read_partition
 from gaitdiff.data.importers.preflight import look
 from gaitdiff.data.importers.report import Report
-from gaitdiff.data.manifest import SPLITS
-from gaitdiff.data.partition import Division, Partition, divide, index, partition_needed, read_partition
-from gaitdiff.data.sources import Source, open_source, packed_inside, printable
-from gaitdiff.data.splits import split_people
+from gaitdiff.data.importers.splits import split_people
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.data.tally import Tally
-from gaitdiff.data.walks import Tree, Walk
-from gaitdiff.data.writer import StoreWriter
+from gaitdiff.data.store.codec import CODECS, DEFAULT_CODEC
+from gaitdiff.data.store.header import HEADER_FILE
+from gaitdiff.data.store.manifest import SPLITS
+from gaitdiff.data.store.writer import StoreWriter
+from gaitdiff.datasets.card import Partition
+from gaitdiff.datasets.sequences import SourceSequence, Tree
 from gaitdiff.errors import UserError, nearest
-from gaitdiff.progress import console, progress_bar
+from gaitdiff.utils.counts import Counts
+from gaitdiff.utils.progress import console, progress_bar
+from gaitdiff.utils.text import printable
 
 SIZES = (64, 128)
 
@@ -88,8 +89,8 @@ class _Options:
 class _Plan:
     """What is to be done: which walks, in which order, and where each belongs."""
 
-    dataset: Dataset
-    walks: tuple[Walk, ...]
+    importer: Importer
+    walks: tuple[SourceSequence, ...]
     places: tuple[tuple[str, str], ...] | None  # (split, role) of each; None: people are divided by chance at the end
     size: int
 
@@ -118,11 +119,12 @@ def import_data(
         source: folder, .zip or .tar file.
         out: the store to create.
         kind: name of the importer, or "auto" to have it told by the names of the folders.
-        partition: JSON file of who trains and who is tested (:func:`gaitdiff.data.partition.read_partition`).
+        partition: JSON file of who trains and who is tested (:func:`gaitdiff.data.importers.partition.read_partition`).
         size: height of the frames, 64 or 128 px; None: what aligned frames have, 64 for others.
         layout: what the folders of frames mean (:func:`gaitdiff.data.importers.layout.find_walks`).
-        split, test_fraction, seed: divide people by chance (:func:`gaitdiff.data.splits.split_people`); without any of
-            them, and without ``partition``, a data set's own rule does, and frames are divided as by "auto".
+        split, test_fraction, seed: divide people by chance (:func:`gaitdiff.data.importers.splits.split_people`);
+            without any of them, and without ``partition``, a data set's own rule does, and frames are divided as by
+            "auto".
         workers: processes; as many as there are processors by default, one where there is little to do.
         codec: how the store keeps frames: "lz4-columns" takes a ninth of the bytes, "raw" reads faster.
         dry_run: only look, and say what would be imported.
@@ -142,11 +144,11 @@ def import_data(
     with open_source(source) as opened:
         if complaint := packed_inside(opened):
             raise UserError(complaint)
-        skipped = Tally()
-        dataset, why = _dataset(opened, options)
-        tree = find_walks(opened, layout, skipped) if dataset is FRAMES else dataset.find(opened, skipped)
+        skipped = Counts()
+        importer, why = _importer(opened, options)
+        tree = find_walks(opened, layout, skipped) if importer is FRAMES else importer.find(opened, skipped)
         report = Report(opened.path, out, why, tree.layout, skipped=skipped)
-        plan = _plan(opened, dataset, tree, people, options, report)
+        plan = _plan(opened, importer, tree, people, options, report)
         origin, fingerprint = _identity(opened, plan, options)
         if _is_done(out, origin):
             return _finished(report)
@@ -163,45 +165,45 @@ def import_data(
     return report
 
 
-def _dataset(source: Source, options: _Options) -> tuple[Dataset, str]:
+def _importer(source: Source, options: _Options) -> tuple[Importer, str]:
     """Which importer, and why, in words."""
     if options.kind != AUTO:
-        dataset = DATASETS[NAMES.index(options.kind)]
-        return dataset, f"{dataset.title}, as said"
+        importer = IMPORTERS[NAMES.index(options.kind)]
+        return importer, f"{importer.card.title}, as said"
     if options.layout != AUTO:
-        return FRAMES, FRAMES.title
-    dataset, why = detect(source, DATASETS)
-    return dataset, f"{why} (--as {dataset.name})"
+        return FRAMES, FRAMES.card.title
+    importer, why = detect(source, IMPORTERS)
+    return importer, f"{why} (--as {importer.card.name})"
 
 
 def _plan(
-    source: Source, dataset: Dataset, tree: Tree, partition: Partition | None, options: _Options, report: Report
+    source: Source, importer: Importer, tree: Tree, partition: Partition | None, options: _Options, report: Report
 ) -> _Plan:
     """Order and divide the walks, and say in the report how."""
     walks = tree.walks
-    if partition is None and dataset.rule is not None and not options.by_chance:
-        partition = dataset.rule([walk.subject for walk in walks])
+    if partition is None and importer.card.rule is not None and not options.by_chance:
+        partition = importer.card.rule([walk.subject for walk in walks])
     if partition is None:
-        if not options.by_chance and dataset.published:
-            raise partition_needed(dataset.title)
+        if not options.by_chance and importer.card.published:
+            raise partition_needed(importer.card.title)
         report.split = options.in_words([walk.subject for walk in walks])
-        return _Plan(dataset, walks, None, _size(source, walks, options))
+        return _Plan(importer, walks, None, _size(source, walks, options))
     order = index(walks, partition)
     if not order:
         raise UserError(
             f"{partition.source} names nobody of {source.path}: it names {_some((*partition.train, *partition.test))}, "
             f"but there is {_some(sorted({walk.subject for walk in tree.walks}))}: give the partition of this data set"
         )
-    division = divide(walks, partition, dataset.role)
+    division = divide(walks, partition, importer.card.role)
     _tell(division, partition, walks, report)
-    if dataset.probes and not any(place and place[1] == "probe" for place in division.places):
+    if importer.card.probes and not any(place and place[1] == "probe" for place in division.places):
         report.missing.add("probe list: without its sequences nothing can be looked for", partition.source)
     places = tuple(place for i in order if (place := division.places[i]) is not None)
     walks = tuple(walks[i] for i in order)
-    return _Plan(dataset, walks, places, _size(source, walks, options))
+    return _Plan(importer, walks, places, _size(source, walks, options))
 
 
-def _tell(division: Division, partition: Partition, walks: Sequence[Walk], report: Report) -> None:
+def _tell(division: Division, partition: Partition, walks: Sequence[SourceSequence], report: Report) -> None:
     """Put into the report how partition and disk differ."""
     named = f"{len(partition.train):,} people train, {len(partition.test):,} are tested"
     probes = "" if partition.probes is None else f", {len(partition.probes):,} probes"
@@ -223,7 +225,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(repr(name[:40]) for name in names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _size(source: Source, walks: Sequence[Walk], options: _Options) -> int:
+def _size(source: Source, walks: Sequence[SourceSequence], options: _Options) -> int:
     """The height of the store's frames: what is asked for, or what the first walks have if they are aligned, or 64."""
     if options.size is not None:
         return options.size
@@ -240,10 +242,11 @@ def _identity(source: Source, plan: _Plan, options: _Options) -> tuple[str, str]
     frames = hashlib.sha256()
     for walk in plan.walks:
         frames.update(json.dumps([*walk.key, *walk.files]).encode())
-    fingerprint = f"{__version__} {source.path} {plan.dataset.name} {plan.size} {options.codec} {frames.hexdigest()}"
+    name = plan.importer.card.name
+    fingerprint = f"{__version__} {source.path} {name} {plan.size} {options.codec} {frames.hexdigest()}"
     division = [options.split, options.test_fraction, options.seed] if plan.places is None else plan.places
     whole = hashlib.sha256(json.dumps([fingerprint, division]).encode()).hexdigest()
-    return f"{plan.dataset.name} of {printable(source.path.name)}, import {whole[:16]}", fingerprint
+    return f"{name} of {printable(source.path.name)}, import {whole[:16]}", fingerprint
 
 
 def _is_done(out: Path, origin: str) -> bool:
@@ -270,7 +273,7 @@ def _write(
         width=width,
         crop=crop,
         source=origin,
-        dataset=plan.dataset.name,
+        dataset=plan.importer.card.name,
         resume=fingerprint,
         codec=options.codec,
     ) as writer:
@@ -311,7 +314,7 @@ def _first_crop(source: Source, plan: _Plan, report: Report) -> str:
     )
 
 
-def _add(writer: StoreWriter, walk: Walk, loaded: Loaded, report: Report) -> None:
+def _add(writer: StoreWriter, walk: SourceSequence, loaded: Loaded, report: Report) -> None:
     frames = loaded.encoded
     if frames is not None and loaded.crop != writer.crop:  # what the preflight's samples missed
         what = "cut already" if loaded.crop == "cut" else "whole"
@@ -332,7 +335,7 @@ def _add(writer: StoreWriter, walk: Walk, loaded: Loaded, report: Report) -> Non
     )
 
 
-def _note(loaded: Loaded, walk: Walk, report: Report) -> dict[str, Any]:
+def _note(loaded: Loaded, walk: SourceSequence, report: Report) -> dict[str, Any]:
     """Put into the report what happened to a walk, and return it for whoever goes on with the import."""
     if len(loaded.frames) == 0 and loaded.encoded is None:
         loaded.skipped.add("sequences without a usable frame", printable(walk.folder or "."))
@@ -348,6 +351,6 @@ def _note(loaded: Loaded, walk: Walk, report: Report) -> dict[str, Any]:
 
 def _recall(note: dict[str, Any], report: Report) -> None:
     report.unchanged += note["unchanged"]
-    report.changed.merge(Tally(**note["changed"]))
-    report.skipped.merge(Tally(**note["skipped"]))
-    report.suspicious.merge(Tally(**note["suspicious"]))
+    report.changed.merge(Counts(**note["changed"]))
+    report.skipped.merge(Counts(**note["skipped"]))
+    report.suspicious.merge(Counts(**note["suspicious"]))

@@ -1,0 +1,188 @@
+"""``gaitdiff evaluate``: a checkpoint's scores beside the gait energy image's."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from gaitdiff.config.schema import MachineConfig
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.errors import UserError
+from gaitdiff.evaluation.about import Compared, Origin, about, compared
+from gaitdiff.evaluation.features import (
+    check_height,
+    evaluate_store,
+    extract,
+    gait_energy_images,
+    held_out_rows,
+    names_of,
+    store_protocol,
+)
+from gaitdiff.evaluation.protocols.registry import AUTO, headline
+from gaitdiff.evaluation.protocols.submission import grew_rows, grew_submission, hid_submission
+from gaitdiff.training.checkpoint import (
+    checkpoint_height,
+    checkpoint_metric,
+    checkpoint_origin,
+    has_head,
+    load_checkpoint,
+    pick_features,
+)
+from gaitdiff.training.device import make_accelerator
+from gaitdiff.utils.files import write_whole
+
+#: The row of what any method must beat.
+BASELINE = "gait energy image"
+_RANKS = tuple(f"rank{k}" for k in (1, 2, 3, 4, 5, 10, 20))
+#: Key of a score → heading of its column.
+_COLUMNS = {key: key.replace("rank", "rank-") for key in _RANKS} | {"mAP": "mAP", "mINP": "mINP"}
+_COLUMNS |= {"gait": "rank-1 by camera"}
+
+
+def score_table(title: str, scores: dict[str, dict[str, Any]]) -> Table:
+    """Scores by what was compared, as a table for the terminal, 80 columns wide at most.
+
+    A protocol's conditions stand below their features, but for one whose scores are those of the features' own row:
+    OU-MVLP's only one, and "Overall" of SUSTech1K.
+    """
+    tops = {name: headline(result) for name, result in scores.items()}
+    below = {name: _conditions(result) for name, result in scores.items()}
+    known = set().union(*tops.values(), *(numbers for rows in below.values() for numbers in rows.values()))
+    too_wide = {"rank10"} if "mINP" in known else {"mAP"} if "rank4" in known else set()  # for 80 columns
+    keys = [key for key in _COLUMNS if key in known and key not in too_wide]
+    table = Table(title=title)
+    table.add_column("features")
+    for heading in (*(_COLUMNS[key] for key in keys), "probes"):
+        table.add_column(heading, justify="right")
+    for name, top in tops.items():
+        rows = {f"  {condition}": numbers for condition, numbers in below[name].items() if not _repeats(numbers, top)}
+        for heading, numbers in {name: top, **rows}.items():
+            values = (f"{numbers[key]:.1f}" if key in numbers else "" for key in keys)
+            table.add_row(heading, *values, f"{numbers['probes']}")
+        if rows:
+            table.add_section()
+    return table
+
+
+def _conditions(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The numbers of each condition of a protocol that has some."""
+    found = {}
+    for name, value in result.items():
+        if isinstance(value, dict) and "probes" in value:
+            by_camera = {"gait": value["gait"]["rank1_excluding_same_view"]} if "gait" in value else {}
+            numbers = value.get("mean") or value["reid"]
+            found[name] = headline({**numbers, "probes": value["probes"], **by_camera})
+    return found
+
+
+def _repeats(numbers: dict[str, float], top: dict[str, float]) -> bool:
+    """Whether a condition's row would say what that of the features says."""
+    return all(numbers.get(key) == value for key, value in top.items())
+
+
+def score_checkpoint(
+    checkpoint: Path,
+    data: Path,
+    features: str = "auto",
+    metric: str | None = None,
+    protocol: str = AUTO,
+    device: str = "auto",
+    json_file: Path | None = None,
+    *,
+    setting: str | None = None,
+    submission: Path | None = None,
+    save_features: Path | None = None,
+    resize: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Score a checkpoint on a store's test split, print the table and what it is of, return the scores by row.
+
+    Features pass through files on disk, so that no test set is too large for memory.
+
+    Args:
+        features: see ``gaitdiff.training.checkpoint.pick_features``.
+        metric: ``"cosine"`` or ``"euclidean"``; None: the distance that the checkpoint was trained with, or cosine.
+        protocol: ``"auto"`` is that of the store's data set.
+        setting: ``"single-view"`` or ``"cross-view"``, where the protocol has both.
+        submission: CSV file for the server of GREW or HID.
+        save_features: keep the features there, a ``.npy`` file.
+        resize: convert frames of another height than the checkpoint's.
+
+    Returns:
+        For each row what ``evaluate`` gives, and ``about``, what names the scores.
+
+    Raises:
+        UserError: no checkpoint, no test split, embeddings asked of a checkpoint without a trained head, …
+    """
+    place = make_accelerator(MachineConfig(device=device)).device
+    origin, store = checkpoint_origin(checkpoint), SequenceStore(data)
+    name = store_protocol(store, protocol)
+    _check_files(name, {"--json": json_file, "--submission": submission, "--save-features": save_features})
+    rows = held_out_rows(store)
+    if features in ("embedding", "neck") and not has_head(checkpoint):
+        raise UserError(f"{checkpoint} holds a backbone without a trained head: use --features raw")
+    what = compared(store, rows, name, setting)
+    if submission is not None and name == "grew":
+        labels, types, _ = names_of(store, rows)
+        grew_rows(np.array(labels), np.array(types))
+    height = checkpoint_height(checkpoint)
+    if not resize:
+        check_height(height, store, str(checkpoint), ", or let --resize convert them")
+    metric = metric or checkpoint_metric(checkpoint)
+    settings = {} if setting is None else {"setting": setting}
+    model = load_checkpoint(checkpoint, place)
+    network, row_name = pick_features(model, features, checkpoint)
+    scores: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
+        energy, ours = Path(folder) / "energy.npy", save_features or Path(folder) / "features.npy"
+        if name != "hid":
+            images = gait_energy_images(store, rows, energy)
+            scores[BASELINE] = evaluate_store(images, store, rows, name, metric, place, **settings)
+            scores[BASELINE]["about"] = about(what, Origin(), BASELINE, metric)
+            del images
+        found = extract(network, store, rows, place, ours, height=height)
+        scores[row_name] = evaluate_store(found, store, rows, name, metric, place, **settings)
+        scores[row_name]["about"] = about(what, origin, row_name, metric)
+        if submission is not None:
+            write = grew_submission if name == "grew" else hid_submission
+            write(submission, found, *names_of(store, rows), metric, device=place)
+        del found
+    if name != "hid":
+        print_scores(scores, what, metric, [f"run: {origin}"])
+    if json_file is not None:
+        write_whole(json_file, (json.dumps(scores, indent=1) + "\n").encode("utf-8"), "choose another --json")
+    return scores
+
+
+def print_scores(scores: dict[str, dict[str, Any]], what: Compared, metric: str, runs: Sequence[str]) -> None:
+    """Print a table of scores, and below it what they are of."""
+    title = what.protocol if what.setting is None else f"{what.protocol}, {what.setting}"
+    console = Console(highlight=False)
+    console.print(score_table(f"{title}, {metric} distance", scores))
+    for line in (*runs, *what.lines(metric)):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _check_files(protocol: str, files: dict[str, Path | None]) -> None:
+    """Refuse what would fail, or show nothing, after minutes of work."""
+    flags: dict[Path, str] = {}
+    for flag, path in files.items():
+        if path is None:
+            continue
+        if flag == "--submission" and protocol not in ("grew", "hid"):
+            raise UserError(f"protocol {protocol!r} has no file to submit: --submission goes with grew and hid")
+        if path.is_dir():
+            raise UserError(f"{path} cannot be written: it is a folder, {flag} takes a file")
+        if not path.absolute().parent.is_dir():
+            raise UserError(f"{path} cannot be written: its folder does not exist")
+        other = flags.setdefault(path.resolve(), flag)
+        if other != flag:
+            raise UserError(f"{other} and {flag} are the same file, {path}: give each its own")
+    if protocol == "hid" and files["--submission"] is None and files["--json"] is None:
+        raise UserError("protocol 'hid' has no scores to print: give --submission or --json a file")

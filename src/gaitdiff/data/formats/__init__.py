@@ -1,0 +1,1 @@
+"""Foreign bytes, safely: folders and archives, images, pickles."""

@@ -1,0 +1,1 @@
+"""Looking at a store: is it whole, is it aligned, what looks wrong."""

@@ -1,0 +1,1 @@
+"""Published data sets, a file each: facts only, how their folders are named, divided and compared."""

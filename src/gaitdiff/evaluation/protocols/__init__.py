@@ -1,0 +1,1 @@
+"""How the field compares sequences, a file a protocol or family of them."""

@@ -1,0 +1,1 @@
+"""To and from others: OpenGait's checkpoints, weights and data, and ONNX."""

@@ -1,0 +1,333 @@
+"""Checkpoints in other formats: OpenGait's files both ways, and ONNX."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gaitdiff.data.store.writer import sync
+from gaitdiff.errors import UserError
+from gaitdiff.exchange import opengait_weights as opengait
+from gaitdiff.exchange.onnx import Features, export_onnx
+from gaitdiff.models import create_model, list_models, list_presets
+from gaitdiff.models.registry import model_config
+from gaitdiff.training.checkpoint import (
+    has_head,
+    latest_checkpoint,
+    load_checkpoint,
+    model_document,
+    pick_features,
+    read_document,
+    read_model_document,
+    save_checkpoint,
+)
+from gaitdiff.utils.progress import console
+
+#: What the features of a checkpoint are called, and an exported model's.
+_KINDS: dict[str, Features] = {"raw features": "raw", "embeddings": "embedding", "neck features": "neck"}
+#: What OpenGait's weights may be kept in; half and double precision become float32.
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+#: Of pickle protocols, the newest that torch reads without executing anything.
+_NEWEST_PROTOCOL = 3
+#: Settings in which OpenGait's configurations of a model differ, beside the presets.
+_VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "gaitgl": ({"bn_neck": True},),
+    "deepgaitv2": ({"mode": "2d"}, {"mode": "3d"}),
+}
+
+
+def import_opengait(
+    file: Path,
+    out: Path,
+    name: str,
+    preset: str = "gait3d",
+    overrides: Mapping[str, Any] | None = None,
+    drop_classifier: bool = False,
+) -> Path:
+    """Turn a checkpoint file of OpenGait into a checkpoint as stage 2 writes it.
+
+    Args:
+        file: see ``read_opengait``.
+        out: folder to create; ``gaitdiff.load_checkpoint`` takes it.
+        name, preset, overrides: the model, see ``create_model``; it gets as many classes as the file has.
+        drop_classifier: leave the classifier out; the model then has no classes.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        UserError: the file cannot be read (see ``read_opengait``) or is of another model or preset, whereupon the
+            message names the first tensors that differ and what the file would fit; ``out`` is there already or
+            cannot be written.
+    """
+    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out} exists already: choose another --out or remove it")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"{out} cannot be written: its folder does not exist")
+    chosen = dict(overrides or {})
+    model_config(name, preset, chosen)  # a slip in the model's name is told before the file is read
+    state, step, notes = read_opengait(file)
+    classes = 0 if drop_classifier else _classes(state, name, preset, chosen)
+    model = create_model(name, preset, classes, **chosen)
+    try:
+        notes += opengait.load_state_dict(model, state, drop_classifier)
+    except UserError as error:
+        raise UserError(f"{file} cannot be imported: {error}; {_what_fits(state)}") from error
+    tensors = {"backbone": model.backbone.state_dict(), "head": model.head.state_dict()}
+    document = model_document(name, preset, model.head.num_classes, chosen, distance="euclidean")  # as it compares them
+    _place(out.absolute(), step, tensors, {"state": {"step": step, "pending": []}, "model": document})
+    for note in notes:
+        console.print(f"{file}: {note}", markup=False, soft_wrap=True)
+    return out
+
+
+def export_opengait(checkpoint: Path, out: Path) -> Path:
+    """Write a checkpoint as a file that OpenGait loads: ``{"model": tensors by its keys, "iteration": step}``.
+
+    Args:
+        checkpoint: a run folder of ``gaitdiff finetune`` or a checkpoint with a trained head.
+        out: file to create.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        UserError: no checkpoint there, or one without a trained head; a model that OpenGait does not have; ``out``
+            is there already or cannot be written.
+    """
+    if os.path.lexists(out):
+        raise UserError(f"{out} exists already: choose another --out or remove it")
+    if not has_head(checkpoint):
+        raise UserError(
+            f"{checkpoint} holds a backbone without a trained head, but OpenGait's files hold whole models: "
+            "finetune it first"
+        )
+    state = opengait.state_dict(load_checkpoint(checkpoint))
+    step = read_document(latest_checkpoint(checkpoint), "state", ("step",))["step"]
+    content = BytesIO()
+    torch.save({"model": state, "iteration": step}, content)
+    draft = out.with_name(f".{out.name}.partial")
+    try:
+        draft.write_bytes(content.getbuffer())
+        sync(draft)
+        os.replace(draft, out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({_reason(error)}): choose another --out") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return out
+
+
+def export_checkpoint(checkpoint: Path, out: Path, features: str = "auto") -> Path:
+    """Write a checkpoint as one ONNX file, see ``gaitdiff.exchange.onnx.export_onnx``.
+
+    Args:
+        features: see ``gaitdiff.training.checkpoint.pick_features``.
+
+    Raises:
+        UserError: no checkpoint, embeddings asked of one without a trained head, or see ``export_onnx``.
+    """
+    preset = read_model_document(latest_checkpoint(checkpoint))["preset"]
+    model = load_checkpoint(checkpoint)
+    kind = _KINDS[pick_features(model, features, checkpoint)[1]]
+    export_onnx(model, out, kind, {"preset": preset})
+    return out
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Settings from words such as ``channels=[32,64,128]``; values are JSON, or else taken as they stand.
+
+    Raises:
+        UserError: a word without "=".
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise UserError(f"--override takes KEY=VALUE, such as channels=[32,64,128], not {word!r}")
+        try:
+            found[key] = json.loads(value.lower() if value.lower() in ("true", "false") else value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def read_opengait(file: Path) -> tuple[dict[str, Tensor], int, list[str]]:
+    """Weights of a file that OpenGait saved; nothing in it is executed.
+
+    Args:
+        file: a file of ``torch.save`` with OpenGait's entry ``model``, or with that entry's tensors alone, or these
+            as safetensors. Keys may begin with ``module.``, as data-parallel training leaves them.
+
+    Returns:
+        The tensors by OpenGait's keys, weights as float32; the training step, 0 where it is not told; what was
+        changed, in words.
+
+    Raises:
+        UserError: the file is missing or damaged, would need code to load, holds no weights, or some that are not
+            finite.
+    """
+    content = _load(file)
+    entry = content.get("model", content) if isinstance(content, Mapping) else None
+    if not isinstance(entry, Mapping) or not entry or not all(isinstance(value, Tensor) for value in entry.values()):
+        inside = f"the entries {list(content)[:6]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise UserError(f"{file} is no checkpoint of OpenGait: it holds {inside}, and no weights under 'model'")
+    notes: list[str] = []
+    begin = sum(str(key).startswith(opengait.PREFIX) for key in entry)
+    if begin:
+        how = "all" if begin == len(entry) else f"{begin} of {len(entry)}"
+        notes.append(f"left out {opengait.PREFIX!r}, with which {how} keys begin")
+    try:
+        state = opengait.without_prefix({str(key): value for key, value in entry.items()})
+    except UserError as error:
+        raise UserError(f"{file} cannot be imported: {error}") from error
+    for key, value in state.items():
+        _check_tensor(file, key, value)
+    other = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.dtype in _FLOATS[1:]}
+    if other:
+        notes.append(f"converted weights from {', '.join(sorted(other))} to float32")
+    step = content.get("iteration", 0)
+    whole = {key: value.float() if value.dtype in _FLOATS else value for key, value in state.items()}
+    return whole, step if type(step) is int and step >= 0 else 0, notes
+
+
+def _load(file: Path) -> Any:
+    """What a file of ``torch.save`` or safetensors holds, by readers that execute nothing."""
+    try:
+        with file.open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({_reason(error)})") from error
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()  # torch does not look at checksums
+            if damaged is not None:
+                raise UserError(f"{file} is damaged in its part {damaged!r}: copy or download it again")
+        with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says of protocols is said below, in one sentence
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged pickle raises anything
+        if (protocol := _pickle_protocol(file)) > _NEWEST_PROTOCOL:
+            raise UserError(
+                f"{file} was saved with pickle_protocol={protocol}, which no reader takes without executing what it "
+                "says: load it where you trust it, and torch.save its weights again without that argument"
+            ) from error
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise UserError(
+                f"{file} is refused: it names {found[1]!r}, which loading would have to execute; keep only the weights "
+                "of a file that you trust, torch.save({'model': …})"
+            ) from error
+        raise UserError(f"{file} is no checkpoint, or a damaged one: copy or download it again") from error
+
+
+def _pickle_protocol(file: Path) -> int:
+    """The pickle protocol of a file of torch.save, 0 where it is none."""
+    try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                name = next((name for name in archive.namelist() if name.endswith("data.pkl")), "")
+                with archive.open(name) as stream:
+                    begin = stream.read(2)
+        else:
+            with file.open("rb") as stream:
+                begin = stream.read(2)
+    except (OSError, KeyError, zipfile.BadZipFile):
+        return 0
+    return begin[1] if len(begin) == 2 and begin[0] == 0x80 else 0
+
+
+def _numpy_numbers() -> list[Any]:
+    """What torch must let through for files whose optimiser state holds NumPy's numbers, under its old and new name."""
+    make = np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "?")]
+    return [np.dtype, *kinds, (make, "numpy.core.multiarray.scalar"), (make, "numpy._core.multiarray.scalar")]
+
+
+def _check_tensor(file: Path, key: str, value: Tensor) -> None:
+    """Refuse what is no plain tensor of finite numbers, without ever making a large one of a small file."""
+    plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if (
+        not plain
+        or value.dtype not in (*_FLOATS, torch.int64)
+        or value.numel() * value.element_size() > value.untyped_storage().nbytes()
+    ):
+        raise UserError(f"{file} has something other than plain float weights in {key!r}: it is {value.dtype}")
+    if not bool(value.isfinite().all()):
+        raise UserError(f"{file} has NaN or infinite numbers in {key!r}: take an earlier checkpoint of that training")
+
+
+def _shapes(name: str, preset: str, classes: int, overrides: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """What OpenGait's file of a model holds, without making any weights."""
+    with torch.device("meta"):
+        model = create_model(name, preset, classes, **overrides)
+    return {key: tuple(value.shape) for key, value in opengait.state_dict(model).items()}
+
+
+def _classes(state: Mapping[str, Tensor], name: str, preset: str, overrides: Mapping[str, Any]) -> int:
+    """Columns of the classifier in a file, 0 where it has none or the model knows none."""
+    classifier = _shapes(name, preset, 1, overrides).keys() - _shapes(name, preset, 0, overrides).keys()
+    return next((state[key].shape[-1] for key in classifier if key in state and state[key].ndim), 0)
+
+
+def _what_fits(state: Mapping[str, Tensor]) -> str:
+    """The models that have exactly these names and shapes, those first that are a preset as it stands."""
+    wanted = {key: tuple(value.shape) for key, value in state.items()}
+    found: list[list[str]] = [[], []]
+    for name in list_models():
+        for overrides in ({}, *_VARIANTS.get(name, ())):
+            fitting = [preset for preset in list_presets(name) if _fits(wanted, state, name, preset, overrides)]
+            if fitting:
+                settings = "".join(f" with {key} = {value}" for key, value in overrides.items())
+                found[bool(overrides)].append(f"{name} ({', '.join(fitting)}){settings}")
+    best = found[0] or found[1]
+    return f"they fit {' or '.join(best)}" if best else "they fit no preset of another model either"
+
+
+def _fits(
+    wanted: Mapping[str, tuple[int, ...]],
+    state: Mapping[str, Tensor],
+    name: str,
+    preset: str,
+    overrides: Mapping[str, Any],
+) -> bool:
+    try:
+        return _shapes(name, preset, _classes(state, name, preset, overrides), overrides) == wanted
+    except UserError:  # settings that OpenGait does not have
+        return False
+
+
+def _place(out: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]) -> None:
+    """Write a checkpoint beside its place, then rename it."""
+    draft = out.with_name(f".{out.name}.partial")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        os.rename(save_checkpoint(draft, step, tensors, documents, keep=0), out)
+        sync(out.parent)
+    except (OSError, UserError) as error:
+        reason = _reason(error.__cause__ or error)
+        raise UserError(f"{out} cannot be written ({reason}): choose another --out") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _reason(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error)).strip().split("\n")[0].rstrip(".")

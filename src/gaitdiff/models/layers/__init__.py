@@ -1,0 +1,1 @@
+"""Layers that gait models share."""

@@ -1,0 +1,63 @@
+"""Heads that several models share: part FCs alone, and part FCs before a BN neck."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gaitdiff.models.base import Head
+from gaitdiff.models.layers.parts import PartBNNeck, PartLinear, initialize
+
+
+class PartHead(Head):
+    """Part FCs give the embedding; there is no classifier."""
+
+    num_classes = 0
+
+    def __init__(self, parts: int, channels: int, embedding: int, input_norm: bool = False) -> None:
+        super().__init__()
+        self.norm = InputNorm(parts, channels) if input_norm else nn.Identity()
+        self.fc = PartLinear(parts, channels, embedding)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, None]:
+        return self.fc(self.norm(feature)), None
+
+
+class BNNeckHead(Head):
+    """Part FCs give the embedding; a BN neck behind them gives the logits.
+
+    The embedding is the vector before the neck, in training and at test time.
+    """
+
+    cross_entropy = 0.1
+
+    def __init__(self, parts: int, channels: int, embedding: int, num_classes: int, input_norm: bool = False) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.norm = InputNorm(parts, channels) if input_norm else nn.Identity()
+        self.fc = PartLinear(parts, channels, embedding)
+        self.neck = PartBNNeck(parts, embedding, num_classes)
+        initialize(self)
+        if not num_classes:
+            self.neck.requires_grad_(False)  # nothing learns from it
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
+        embedding = self.fc(self.norm(feature))
+        return embedding, self.neck(embedding)[1] if self.num_classes else None
+
+    def neck_feature(self, embedding: Tensor) -> Tensor:
+        feature: Tensor = self.neck(embedding)[0]
+        return feature
+
+
+class InputNorm(nn.BatchNorm1d):
+    """BatchNorm without learned scale over all C·P columns of a feature.
+
+    Not in the published models; it keeps the triplet loss of the narrow presets from resting at its margin.
+    """
+
+    def __init__(self, parts: int, channels: int) -> None:
+        super().__init__(parts * channels, affine=False)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(B, C, P) → (B, C, P)."""
+        return super().forward(feature.flatten(1)).view_as(feature)

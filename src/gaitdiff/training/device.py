@@ -1,0 +1,111 @@
+"""The machine a run computes on: threads, device, precision, memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+
+from gaitdiff.config.schema import MachineConfig
+from gaitdiff.errors import UserError
+from gaitdiff.utils.parallel import launched_processes
+
+#: Where launchers say which of the processes this one is.
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
+# Of glibc's mallopt.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+
+
+def make_accelerator(machine: MachineConfig) -> Accelerator:
+    """Set threads, device, precision, and on a CPU the memory allocator; join the other processes of the run.
+
+    Raises:
+        UserError: a device or precision that this machine lacks, or processes that do not find each other.
+    """
+    if machine.threads > 0:
+        torch.set_num_threads(machine.threads)
+    device, world = machine.device, launched_processes()
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("machine.device is cuda, but torch finds no CUDA device: use --machine.device cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("machine.device is mps, but torch finds none: use --machine.device cpu")
+    if world > 1:
+        _check_launch(device, world)
+    half = machine.precision == "bfloat16" or (machine.precision == "auto" and _has_fast_bfloat16(device))
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one process evaluates, the others wait
+    try:
+        accelerator = Accelerator(
+            cpu=device == "cpu" or (world > 1 and device == "auto" and not _has_devices_for_groups()),
+            mixed_precision="bf16" if half else "no",
+            kwargs_handlers=[patience],
+        )
+    except ValueError as error:
+        raise UserError(
+            f"machine.device {device} and machine.precision {machine.precision} cannot be had here ({error})"
+        ) from error
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    if device not in ("auto", accelerator.device.type):
+        raise UserError(f"machine.device is {device!r}, but this process computes on {accelerator.device.type} already")
+    if accelerator.num_processes != world:
+        raise UserError(
+            f"the launcher started {world} processes, but this one belongs to a group of {accelerator.num_processes}: "
+            "start one run in a process of its own"
+        )
+    return accelerator
+
+
+def _check_launch(device: str, world: int) -> None:
+    """Refuse a launch in which each process would believe to be alone, or wait for others for ever."""
+    if not any(os.environ.get(variable) for variable in _RANKS):
+        raise UserError(
+            f"this run has {world} processes by its environment (WORLD_SIZE), which does not say which one this is "
+            "(RANK): start it with torchrun, or unset WORLD_SIZE"
+        )
+    if device == "mps":
+        raise UserError(f"machine.device is mps, which trains in one process, not {world}: start it without torchrun")
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        here = int(os.environ.get("LOCAL_WORLD_SIZE") or world)
+        if here > torch.cuda.device_count():
+            raise UserError(
+                f"there are {here} processes on this machine, but {torch.cuda.device_count()} CUDA device(s): start "
+                "one process a device, or use --machine.device cpu"
+            )
+
+
+def _has_devices_for_groups() -> bool:
+    """Whether there is an accelerator whose processes can form a group."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found is not None and found.type != "mps"
+
+
+def _has_fast_bfloat16(device: str) -> bool:
+    """Whether ``device`` multiplies matrices in bfloat16 faster than in float32."""
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "mps":
+        return False
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
+    return bool(capabilities.get("amx_bf16", False))
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep the memory of freed tensors for the next ones (glibc only; elsewhere nothing happens).
+
+    By default the C library gives every large block back to the system, and the system clears each new one page by
+    page: of a training step on a CPU that takes up to two fifths. The price is that the process does not shrink again.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 * 2**20)):
+        mallopt(option, value)

@@ -1,0 +1,279 @@
+"""Stage 2: recognition with labels, from a pretrained backbone (fine-tuned or frozen) or from scratch."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gaitdiff.config.schema import LossConfig, ModelConfig, TransferConfig, TransferData
+from gaitdiff.data.augment import augment
+from gaitdiff.data.batches import IdentityBatches, LabelledBatch, training_rows
+from gaitdiff.data.clips import crop_sides
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.errors import UserError
+from gaitdiff.evaluation.about import Origin, about, compared
+from gaitdiff.evaluation.features import check_height, evaluate_store, extract, rows_to_score, store_protocol
+from gaitdiff.evaluation.protocols.registry import headline
+from gaitdiff.evaluation.shards import extract_shared
+from gaitdiff.models import GaitModel, create_model
+from gaitdiff.models.base import evaluating
+from gaitdiff.models.registry import model_config
+from gaitdiff.recognition.losses import cross_entropy, pairwise_distance, triplet_terms
+from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_model_document, read_tensors
+from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.loop import train
+from gaitdiff.training.run_folder import RunFolder
+
+
+def finetune(config: TransferConfig) -> Path:
+    """Train a model for recognition; continues a run that was stopped.
+
+    Returns:
+        The run folder. ``gaitdiff.load_checkpoint`` takes it.
+
+    Raises:
+        UserError: anything about data, settings or machine that the user can mend.
+    """
+    accelerator = make_accelerator(config.machine)
+    stage = TransferStage(config, accelerator.device, accelerator.num_processes)
+    with accelerator.main_process_first():
+        folder = RunFolder.open("finetune", stage.config, stage.made_from, write=accelerator.is_main_process)
+    with folder:
+        train(stage, folder, config.run, accelerator)
+    return folder.path
+
+
+class RecognitionObjective(nn.Module):
+    """A gait model and its losses as one module whose forward is the loss."""
+
+    def __init__(self, model: GaitModel, config: LossConfig, entropy_weight: float, frozen: bool) -> None:
+        super().__init__()
+        self.model, self.config, self.entropy_weight, self.frozen = model, config, entropy_weight, frozen
+        if frozen:
+            model.backbone.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> RecognitionObjective:
+        """As any module; a frozen backbone stays in evaluation mode, its BatchNorm statistics too are frozen."""
+        super().train(mode)
+        if self.frozen:
+            self.model.backbone.eval()
+        return self
+
+    def forward(self, clips: Tensor, labels: Tensor) -> Tensor:
+        """The loss of clips (n, T, 64, 44) with labels (n,), a scalar."""
+        output = self.model(clips)
+        loss = triplet_terms(output.embedding, labels, self.config.margin, self.config.distance).loss.mean()
+        if output.logits is not None:
+            entropy = cross_entropy(output.logits, labels, self.config.scale, self.config.smoothing)
+            loss = loss + self.entropy_weight * entropy
+        return loss
+
+
+class TransferStage:
+    """What the training loop needs of stage 2."""
+
+    def __init__(self, config: TransferConfig, device: torch.device, world: int) -> None:
+        self.device, self.store = device, SequenceStore(config.data.store)
+        self.held_out = rows_to_score(self.store, config.run.protocol)
+        protocol = store_protocol(self.store, config.run.protocol)
+        self.config = config = replace(config, run=replace(config.run, protocol=protocol))
+        self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
+        self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}
+        start, choice = starting_point(config)
+        if start is not None:
+            check_height(read_model_document(start).get("height"), self.store, str(start))
+        torch.manual_seed(config.seed)
+        rows = labelled_rows(self.store, config.data, config.seed)
+        subjects = len({self.store.rows[row].subject for row in rows})
+        weight = entropy_weight(config.loss, choice)
+        classes = subjects if weight > 0 else 0
+        self.document = model_document(
+            choice.name,
+            choice.preset,
+            classes,
+            choice.overrides,
+            height=self.store.height,
+            distance=config.loss.distance,
+        )
+        model = create_model(choice.name, choice.preset, classes, **choice.overrides)
+        self.batches = IdentityBatches(
+            self.store,
+            rows,
+            people=config.batch.people,
+            sequences=config.batch.sequences,
+            frames=config.data.frames,
+            frames_max=config.data.frames_max,
+            sampling=model.backbone.sampling,
+            augment=config.augment,
+            seed=config.seed,
+        )
+        if start is not None:
+            load_into(model.backbone, read_tensors(start, "backbone"), str(start))
+        self.module = RecognitionObjective(model, config.loss, weight, frozen=config.mode == "frozen")
+        self.optimizer = _optimizer(config, model)
+
+    def make_batch(self, step: int, rank: int) -> LabelledBatch:
+        """Clips of a step, in host memory."""
+        return self.batches(step, rank)
+
+    def loss(self, module: nn.Module, batch: LabelledBatch, step: int, rank: int) -> Tensor:
+        """Triplet, and cross-entropy where its weight is not 0."""
+        return module(*self._inputs(batch))
+
+    def lr_factor(self, step: int) -> float:
+        """A tenth at each milestone passed."""
+        return 0.1 ** bisect_right(sorted(self.config.optim.milestones), step)
+
+    def probe(self, batch: LabelledBatch, step: int, rank: int) -> dict[str, float]:
+        """Share of triplets that are violated, and the mean distances of pairs, in evaluation mode.
+
+        ``ap`` is that of two sequences of one person, ``an`` that of two people, over all parts; where both fall to 0
+        the embeddings have collapsed.
+        """
+        clips, labels = self._inputs(batch)
+        self.module.eval()
+        with torch.no_grad():
+            embedding = self.module.model(clips).embedding
+        self.module.train()
+        loss = self.config.loss
+        terms = triplet_terms(embedding, labels, loss.margin, loss.distance)
+        people, each = self.config.batch.people, self.config.batch.sequences
+        triplets = people * each * each * (people - 1) * each
+        distance = pairwise_distance(embedding, loss.distance).mean(0)  # (n, n)
+        same = labels[:, None] == labels[None, :]
+        pair = ~torch.eye(len(labels), dtype=torch.bool, device=same.device)
+        return {
+            "violated": float(terms.violated.float().mean()) / triplets,
+            "ap": float(distance[same & pair].mean()),
+            "an": float(distance[~same].mean()),
+        }
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores of the embeddings on the test split, by the distance trained with; nothing where there is none."""
+        model, rows = self.module.model, self.held_out
+        if len(rows) == 0:
+            return {}
+        with evaluating(model):
+            features = extract_shared(model, self.store, rows, self.device)
+        if features is None:
+            return {}
+        protocol, metric = self.config.run.protocol, self.config.loss.distance
+        return headline(evaluate_store(features, self.store, rows, protocol, metric, self.device))
+
+    def about(self, origin: Origin) -> dict[str, Any]:
+        """What the scores are scores of."""
+        what = compared(self.store, self.held_out, self.config.run.protocol)
+        return about(what, origin, "embeddings", self.config.loss.distance)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Backbone and head."""
+        model = self.module.model
+        return {"backbone": model.backbone.state_dict(), "head": model.head.state_dict()}
+
+    def load(self, checkpoint: Path) -> None:
+        """Inverse of ``tensors``."""
+        for stem in ("backbone", "head"):
+            load_into(getattr(self.module.model, stem), read_tensors(checkpoint, stem), str(checkpoint))
+
+    def model_document(self) -> Mapping[str, Any]:
+        """The model, for ``load_checkpoint``."""
+        return self.document
+
+    def _inputs(self, batch: LabelledBatch) -> tuple[Tensor, Tensor]:
+        frames = torch.from_numpy(batch.clips).to(self.device, non_blocking=True).float().div_(255)
+        clips = augment(frames, batch.plan)
+        labels = torch.from_numpy(batch.labels).to(self.device)
+        return (crop_sides(clips) if self.store.width == self.store.height else clips), labels
+
+
+def starting_point(config: TransferConfig) -> tuple[Path | None, ModelConfig]:
+    """The checkpoint to start from, None from scratch, and the model.
+
+    Raises:
+        UserError: mode, init and model contradict each other, or the model is not named anywhere.
+    """
+    if not config.model.name and config.model != ModelConfig():
+        raise UserError("model.preset and model.overrides need model.name: name the model, or leave out --model")
+    if config.mode == "scratch":
+        if config.init:
+            raise UserError("mode is scratch, but init names a checkpoint: leave out one of them")
+        if not config.model.name:
+            raise UserError("mode is scratch, but model.name is not set: name the model to train, such as smplgait")
+        return None, config.model
+    if not config.init:
+        raise UserError(
+            f"mode is {config.mode}, but init names no checkpoint: set --init to a run of gaitdiff pretrain"
+        )
+    checkpoint = latest_checkpoint(Path(config.init))
+    recipe = read_model_document(checkpoint)
+    found = ModelConfig(recipe["model"], recipe["preset"], recipe["config"])
+    if config.model.name and not _same_model(config.model, found):
+        raise UserError(
+            f"{checkpoint} holds {found.name} ({found.preset}), not {config.model.name} ({config.model.preset}) with "
+            "these settings: leave out --model, the checkpoint knows it"
+        )
+    return checkpoint, found
+
+
+def entropy_weight(config: LossConfig, choice: ModelConfig) -> float:
+    """The weight of the cross-entropy: as set, or the paper's for the model.
+
+    Raises:
+        UserError: it is set for a model that never classifies.
+    """
+    with torch.device("meta"):
+        head = create_model(choice.name, choice.preset, num_classes=1, **choice.overrides).head
+    if config.cross_entropy is None:
+        return head.cross_entropy
+    if config.cross_entropy > 0 and head.num_classes == 0:
+        raise UserError(
+            f"{choice.name} has no classifier, but loss.cross_entropy is {config.cross_entropy:g}: leave it out, it "
+            "learns from the triplet loss alone"
+        )
+    return config.cross_entropy
+
+
+def _same_model(one: ModelConfig, other: ModelConfig) -> bool:
+    configs = [model_config(model.name, model.preset, model.overrides) for model in (one, other)]
+    return one.name == other.name and configs[0] == configs[1]
+
+
+def labelled_rows(store: SequenceStore, data: TransferData, seed: int) -> np.ndarray:
+    """Row numbers of the training split, or of ``data.people`` of its identities, drawn by the seed.
+
+    Raises:
+        UserError: there are not as many, or see ``training_rows``.
+    """
+    rows = training_rows(store, data.min_frames)
+    subjects = sorted({store.rows[row].subject for row in rows})
+    if data.people == 0:
+        return rows
+    if data.people > len(subjects):
+        raise UserError(f"{store.path} has {len(subjects)} training people, fewer than data.people = {data.people}")
+    chosen = set(np.random.default_rng([seed, 40]).choice(subjects, data.people, replace=False))
+    return np.array([row for row in rows if store.rows[row].subject in chosen])
+
+
+def embeddings(model: GaitModel, store: SequenceStore, rows: Any, device: torch.device) -> Tensor:
+    """Embeddings (N, C', P) of whole sequences, in evaluation mode."""
+    with evaluating(model):
+        return extract(model, store, rows, device)
+
+
+def _optimizer(config: TransferConfig, model: GaitModel) -> torch.optim.Optimizer:
+    optim = config.optim
+    ratio = 1.0 if config.mode == "scratch" else optim.backbone_lr_ratio
+    groups: list[dict[str, Any]] = [{"params": list(model.head.parameters()), "lr": optim.lr}]
+    if config.mode != "frozen":
+        groups.append({"params": list(model.backbone.parameters()), "lr": optim.lr * ratio})
+    if optim.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=optim.momentum, weight_decay=optim.weight_decay)
+    kind = torch.optim.Adam if optim.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, weight_decay=optim.weight_decay)

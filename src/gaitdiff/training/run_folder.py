@@ -1,0 +1,184 @@
+"""A run folder: resolved configuration, metrics, checkpoints; what lets the same command continue a stopped run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from gaitdiff.errors import UserError
+from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
+
+#: Parts of a configuration that may differ when a run is continued.
+_FREE = ("machine", "out", "data.store")
+_DRAFT = ".config.yaml.partial"
+#: What may lie in a folder whose run was stopped before it had a configuration.
+_BEGUN = (_DRAFT, LOCK_FILE, HOLDER_FILE)
+
+
+class RunFolder:
+    """One training run on disk.
+
+    ``config.yaml`` (resolved, with what the run was made from), ``metrics.jsonl`` (one JSON object a line, each with
+    ``step``), ``checkpoints/``. As a context manager it ends with giving back the right to write the folder.
+    """
+
+    def __init__(self, path: Path, lock: FolderLock | None = None) -> None:
+        self.path, self._lock = path, lock
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    @classmethod
+    def open(cls, stage: str, config: Any, made_from: dict[str, Any], write: bool = True) -> RunFolder:
+        """Create the folder ``config.out``, or take up a run of the same stage and configuration.
+
+        Args:
+            made_from: what else a run must have in common with the one it continues: its data, its processes.
+            write: whether this process is the one that writes; it then holds the folder's lock.
+
+        Raises:
+            UserError: the folder holds something else, is being written by another process, or cannot be written.
+        """
+        path = Path(config.out).resolve()
+        resolved = {"stage": stage, **plain(asdict(config)), "made_from": made_from}
+        file, lock = path / "config.yaml", FolderLock(path) if write else None
+        try:
+            if not file.is_file() and not _is_free(path):
+                raise UserError(f"{path} exists and is no run folder: choose another --out")
+            if lock is not None:
+                path.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
+            if file.is_file():
+                _require_same(path, read_config(path), resolved)
+            if lock is not None:
+                draft = path / _DRAFT
+                draft.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
+                os.replace(draft, file)
+        except BaseException as error:
+            if lock is not None:
+                lock.release()
+            if isinstance(error, OSError):
+                raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
+            raise
+        return cls(path, lock)
+
+    @property
+    def metrics_file(self) -> Path:
+        """Where metrics are kept."""
+        return self.path / "metrics.jsonl"
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one line of metrics; numbers that are not finite become null."""
+        with self._writing(), self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics of steps after ``step``: those will be made again."""
+        kept = [json.dumps(record) + "\n" for record in read_metrics(self.path) if record["step"] <= step]
+        with self._writing():
+            draft = self.path / ".metrics.jsonl.partial"
+            draft.write_text("".join(kept), encoding="utf-8")
+            os.replace(draft, self.metrics_file)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.metrics_file} cannot be written ({error.strerror}): checkpoints are untouched, mend it and "
+                "start the same command again"
+            ) from error
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Lines of a run's metrics.jsonl; a last line torn by a kill is left out.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    file = run / "metrics.jsonl"
+    if not file.is_file():
+        return []
+    found: list[dict[str, Any]] = []
+    try:
+        for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
+            record = json.loads(line)
+            found.append({"step": record["step"], **record})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} is damaged in line {len(found) + 1}: remove that line, or the file") from error
+    return found
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """A run's resolved configuration.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    file = run / "config.yaml"
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{run} is no run folder: it has no config.yaml") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} is damaged: choose another --out") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{file} is damaged: choose another --out")
+    return config
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, throughout: what YAML and JSON give back."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def flat(value: dict[Any, Any], leaves: Collection[str] = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings; what lies below a key of ``leaves``, or is empty, is a value."""
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict) and item and name not in leaves:
+            yield from flat(item, leaves, f"{name}.")
+        else:
+            yield name, item
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a run may begin in a folder that has no configuration."""
+    return not path.exists() or (path.is_dir() and all(entry.name in _BEGUN for entry in path.iterdir()))
+
+
+def _require_same(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    before, after = dict(flat(old)), dict(flat(new))
+    for key in sorted(before.keys() | after.keys()):
+        if key in _FREE or key.split(".")[0] in _FREE or before.get(key) == after.get(key):
+            continue
+        raise UserError(
+            f"{path} holds a run with {key} = {before.get(key)!r}, not {after.get(key)!r}: "
+            "choose another --out, or repeat its settings to continue it"
+        )

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of gait: files, locks, processes, progress, text, counts."""

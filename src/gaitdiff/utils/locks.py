@@ -1,0 +1,59 @@
+"""Folders that one process writes at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from gaitdiff.errors import UserError
+from gaitdiff.utils.files import write_whole
+
+#: The file that is locked, and the one that says by whom.
+LOCK_FILE, HOLDER_FILE = ".lock", ".writer.json"
+
+
+class FolderLock:
+    """The right to write a folder, which the operating system takes back when the process ends, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = FileLock(folder / LOCK_FILE, timeout=0, thread_local=False)
+
+    def acquire(self) -> None:
+        """Take the lock, and write down who has it.
+
+        Raises:
+            UserError: another process has it; the sentence says which.
+            OSError: the folder does not exist or cannot be written.
+        """
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"{self.folder} is being written by {self._holder()}: wait until it ends, or choose another --out"
+            ) from None
+        except NotImplementedError:  # a file system without locks
+            return
+        now = datetime.now(timezone.utc).isoformat(" ", "seconds")
+        holder = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
+        write_whole(self.folder / HOLDER_FILE, json.dumps(holder).encode(), "choose another --out")
+
+    def release(self) -> None:
+        """Give the lock back; nothing happens where it is not held."""
+        if self._lock.is_locked:
+            with suppress(OSError):
+                (self.folder / HOLDER_FILE).unlink(missing_ok=True)
+            self._lock.release()
+
+    def _holder(self) -> str:
+        try:
+            holder = json.loads((self.folder / HOLDER_FILE).read_bytes())
+            return f"process {holder['process']} on {holder['host']}, since {holder['since']}"
+        except (OSError, ValueError, TypeError, KeyError):  # it has only just begun
+            return "another process"
