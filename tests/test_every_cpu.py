@@ -27,13 +27,14 @@ NARROW = ("walkers", *(f"width {width}" for width in WIDTHS))
 
 def wrong_layers(precision: str, threads: int, instructions: str, only: tuple[str, ...] = ()) -> list[str]:
     """Layers whose results are wrong, or in which the process ended."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    # Threads that wait without spinning: beside other processes, spinning ones take minutes for seconds of work.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     environment.pop("ONEDNN_MAX_CPU_ISA", None)
     if instructions:
         environment["ONEDNN_MAX_CPU_ISA"] = instructions
     command = [sys.executable, str(Path(__file__).with_name("layers.py")), precision, str(threads), *only]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
         output, ending = done.stdout, f"ended with {done.returncode}: {done.stderr[-500:]}" if done.returncode else ""
     except subprocess.TimeoutExpired as hung:
         output, ending = (hung.stdout or b"").decode(), "did not end"
