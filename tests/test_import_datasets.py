@@ -494,7 +494,7 @@ def test_sets_without_rule_take_a_file() -> None:
     ]
     partition = Partition("file", ("0001",), ("0000",))
     walks = [SourceSequence("0000", kind, "000", "000", folder="", files=()) for kind in ("00-nm", "01-nm", "02-ur-bg")]
-    assert divide(walks, partition, SUSTECH1K.role).places == (
+    assert divide(walks, partition, SUSTECH1K.card.role).places == (
         ("test", "gallery"),
         ("test", "probe"),
         ("test", "probe"),

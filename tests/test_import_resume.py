@@ -50,7 +50,7 @@ def command(source: Path, out: Path) -> list[str]:
 SLOW = """
 import sys, time
 from gaitdiff.data.store import writer
-from gaitdiff.data.importers import loading
+from gaitdiff.data.importers import load as loading
 writer._SAVE_BYTES = 1
 load = loading.load
 def slowly(*args):

@@ -169,7 +169,7 @@ def test_sequences_stand_in_the_reference_order(tmp_path: Path) -> None:
     with open_source(tmp_path) as source:
         walks = OPENGAIT.find(source, Counts()).walks
     ordered = [walks[number] for number in index(walks, partition)]
-    division = divide(ordered, partition, OPENGAIT.role)
+    division = divide(ordered, partition, OPENGAIT.card.role)
     assert division.unnamed == ()
     assert division.absent == ("missing",)
     for variant, expected in golden["expected"].items():
@@ -185,5 +185,5 @@ def test_sequences_stand_in_the_reference_order(tmp_path: Path) -> None:
                 assert list(walk.files) == files
             elif in_use in ("all", "1_0"):
                 assert walk.files[0] in files
-    unnamed = divide(walks, partition, OPENGAIT.role).unnamed
+    unnamed = divide(walks, partition, OPENGAIT.card.role).unnamed
     assert unnamed == ("unlisted",)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gaitdiff.cli import main
-from gaitdiff.data import measure as kinds
+from gaitdiff.data.quality import measure as kinds
 from gaitdiff.data.quality.measure import MIN_MASS, measure, uprightness
 from gaitdiff.data.quality.verify import TWICE, verify_store
 from gaitdiff.data.store import SequenceStore, StoreWriter

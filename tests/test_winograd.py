@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gaitdiff.models import winograd
+from gaitdiff.models.layers import winograd
 
 
 def plain(conv: nn.Module, x: Tensor) -> Tensor:
