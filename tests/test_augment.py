@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gaitdiff.data.augment import NO_AUGMENT, AugmentConfig, augment, draw_plan
+from gaitdiff.config.schema import NO_AUGMENT, AugmentConfig
+from gaitdiff.data.augment import augment, draw_plan
 from gaitdiff.data.clips import crop_sides, sample_clip
 from gaitdiff.errors import UserError
 

@@ -99,3 +99,13 @@ def test_an_empty_source_is_not_the_current_folder(
     (tmp_path / "p1" / "walk").mkdir(parents=True)
     assert main(["data", "import", "", "--out", "../store"]) == 2
     assert "the source is an empty name" in _only_line(capsys)
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune", "evaluate", "data import"])
+def test_help_loads_no_torch(verb: str) -> None:
+    """It is asked for often, and torch takes seconds."""
+    words = [*verb.split(), "--help"]
+    code = f"import sys; from gaitdiff.cli import main\ntry: main({words})\nexcept SystemExit as end: print(end.code)\n"
+    code += "print([name for name in ('torch', 'diffusers', 'accelerate', 'matplotlib') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["0", "[]"], done.stdout

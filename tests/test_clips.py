@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gaitdiff.data.augment import AugmentConfig
+from gaitdiff.config.schema import AugmentConfig
 from gaitdiff.data.batches import PretrainBatches
 from gaitdiff.data.clips import crop_sides, sample_clip
 from gaitdiff.data.store import SequenceStore, StoreWriter

@@ -12,8 +12,7 @@ import torch
 
 import gaitdiff
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import LossConfig, ModelConfig, PretrainConfig, TransferConfig
-from gaitdiff.data.augment import NO_AUGMENT
+from gaitdiff.config.schema import NO_AUGMENT, LossConfig, ModelConfig, PretrainConfig, TransferConfig
 from gaitdiff.data.batches import IdentityBatches
 from gaitdiff.errors import UserError
 from gaitdiff.training.finetune import TransferStage, entropy_weight, finetune

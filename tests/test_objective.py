@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gaitdiff.data.augment import NO_AUGMENT, AugmentConfig
+from gaitdiff.config.schema import NO_AUGMENT, AugmentConfig
 from gaitdiff.data.batches import IdentityBatches, Prefetcher, PretrainBatches, training_rows
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, pair_distances

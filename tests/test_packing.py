@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gaitdiff.data.augment import AugmentConfig
+from gaitdiff.config.schema import AugmentConfig
 from gaitdiff.data.batches import IdentityBatches
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation.features import MAX_FRAMES, extract

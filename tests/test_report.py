@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 
+from gaitdiff.config.flat import plain
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import (
     DiffusionConfig,
@@ -43,7 +44,7 @@ from gaitdiff.report.figures import Level, Series, chart, smoothed, standard_err
 from gaitdiff.report.neighbours import rank_gallery
 from gaitdiff.report.page import BASELINE, QuickstartResult, write_report
 from gaitdiff.training.checkpoint import load_checkpoint, model_document, save_checkpoint
-from gaitdiff.training.run_folder import plain, read_config
+from gaitdiff.training.run_folder import read_config
 
 SECTIONS = ("scores", "transfer", "pretraining", "neighbours", "augmentations", "latents", "settings")
 VOID = {"meta", "link", "br", "img", "input"}

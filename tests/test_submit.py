@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from gaitdiff.cli import main
+from gaitdiff.commands import submit
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.protocols.submission import check_grew_submission, read_probe_list, zip_submission
-from gaitdiff.commands import submit
 from gaitdiff.training.checkpoint import load_checkpoint
 from worlds import make_run
 

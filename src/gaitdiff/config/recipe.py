@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser
 
+from gaitdiff.config.flat import flat
 from gaitdiff.errors import UserError, nearest
-from gaitdiff.training.run_folder import flat
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable  # from Python 3.11 on

@@ -5,7 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gaitdiff.data.augment import NO_AUGMENT, AugmentConfig
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Probability of each augmentation, a sequence.
+
+    Attributes:
+        affine: three corner points, source and target, each moved inwards by 0..9 px of 64.
+        perspective: the four corners' x moved inwards by 0..9 px of 64.
+        flip: left and right exchanged.
+        dilate: dilation of a band of rows by a 3x3, 3x5, 5x3 or 5x5 rectangle, cross or ellipse.
+        blur: 3x3 Gaussian on a band of rows, then a threshold at 0.2.
+    """
+
+    affine: float = 0.2
+    perspective: float = 0.2
+    flip: float = 0.5
+    dilate: float = 0.2
+    blur: float = 0.2
+
+
+#: No augmentation at all.
+NO_AUGMENT = AugmentConfig(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)

@@ -13,28 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Probability of each augmentation, a sequence.
-
-    Attributes:
-        affine: three corner points, source and target, each moved inwards by 0..9 px of 64.
-        perspective: the four corners' x moved inwards by 0..9 px of 64.
-        flip: left and right exchanged.
-        dilate: dilation of a band of rows by a 3x3, 3x5, 5x3 or 5x5 rectangle, cross or ellipse.
-        blur: 3x3 Gaussian on a band of rows, then a threshold at 0.2.
-    """
-
-    affine: float = 0.2
-    perspective: float = 0.2
-    flip: float = 0.5
-    dilate: float = 0.2
-    blur: float = 0.2
-
-
-#: No augmentation at all.
-NO_AUGMENT = AugmentConfig(0.0, 0.0, 0.0, 0.0, 0.0)
+from gaitdiff.config.schema import AugmentConfig
 
 _JITTER = 10  # points move by 0..9 px of 64
 _BAND_TOP, _BAND_BOTTOM = (9, 20), (39, 50)  # first and last row of a band, of 64

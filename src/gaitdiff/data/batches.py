@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from gaitdiff.data.augment import AugmentConfig, AugmentPlan, draw_plan
+from gaitdiff.config.schema import AugmentConfig
+from gaitdiff.data.augment import AugmentPlan, draw_plan
 from gaitdiff.data.clips import pad_sides, sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError

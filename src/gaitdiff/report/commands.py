@@ -7,8 +7,8 @@ import shlex
 from dataclasses import asdict
 from typing import Any
 
+from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.schema import PretrainConfig, PretrainData, TransferConfig, TransferData
-from gaitdiff.training.run_folder import flat, plain
 
 _LEAVES = ("model.overrides",)  # a mapping that is one setting
 _NO_SETTINGS = ("stage", "made_from")  # what config.yaml holds besides settings

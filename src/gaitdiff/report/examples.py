@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaitdiff.data.augment import NO_AUGMENT, AugmentPlan, augment, draw_plan
+from gaitdiff.config.schema import NO_AUGMENT
+from gaitdiff.data.augment import AugmentPlan, augment, draw_plan
 from gaitdiff.data.clips import crop_sides, pad_sides, sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.autoencoder import load_autoencoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from gaitdiff.config.flat import flat, plain
 from gaitdiff.errors import UserError
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 
@@ -141,25 +142,6 @@ def read_config(run: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{file} is damaged: choose another --out")
     return config
-
-
-def plain(value: Any) -> Any:
-    """Tuples as lists, throughout: what YAML and JSON give back."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
-def flat(value: dict[Any, Any], leaves: Collection[str] = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested mappings; what lies below a key of ``leaves``, or is empty, is a value."""
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, dict) and item and name not in leaves:
-            yield from flat(item, leaves, f"{name}.")
-        else:
-            yield name, item
 
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:
