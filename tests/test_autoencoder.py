@@ -200,7 +200,7 @@ def test_taesd_s_round_trip_of_people_in_a_street(street: Tensor, street_latents
 @pytest.mark.parametrize(
     ("clips", "sentence"),
     [
-        (torch.rand(2, 64, 64), r"clips must have the shape \(B, T, H, W\), not \(2, 64, 64\)"),
+        (torch.rand(2, 64, 64), r"clips must have the shape \(B, T, H, W\), none of them 0, not \(2, 64, 64\)"),
         (torch.rand(2, 3, 1, 64, 64), r"not \(2, 3, 1, 64, 64\)"),
         (torch.rand(0, 3, 64, 64), r"not \(0, 3, 64, 64\)"),
         (torch.rand(1, 2, 64, 44), "64x44, .* multiples of 8"),
@@ -218,5 +218,5 @@ def test_what_is_no_clip_is_refused(clips: Any, sentence: str) -> None:
 
 def test_what_are_no_latents_is_refused() -> None:
     for latents in (torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 2, 8, 8)):
-        with pytest.raises(UserError, match=r"latents must have the shape \(B, 4, T, h, w\)"):
+        with pytest.raises(UserError, match=r"latents must have the shape \(B, 4, T, h, w\), none"):
             load_autoencoder("student").decode(latents)

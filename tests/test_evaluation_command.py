@@ -136,7 +136,7 @@ def test_a_store_that_gives_no_submission_is_refused_at_the_start(
         (("--protocol", "gait3d", "--setting", "cross-view"), "has no settings"),
         (("--protocol", "gait3d", "--submission", "x.csv"), "has no file to submit"),
         (("--protocol", "oumvlp", "--save-features", "no/where/x.npy"), "its folder does not exist"),
-        ((), "has the role 'probe': choose another --protocol"),
+        ((), "has the role 'probe', by which protocol 'gait3d' goes"),
         (("--protocol", "hid", "--json", "x.json"), "probes carry the label 'probe', but all 2 rows have other labels"),
         (("--protocol", "hid"), "give --submission or --json a file"),
         (("--protocol", "hid", "--save-features", "x.npy"), "give --submission or --json a file"),

@@ -255,7 +255,9 @@ def test_mistakes_in_lists_are_named(lists: dict[str, list[str]], sentence: str,
 # --- images and pickles of any habit ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gei.png", "GEI.png", "001-nm-01-gei.png", "mean.png", "average_01.png"])
+@pytest.mark.parametrize(
+    "name", ["gei.png", "GEI.png", "001-nm-01-gei.png", "mean.png", "average_01.png", "energy.png"]
+)
 def test_an_energy_image_among_frames_is_no_frame(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,6 +267,16 @@ def test_an_energy_image_among_frames_is_no_frame(
     store = silent_import(tmp_path / "data", tmp_path / "store", kind="frames")
     assert [row.frames for row in store.rows] == [4, 4]
     assert "2 images of whole sequences" in capsys.readouterr().out
+
+
+def test_frames_that_are_all_called_so_are_frames(tmp_path: Path) -> None:
+    """One in a folder sums it up; many of a name are frames."""
+    folder = tmp_path / "data" / "p0" / "w0"
+    folder.mkdir(parents=True)
+    for number in range(6):
+        cv2.imwrite(str(folder / f"{number:03}-mean-shift.png"), person(number))
+    cv2.imwrite(str(folder / "frame0.png"), person(1))
+    assert silent_import(tmp_path / "data", tmp_path / "store", kind="frames").rows[0].frames == 7
 
 
 def test_names_that_only_contain_such_words_are_frames(tmp_path: Path) -> None:
@@ -297,7 +309,7 @@ def test_masks_of_two_values_are_black_and_white_and_said(
 # --- checkpoints of OpenGait --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("protocol", [1, 4, 5])
 @pytest.mark.parametrize("modern", [True, False])
 def test_files_of_other_pickle_protocols_are_told_so(protocol: int, modern: bool, tmp_path: Path) -> None:
     file = small_file(tmp_path / "a.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=modern)

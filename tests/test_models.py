@@ -139,6 +139,8 @@ def test_temporal_max_and_its_gradient() -> None:
         (lambda: narrow("smplgait")(torch.full((1, 2, 64, 44), 255.0)), "from 255 to 255, .* divide by 255"),
         (lambda: narrow("gaitbase").train()(255 * torch.rand(2, 2, 64, 44)), "divide by 255"),
         (lambda: narrow("smplgait")(torch.rand(1, 2, 64, 44) - 0.5), "scale them"),
+        (lambda: narrow("smplgait")(torch.rand(1, 2, 64, 44).half()), "float16, but the model's weights float32"),
+        (lambda: narrow("smplgait")(torch.rand(1, 2, 64, 44).double()), "float64, but the model's weights float32"),
         (lambda: narrow("smplgait")(torch.full((1, 2, 64, 44), float("nan"))), r"from nan to nan, .* in \[0, 1\]"),
         (lambda: narrow("smplgait")(torch.full((1, 2, 64, 44), float("inf"))), "scale them"),
     ],

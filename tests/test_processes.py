@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gaitdiff.utils.locks import FolderLock
 from test_resume import records
 from test_shards import torchrun
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence
@@ -50,6 +52,11 @@ def test_torchrun_needs_no_device_flag(stage: str, tmp_path: Path) -> None:
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
         ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0'"),
         ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1'"),
+        ({"WORLD_SIZE": "2", "RANK": "5", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}, "RANK is 5, but"),
+        ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK is 'x'"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "zero"}, "LOCAL_RANK is 'zero'"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_WORLD_SIZE": "abc"}, "LOCAL_WORLD_SIZE is 'abc'"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "MASTER_ADDR and MASTER_PORT"),
     ],
 )
 def test_half_a_launch_is_refused(environment: dict[str, str], sentence: str, tmp_path: Path) -> None:
@@ -135,3 +142,17 @@ def test_a_foreign_folder_gets_no_lock(tmp_path: Path) -> None:
     words = ["finetune", *STAGES["finetune"], "--data.store", store, "--out", folder]
     assert "no run folder" in one_sentence(gaitdiff(*words))
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said(
+    error: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    lock.release()
+    assert "without locks" in " ".join(capsys.readouterr().err.split())

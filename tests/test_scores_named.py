@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,7 @@ def test_every_score_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureF
         "protocol: grew, local check",
         "cosine distance",
         f"gaitdiff {gaitdiff.__version__}",
-        "probes: 6 sequences of 6 people; gallery: 5 sequences of 5 people; 1 probes without a possible match",
+        "probes: 6 sequences of 6 people; gallery: 5 sequences of 5 people; 1 probe without a possible match",
     ):
         assert words in screen
     about = json.loads(written.read_text())["embeddings"]["about"]
@@ -357,3 +358,142 @@ def test_a_pretrained_checkpoint_has_features_and_no_embedding(tmp_path: Path) -
     assert first.logits is None
     with pytest.raises(UserError, match=r"\.feature"):
         _ = first.embedding
+
+
+# --- what hides in conditions and views ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", ["single-view", "cross-view"])
+def test_people_whose_names_are_not_told_are_in_no_condition(setting: str) -> None:
+    """Scores with rows of the person "probe" are those without, and such a person makes no gallery of several."""
+    walks = random_casia()
+    told = evaluate("casia-b", **walks, setting=setting)
+    secret = {**walks, "labels": ["probe"] * len(walks["labels"])}
+    both = {key: [*walks[key], *secret[key]] for key in ("labels", "types", "views")}
+    features = np.concatenate([walks["features"], walks["features"] + 0.01])
+    assert evaluate("casia-b", features, **both, setting=setting) == told
+    alone = ["1" if label == "1" else "probe" for label in walks["labels"]]
+    with pytest.raises(UserError, match="one person alone"):
+        evaluate("casia-b", **{**walks, "labels": alone}, setting=setting)
+
+
+def test_a_view_with_one_person_is_no_score() -> None:
+    """Whoever is looked for in a gallery view of one person is found, or cannot be: 100 or 0 by construction."""
+    walks = random_casia()
+    kept = [
+        i
+        for i, (label, kind, view) in enumerate(zip(walks["labels"], walks["types"], walks["views"], strict=True))
+        if view != "090" or label == "2" or kind not in ("nm-01", "nm-02")
+    ]
+    less: dict[str, Any] = {key: [walks[key][i] for i in kept] for key in ("labels", "types", "views")}
+    scores = evaluate("casia-b", walks["features"][kept], **less)
+    whole = evaluate("casia-b", **walks)
+    for name in ("NM", "BG", "CL"):
+        matrix, full = (np.array(result[name]["matrix"]["rank1"], float) for result in (scores, whole))
+        assert np.isnan(matrix[:, 2]).all()
+        assert np.array_equal(matrix[:, :2], full[:, :2])
+    with pytest.raises(UserError, match="each view of the gallery holds one person alone"):
+        evaluate("casia-b", np.random.rand(4, 4, 2), list("1122"), ["nm-01", "nm-05"] * 2, ["18", "0", "0", "18"])
+
+
+def test_probes_seen_only_where_they_do_not_count_have_no_match() -> None:
+    walks = random_casia()
+    views = ["000" if label == "3" else view for label, view in zip(walks["labels"], walks["views"], strict=True)]
+    scores = evaluate("casia-b", **{**walks, "views": views})
+    probes = sum(
+        label == "3" and not kind.startswith("nm-0")
+        for label, kind in zip(walks["labels"], walks["types"], strict=True)
+    )
+    lonely = probes + sum(
+        label == "3" and kind == "nm-05" for label, kind in zip(walks["labels"], walks["types"], strict=True)
+    )
+    assert scores["counts"]["without_match"] == lonely
+
+
+def test_every_scored_condition_has_its_row(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also the only one that is left of several: the reader must see what was scored."""
+    rows = [row for row in CASIA_ROWS if row[1] in ("nm-01", "bg-01")]
+    screen = scored([str(run), "--data", str(named_store(tmp_path / "store", rows, "casia-b"))], capsys)
+    assert sum(line.strip("│ ").startswith("BG") for line in screen.splitlines()) == 2
+    assert "the scores above are those of BG" in screen
+
+
+# --- checkpoints that are odd -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "changed", "sentence"),
+    [
+        ("state", {"step": "six"}, "its step is 'six'"),
+        ("state", {"iterations": 2.5}, "its iterations is 2.5"),
+        ("state", None, "state.json"),
+        ("model", {"height": "tall"}, "its height is 'tall'"),
+        ("model", {"height": 0}, "its height is 0"),
+        ("model", {"height": 64.5}, "its height is 64.5"),
+        ("model", {"distance": "manhattan"}, "its distance 'manhattan'"),
+    ],
+)
+def test_damaged_documents_are_named(
+    file: str,
+    changed: dict[str, Any] | None,
+    sentence: str,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = shutil.copytree(run / "checkpoints" / "step-00000004", tmp_path / "copy")
+    document = copy / f"{file}.json"
+    content = "{" if changed is None else json.dumps({**json.loads(document.read_text()), **changed})
+    document.write_text(content)
+    store = named_store(tmp_path / "store", GREW_ROWS, "grew")
+    message = refused(["evaluate", copy, "--data", store, "--device", "cpu"], capsys)
+    assert sentence in message
+    assert f"{file}.json" in message
+
+
+def test_a_resized_score_says_so(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    large = named_store(tmp_path / "large", GREW_ROWS[6:16], "grew", height=128)
+    written = tmp_path / "s.json"
+    screen = scored([str(run), "--data", str(large), "--resize", "--json", str(written)], capsys)
+    assert "frames 128 x 128, resized to a height of 64" in screen
+    assert "resized" in json.loads(written.read_text())["embeddings"]["about"]["frames"]
+    unknown = shutil.copytree(run / "checkpoints" / "step-00000004", tmp_path / "unknown")
+    document = json.loads((unknown / "model.json").read_text())
+    del document["height"]
+    (unknown / "model.json").write_text(json.dumps(document))
+    message = refused(["evaluate", unknown, "--data", large, "--resize", "--device", "cpu"], capsys)
+    assert "--resize has no size to go to" in message
+
+
+def test_a_checkpoint_is_the_one_that_its_name_says(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on writes a newer checkpoint after the first look: the score stays that of the older."""
+    going = shutil.copytree(run, tmp_path / "going")
+    newest = going / "checkpoints" / "step-00000004"
+    newest.rename(tmp_path / "later")
+
+    def load(path: Path, *rest: Any) -> Any:
+        (tmp_path / "later").rename(newest)
+        return gaitdiff.load_checkpoint(path, *rest)
+
+    monkeypatch.setattr("gaitdiff.commands.evaluate.load_checkpoint", load)
+    store = str(named_store(tmp_path / "store", GREW_ROWS, "grew"))
+    words = [str(going), "--data", store, "--save-features", str(tmp_path / "going.npy")]
+    assert "step 2 of 4" in scored(words, capsys)
+    monkeypatch.undo()
+    scored(
+        [str(run / "checkpoints/step-00000002"), "--data", store, "--save-features", str(tmp_path / "two.npy")], capsys
+    )
+    assert np.array_equal(np.load(tmp_path / "going.npy"), np.load(tmp_path / "two.npy"))
+
+
+def test_nobody_learns_that_the_nameless_are_one_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(subject, kind, view, "train", "") for subject, kind, view, _, _ in GREW_ROWS]
+    store = named_store(tmp_path / "store", rows, "grew")
+    flags = [*TINY_SCRATCH, "--optim.iterations", "1", "--run.evaluate_every", "0", "--data.store", str(store)]
+    assert main(["finetune", *flags, "--out", str(tmp_path / "run")]) == 0
+    assert "5 sequences" in " ".join(capsys.readouterr().err.split())
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000001"
+    people = {row[0] for row in rows} - {"probe"}
+    assert json.loads((checkpoint / "model.json").read_text())["num_classes"] == len(people)

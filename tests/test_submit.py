@@ -217,3 +217,20 @@ def test_an_archive_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         zip_submission(tmp_path / "out.zip", good())
     assert [path.name for path in tmp_path.iterdir()] == ["out.zip"]
+
+
+def test_a_store_without_the_second_gallery_type_is_submitted(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The site asks for the type 03 among the others; the local check alone needs both."""
+    with StoreWriter(tmp_path / "store", source="test") as writer:
+        for number in range(24):
+            clip = np.zeros((2, 64, 64), np.uint8)
+            clip[:, :, 20 : 24 + number] = 255
+            person, kind = ("probe", "03") if number >= 21 else (f"{number:05}", "01")
+            where = {"condition": kind, "view": f"v{number}", "sequence": "s", "split": "test"}
+            writer.add(clip, subject=person, **where)
+    words = ["submit", "grew", str(run), "--data", str(tmp_path / "store"), "--out", str(tmp_path / "x.zip")]
+    assert main([*words, "--device", "cpu"]) == 0
+    assert "no local check: " in capsys.readouterr().out
+    assert (tmp_path / "x.zip").is_file()

@@ -295,6 +295,9 @@ def import_opengait(argv: Sequence[str]) -> None:
         metavar="KEY=VALUE",
         help="a setting in which the model differs from the preset, such as channels=[32,64,128]; may be repeated",
     )
+    parser.add_argument(
+        "--size", type=int, choices=(64, 128), default=None, help="height of the frames it was trained on, if known"
+    )
     parser.add_argument("--drop-classifier", action="store_true", help="leave out the columns of its identities")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
     args = parser.parse_args(argv)
@@ -302,7 +305,7 @@ def import_opengait(argv: Sequence[str]) -> None:
     from gaitdiff.exchange.opengait_checkpoint import parse_overrides
 
     overrides = parse_overrides(args.override)
-    print(run(args.file, args.out, args.model, args.preset, overrides, args.drop_classifier))
+    print(run(args.file, args.out, args.model, args.preset, overrides, args.drop_classifier, args.size))
 
 
 def export_opengait(argv: Sequence[str]) -> None:

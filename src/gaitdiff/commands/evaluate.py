@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from gaitdiff.commands.sites import SITES
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, Origin, about, compared
 from gaitdiff.evaluation.features import (
-    check_height,
     evaluate_store,
     extract,
     gait_energy_images,
@@ -26,15 +25,7 @@ from gaitdiff.evaluation.features import (
     store_protocol,
 )
 from gaitdiff.evaluation.protocols.registry import AUTO, headline
-from gaitdiff.evaluation.protocols.submission import grew_rows, grew_submission, hid_submission
-from gaitdiff.training.checkpoint import (
-    checkpoint_height,
-    checkpoint_metric,
-    checkpoint_origin,
-    has_head,
-    load_checkpoint,
-    pick_features,
-)
+from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.utils.files import write_whole
 
@@ -49,8 +40,8 @@ _COLUMNS |= {"gait": "rank-1 by camera"}
 def score_table(title: str, scores: dict[str, dict[str, Any]]) -> Table:
     """Scores by what was compared, as a table for the terminal, 80 columns wide at most.
 
-    A protocol's conditions stand below their features, but for one whose scores are those of the features' own row:
-    OU-MVLP's only one, and "Overall" of SUSTech1K.
+    A protocol's conditions stand below their features, but for one whose scores are always those of the features' own
+    row: OU-MVLP's only one, and "Overall" of SUSTech1K.
     """
     tops = {name: headline(result) for name, result in scores.items()}
     below = {name: _conditions(result) for name, result in scores.items()}
@@ -62,7 +53,8 @@ def score_table(title: str, scores: dict[str, dict[str, Any]]) -> Table:
     for heading in (*(_COLUMNS[key] for key in keys), "probes"):
         table.add_column(heading, justify="right")
     for name, top in tops.items():
-        rows = {f"  {condition}": numbers for condition, numbers in below[name].items() if not _repeats(numbers, top)}
+        alone = len(below[name]) + len(scores[name].get("missing", ())) == 1
+        rows = {f"  {key}": numbers for key, numbers in below[name].items() if not alone and key != "Overall"}
         for heading, numbers in {name: top, **rows}.items():
             values = (f"{numbers[key]:.1f}" if key in numbers else "" for key in keys)
             table.add_row(heading, *values, f"{numbers['probes']}")
@@ -80,11 +72,6 @@ def _conditions(result: dict[str, Any]) -> dict[str, dict[str, float]]:
             numbers = value.get("mean") or value["reid"]
             found[name] = headline({**numbers, "probes": value["probes"], **by_camera})
     return found
-
-
-def _repeats(numbers: dict[str, float], top: dict[str, float]) -> bool:
-    """Whether a condition's row would say what that of the features says."""
-    return all(numbers.get(key) == value for key, value in top.items())
 
 
 def score_checkpoint(
@@ -121,23 +108,20 @@ def score_checkpoint(
         UserError: no checkpoint, no test split, embeddings asked of a checkpoint without a trained head, …
     """
     place = make_accelerator(MachineConfig(device=device)).device
-    origin, store = checkpoint_origin(checkpoint), SequenceStore(data)
+    info, store = read_checkpoint_info(checkpoint), SequenceStore(data)
     name = store_protocol(store, protocol)
     _check_files(name, {"--json": json_file, "--submission": submission, "--save-features": save_features})
     rows = held_out_rows(store)
-    if features in ("embedding", "neck") and not has_head(checkpoint):
-        raise UserError(f"{checkpoint} holds a backbone without a trained head: use --features raw")
-    what = compared(store, rows, name, setting)
-    if submission is not None and name == "grew":
-        labels, types, _ = names_of(store, rows)
-        grew_rows(np.array(labels), np.array(types))
-    height = checkpoint_height(checkpoint)
-    if not resize:
-        check_height(height, store, str(checkpoint), ", or let --resize convert them")
-    metric = metric or checkpoint_metric(checkpoint)
+    info.require_features(features)
+    info.require_height(store, resize)
+    resized = info.height if resize else None
+    what = compared(store, rows, name, setting, resized)
+    names = names_of(store, rows)
+    if submission is not None:
+        SITES[name].asked(names)
+    metric = metric or info.metric
     settings = {} if setting is None else {"setting": setting}
-    model = load_checkpoint(checkpoint, place)
-    network, row_name = pick_features(model, features, checkpoint)
+    network, row_name = pick_features(load_checkpoint(info.folder, place), features)
     scores: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
         energy, ours = Path(folder) / "energy.npy", save_features or Path(folder) / "features.npy"
@@ -146,25 +130,24 @@ def score_checkpoint(
             scores[BASELINE] = evaluate_store(images, store, rows, name, metric, place, **settings)
             scores[BASELINE]["about"] = about(what, Origin(), BASELINE, metric)
             del images
-        found = extract(network, store, rows, place, ours, height=height)
+        found = extract(network, store, rows, place, ours, height=resized)
         scores[row_name] = evaluate_store(found, store, rows, name, metric, place, **settings)
-        scores[row_name]["about"] = about(what, origin, row_name, metric)
+        scores[row_name]["about"] = about(what, info.origin, row_name, metric)
         if submission is not None:
-            write = grew_submission if name == "grew" else hid_submission
-            write(submission, found, *names_of(store, rows), metric, device=place)
+            SITES[name].write(submission, found, *names, metric, device=place)
         del found
-    if name != "hid":
-        print_scores(scores, what, metric, [f"run: {origin}"])
+    print_scores({} if name == "hid" else scores, what, metric, [f"run: {info.origin} ({row_name})"])
     if json_file is not None:
         write_whole(json_file, (json.dumps(scores, indent=1) + "\n").encode("utf-8"), "choose another --json")
     return scores
 
 
 def print_scores(scores: dict[str, dict[str, Any]], what: Compared, metric: str, runs: Sequence[str]) -> None:
-    """Print a table of scores, and below it what they are of."""
+    """Print a table of scores, where there are some, and below it what they are of."""
     title = what.protocol if what.setting is None else f"{what.protocol}, {what.setting}"
     console = Console(highlight=False)
-    console.print(score_table(f"{title}, {metric} distance", scores))
+    if scores:
+        console.print(score_table(f"{title}, {metric} distance", scores))
     for line in (*runs, *what.lines(metric)):
         console.print(line, markup=False, soft_wrap=True)
 

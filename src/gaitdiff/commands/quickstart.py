@@ -23,7 +23,7 @@ from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_im
 from gaitdiff.evaluation.protocols.registry import DEFAULT_METRIC
 from gaitdiff.models import create_model
 from gaitdiff.report.page import BASELINE, QuickstartResult, write_report
-from gaitdiff.training.checkpoint import checkpoint_origin, load_checkpoint
+from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import embeddings, finetune
 from gaitdiff.training.pretrain import pretrain
@@ -121,7 +121,7 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     facts = _facts(store, scale, pretrained, finetuned, (time.perf_counter() - started) / 60, place, seed)
     what = compared(store, held_out_rows(store), PROTOCOL)
     runs = {_PRETRAINED: pretrained, _SCRATCH: scratch, _FINETUNED: finetuned}
-    origins = [f"{name}: {checkpoint_origin(path)}" for name, path in runs.items()]
+    origins = [f"{name}: {read_checkpoint_info(path).origin}" for name, path in runs.items()]
     named = (*origins, *what.lines(DEFAULT_METRIC))
     result = QuickstartResult(
         "gaitdiff quick start", store_path, pretrained, finetuned, scratch, scores, verdict, facts, named

@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gaitdiff import __version__
 from gaitdiff.commands.evaluate import print_scores
+from gaitdiff.commands.sites import SITES
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.about import about, compared
-from gaitdiff.evaluation.features import check_height, evaluate_store, extract, held_out_rows, names_of, select_in_store
-from gaitdiff.evaluation.protocols.submission import (
-    check_grew_submission,
-    check_hid_submission,
-    compare_probes,
-    grew_rows,
-    grew_submission,
-    hid_rows,
-    hid_submission,
-    read_probe_list,
-    zip_submission,
-)
-from gaitdiff.training.checkpoint import (
-    checkpoint_height,
-    checkpoint_metric,
-    checkpoint_origin,
-    has_head,
-    load_checkpoint,
-    pick_features,
-)
+from gaitdiff.evaluation.about import Compared, about, compared
+from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows, names_of
+from gaitdiff.evaluation.protocols.submission import compare_probes, read_probe_list, zip_submission
+from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
-
-#: Labels, types and views of stored sequences.
-Columns = tuple[list[str], list[str], list[str]]
-
-
-@dataclass(frozen=True)
-class Site:
-    """What a benchmark's site takes.
-
-    Attributes:
-        asked: names to the probes' videos and the gallery's people as the file writes them; refuses a store that gives
-            no file.
-        write: (path, features, labels, types, views, metric, device) to the CSV.
-        check: (text of the CSV, videos, people); refuses what the site would refuse.
-        scored: whether there is a local check, a protocol of the same name with scores.
-    """
-
-    asked: Callable[[Columns], tuple[list[str], set[str]]]
-    write: Callable[..., Path]
-    check: Callable[[str, Sequence[str], Collection[str]], None]
-    scored: bool
-
-
-def _grew(columns: Columns) -> tuple[list[str], set[str]]:
-    labels, types, views = columns
-    probe, _, people = grew_rows(np.array(labels), np.array(types))
-    return [views[int(row)] for row in probe], set(people.values())
-
-
-def _hid(columns: Columns) -> tuple[list[str], set[str]]:
-    return hid_rows(columns[0], columns[2])
-
-
-SITES = {
-    "grew": Site(_grew, grew_submission, check_grew_submission, scored=True),
-    "hid": Site(_hid, hid_submission, check_hid_submission, scored=False),
-}
 
 
 def submit(
@@ -107,44 +53,45 @@ def submit(
             written.
     """
     _check_out(out)
-    place, origin, rules = (
-        make_accelerator(MachineConfig(device=device)).device,
-        checkpoint_origin(checkpoint),
-        SITES[site],
-    )
-    if features in ("embedding", "neck") and not has_head(checkpoint):
-        raise UserError(f"{checkpoint} holds a backbone without a trained head: use --features raw")
+    rules, info = SITES[site], read_checkpoint_info(checkpoint)
+    place = make_accelerator(MachineConfig(device=device)).device
+    info.require_features(features)
     store = SequenceStore(data)
     rows = held_out_rows(store)
-    select_in_store(store, rows, site)
     names = names_of(store, rows)
     videos, people = rules.asked(names)
     official = videos if probes is None else read_probe_list(probes)
     compare_probes(videos, set(official), str(store.path), "the store" if probes is None else str(probes))
-    height = checkpoint_height(checkpoint)
-    if not resize:
-        check_height(height, store, str(checkpoint), ", or let --resize convert them")
-    metric = metric or checkpoint_metric(checkpoint)
-    network, row_name = pick_features(load_checkpoint(checkpoint, place), features, checkpoint)
+    info.require_height(store, resize)
+    metric, resized = metric or info.metric, info.height if resize else None
+    what, unscored = _local_check(store, rows, site, resized) if rules.scored else (None, "")
+    network, row_name = pick_features(load_checkpoint(info.folder, place), features)
     scores: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
-        found = extract(network, store, rows, place, Path(folder) / "features.npy", height=height)
-        if rules.scored:
-            what = compared(store, rows, site)
+        found = extract(network, store, rows, place, Path(folder) / "features.npy", height=resized)
+        if what is not None:
             scores = evaluate_store(found, store, rows, site, metric, place)
-            scores["about"] = about(what, origin, row_name, metric)
-            print_scores({row_name: scores}, what, metric, [f"run: {origin}"])
+            scores["about"] = about(what, info.origin, row_name, metric)
+            print_scores({row_name: scores}, what, metric, [f"run: {info.origin}"])
         written = rules.write(Path(folder) / "submission.csv", found, *names, metric, device=place)
         text = written.read_text(encoding="utf-8")
         del found
     rules.check(text, official, people)
     zip_submission(out, text)
     listed = "as in the store, not compared with a list" if probes is None else f"those of {probes}"
-    closing = (
-        "; the scores above are not the site's" if rules.scored else f"; {row_name} of {origin}, {metric} distance"
-    )
-    print(f"{out}: {len(videos)} probes, {listed}{closing}")
+    print(f"{out}: {len(videos)} probes, {listed}; {len(people)} people in the gallery of {store.path}")
+    print(f"{row_name} of {info.origin}, {metric} distance, gaitdiff {__version__}")
+    if rules.scored:
+        print("the scores above are not the site's" if what is not None else f"no local check: {unscored}")
     return scores
+
+
+def _local_check(store: SequenceStore, rows: np.ndarray, site: str, resized: int | None) -> tuple[Compared | None, str]:
+    """What the local check compares; or none, and why."""
+    try:
+        return compared(store, rows, site, resized=resized), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def _check_out(out: Path) -> None:

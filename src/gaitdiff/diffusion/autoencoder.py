@@ -82,7 +82,7 @@ def _check(values: Tensor, shape: tuple[str, ...], what: str) -> None:
         size == int(name) if name.isdigit() else size > 0 for size, name in zip(values.shape, shape, strict=True)
     )
     if not fits:
-        raise UserError(f"{what} must have the shape ({', '.join(shape)}), not {tuple(values.shape)}")
+        raise UserError(f"{what} must have the shape ({', '.join(shape)}), none of them 0, not {tuple(values.shape)}")
     if not values.is_floating_point():
         kind = str(values.dtype).removeprefix("torch.")
         raise UserError(f"{what} must be floats, not {kind}: convert them, and divide silhouettes by 255")

@@ -13,6 +13,7 @@ from gaitdiff.datasets.conditions import CONDITIONS, setting_name
 from gaitdiff.evaluation.features import names_of, select_in_store, store_protocol
 from gaitdiff.evaluation.protocols.registry import AUTO
 from gaitdiff.evaluation.protocols.selection import counts
+from gaitdiff.utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,11 @@ class Compared:
 
     Attributes:
         store, dataset: the store's folder and the data set in it.
+        frames: their size in the store, and the height that they are resized to, if they are.
         protocol, setting: see ``gaitdiff.evaluation.evaluate``.
-        counts: people and sequences among the probes and in the gallery, and the probes without a match.
+        conditions: the names of what is scored; the scores at the top are their mean, but for "Overall" alone.
+        counts: people and sequences among the probes and in the gallery, and the probes without a match; None where
+            the people are secret.
         missing: why a condition has no score, by name.
     """
 
@@ -57,27 +61,41 @@ class Compared:
     frames: str
     protocol: str
     setting: str | None
+    conditions: tuple[str, ...]
     counts: dict[str, Any]
     missing: dict[str, str]
 
     def lines(self, metric: str) -> list[str]:
         """The same in words, for a terminal or a page."""
         setting = "" if self.setting is None else f", {self.setting}"
-        sides = [
-            f"{self.counts[side]['sequences']:,} sequences of {self.counts[side]['people']:,} people"
-            for side in ("probe", "gallery")
-        ]
+        sides = []
+        for side in ("probe", "gallery"):
+            sequences, people = self.counts[side]["sequences"], self.counts[side]["people"]
+            whose = "people who are not told" if people is None else counted(people, "person", "people")
+            sides.append(f"{counted(sequences, 'sequence')} of {whose}")
         alone = self.counts["without_match"]
+        matched = "" if alone is None else f"; {counted(alone, 'probe')} without a possible match"
+        mean = f"the scores above are those of {' and '.join(self.conditions)}" if self.missing else ""
         return [
             f"store: {self.store} ({self.dataset or 'no named data set'}, {self.frames})",
             f"protocol: {self.protocol}{setting}; {metric} distance; gaitdiff {__version__}",
-            f"probes: {sides[0]}; gallery: {sides[1]}; {alone:,} probes without a possible match",
+            f"probes: {sides[0]}; gallery: {sides[1]}{matched}",
+            *([mean] if mean else []),
             *(f"not scored: {name}: {reason}" for name, reason in self.missing.items()),
         ]
 
 
-def compared(store: SequenceStore, rows: np.ndarray, protocol: str = AUTO, setting: str | None = None) -> Compared:
+def compared(
+    store: SequenceStore,
+    rows: np.ndarray,
+    protocol: str = AUTO,
+    setting: str | None = None,
+    resized: int | None = None,
+) -> Compared:
     """Describe what ``evaluate_store`` will compare.
+
+    Args:
+        resized: the height that frames are resized to before features are made of them.
 
     Raises:
         UserError: see ``select_in_store``.
@@ -87,13 +105,18 @@ def compared(store: SequenceStore, rows: np.ndarray, protocol: str = AUTO, setti
     labels = np.array(names_of(store, rows)[0])
     settings = [known for known in CONDITIONS.get(name, {}) if known]
     chosen = setting_name(setting) if setting is not None else settings[0] if settings else None
+    frames = f"frames {store.height} x {store.width}"
+    numbers = counts(list(selected.conditions.values()), labels)
+    if name == "hid":
+        numbers["probe"]["people"] = numbers["without_match"] = None
     return Compared(
         str(store.path),
         store.header.dataset,
-        f"frames {store.height} x {store.width}",
+        frames if resized in (None, store.height) else f"{frames}, resized to a height of {resized}",
         name,
         "local check (types 02 among 01)" if name == "grew" else chosen,
-        counts(list(selected.conditions.values()), labels),
+        tuple(filter(None, selected.conditions)),
+        numbers,
         selected.missing,
     )
 

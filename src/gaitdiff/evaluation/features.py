@@ -145,7 +145,7 @@ def store_protocol(store: SequenceStore, protocol: str = AUTO) -> str:
     Raises:
         UserError: unknown protocol.
     """
-    if protocol != AUTO:
+    if protocol.lower() != AUTO:
         return check_protocol(protocol)
     return store.header.dataset if store.header.dataset in PROTOCOLS else "gait3d"
 
@@ -182,11 +182,11 @@ def select_in_store(
     name = store_protocol(store, protocol)
     roles: dict[str, Any] = role_masks(store, rows, name)
     if name == "gait3d" and setting is None and not any(roles["probe_mask"]):
-        raise UserError(f"no test sequence of {store.path} has the role 'probe': choose another --protocol")
+        raise UserError(f"no test sequence of {store.path} has the role 'probe', by which protocol 'gait3d' goes")
     try:
         return select_rows(name, *names_of(store, rows), setting=setting, **roles)
     except UserError as error:
-        raise UserError(f"{store.path}: {error}; --protocol chooses another") from error
+        raise UserError(f"{store.path}: {error}") from error
 
 
 def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
@@ -207,7 +207,7 @@ def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
             raise UserError("protocol 'hid' gives no scores, its probes have no names: choose another --run.protocol")
         select_in_store(store, rows, name)
     except UserError as error:
-        if protocol not in (AUTO, "gait3d"):
+        if protocol.lower() not in (AUTO, "gait3d"):
             raise
         console.print(f"this run is not scored: {error}", markup=False, soft_wrap=True)
         return rows[:0]

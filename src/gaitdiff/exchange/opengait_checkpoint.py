@@ -30,8 +30,8 @@ from gaitdiff.training.checkpoint import (
     load_checkpoint,
     model_document,
     pick_features,
+    read_checkpoint_info,
     read_document,
-    read_model_document,
     save_checkpoint,
 )
 from gaitdiff.utils.progress import console
@@ -40,8 +40,10 @@ from gaitdiff.utils.progress import console
 _KINDS: dict[str, Features] = {"raw features": "raw", "embeddings": "embedding", "neck features": "neck"}
 #: What OpenGait's weights may be kept in; half and double precision become float32.
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-#: Of pickle protocols, the newest that torch reads without executing anything.
-_NEWEST_PROTOCOL = 3
+#: The pickle protocols that torch reads without executing anything.
+_PROTOCOLS = (2, 3)
+#: How files of torch.save from before 2020 begin in pickle protocols 0 and 1.
+_OLD = b"L119547037146038801333356L"
 #: Settings in which OpenGait's configurations of a model differ, beside the presets.
 _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "gaitgl": ({"bn_neck": True},),
@@ -56,6 +58,7 @@ def import_opengait(
     preset: str = "gait3d",
     overrides: Mapping[str, Any] | None = None,
     drop_classifier: bool = False,
+    height: int | None = None,
 ) -> Path:
     """Turn a checkpoint file of OpenGait into a checkpoint as stage 2 writes it.
 
@@ -64,6 +67,7 @@ def import_opengait(
         out: folder to create; ``gaitdiff.load_checkpoint`` takes it.
         name, preset, overrides: the model, see ``create_model``; it gets as many classes as the file has.
         drop_classifier: leave the classifier out; the model then has no classes.
+        height: of the frames it was trained on, 64 or 128 px; None: not known, and frames of any height are taken.
 
     Returns:
         ``out``.
@@ -87,7 +91,9 @@ def import_opengait(
     except UserError as error:
         raise UserError(f"{file} cannot be imported: {error}; {_what_fits(state)}") from error
     tensors = {"backbone": model.backbone.state_dict(), "head": model.head.state_dict()}
-    document = model_document(name, preset, model.head.num_classes, chosen, distance="euclidean")  # as it compares them
+    document = model_document(
+        name, preset, model.head.num_classes, chosen, height=height, distance="euclidean"
+    )  # as it compares them
     _place(out.absolute(), step, tensors, {"state": {"step": step, "pending": []}, "model": document})
     for note in notes:
         console.print(f"{file}: {note}", markup=False, soft_wrap=True)
@@ -140,10 +146,10 @@ def export_checkpoint(checkpoint: Path, out: Path, features: str = "auto") -> Pa
     Raises:
         UserError: no checkpoint, embeddings asked of one without a trained head, or see ``export_onnx``.
     """
-    preset = read_model_document(latest_checkpoint(checkpoint))["preset"]
-    model = load_checkpoint(checkpoint)
-    kind = _KINDS[pick_features(model, features, checkpoint)[1]]
-    export_onnx(model, out, kind, {"preset": preset})
+    info = read_checkpoint_info(checkpoint)
+    info.require_features(features)
+    model = load_checkpoint(info.folder)
+    export_onnx(model, out, _KINDS[pick_features(model, features)[1]], {"preset": info.preset})
     return out
 
 
@@ -225,10 +231,10 @@ def _load(file: Path) -> Any:
     except UserError:
         raise
     except Exception as error:  # a damaged pickle raises anything
-        if (protocol := _pickle_protocol(file)) > _NEWEST_PROTOCOL:
+        if (protocol := _pickle_protocol(file)) not in (None, *_PROTOCOLS):
             raise UserError(
-                f"{file} was saved with pickle_protocol={protocol}, which no reader takes without executing what it "
-                "says: load it where you trust it, and torch.save its weights again without that argument"
+                f"{file} was saved with pickle_protocol={protocol}, which torch does not read without executing what "
+                "the file says: load it where you trust it, and torch.save its weights again without that argument"
             ) from error
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
@@ -238,20 +244,23 @@ def _load(file: Path) -> Any:
         raise UserError(f"{file} is no checkpoint, or a damaged one: copy or download it again") from error
 
 
-def _pickle_protocol(file: Path) -> int:
-    """The pickle protocol of a file of torch.save, 0 where it is none."""
+def _pickle_protocol(file: Path) -> int | None:
+    """The pickle protocol of a file of torch.save; None where it is none. 1 stands for 0 too, which looks alike."""
     try:
-        if zipfile.is_zipfile(file):
+        packed = zipfile.is_zipfile(file)
+        if packed:
             with zipfile.ZipFile(file) as archive:
-                name = next((name for name in archive.namelist() if name.endswith("data.pkl")), "")
+                name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
                 with archive.open(name) as stream:
                     begin = stream.read(2)
         else:
             with file.open("rb") as stream:
-                begin = stream.read(2)
-    except (OSError, KeyError, zipfile.BadZipFile):
-        return 0
-    return begin[1] if len(begin) == 2 and begin[0] == 0x80 else 0
+                begin = stream.read(len(_OLD))
+    except (OSError, KeyError, StopIteration, zipfile.BadZipFile):
+        return None
+    if len(begin) >= 2 and begin[0] == 0x80:
+        return begin[1]
+    return 1 if packed or begin == _OLD else None
 
 
 def _numpy_numbers() -> list[Any]:

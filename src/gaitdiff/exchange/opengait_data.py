@@ -137,11 +137,13 @@ def partition_of(rows: Sequence[Row], places: Sequence[Place]) -> dict[str, list
         for role in ("probe", "gallery")
     )
     sets = {"TRAIN_SET": sorted(people["train"]), "TEST_SET": sorted(people["test"])}
-    if not probes:
+    if not probes and not gallery:
         return sets
     # With a list of probes alone all others are gallery; where some, as GREW's secret ones, are neither, it is named.
     settled = all(row.role for row in rows if row.split == "test")
-    return {**sets, "PROBE_SET": probes} if settled else {**sets, "PROBE_SET": probes, "GALLERY_SET": gallery}
+    if settled and probes:
+        return {**sets, "PROBE_SET": probes}
+    return {**sets, "PROBE_SET": probes, "GALLERY_SET": gallery} if gallery else sets
 
 
 def _folders(row: Row) -> Place:

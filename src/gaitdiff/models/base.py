@@ -126,6 +126,10 @@ class GaitModel(nn.Module):
                 f"this model was trained on frames {self.height} px high, not {clip.shape[2]}: convert the clips, or "
                 "set its attribute height to None to try"
             )
+        wanted = next(self.parameters()).dtype
+        if clip.dtype != wanted and not torch.is_autocast_enabled(clip.device.type):
+            kind, own = (str(dtype).removeprefix("torch.") for dtype in (clip.dtype, wanted))
+            raise UserError(f"clips are {kind}, but the model's weights {own}: convert one to the other")
         if not self.training or clip.device.type == "cpu":  # elsewhere each training step would wait for the device
             check_range(clip, "clips")
         feature = self.backbone(clip, spans)
@@ -149,7 +153,7 @@ class NeckModel(nn.Module):
         neck = getattr(model.head, "neck", None)
         if neck is None:
             raise UserError(f"{model.name} has no BN neck: compare its embeddings")
-        if int(neck.norm.num_batches_tracked) == 0:
+        if bool((neck.norm.running_mean == 0).all() and (neck.norm.running_var == 1).all()):
             raise UserError(f"the BN neck of this {model.name} was never trained: compare its embeddings")
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.writer import sync
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin
+from gaitdiff.evaluation.features import check_height
+from gaitdiff.evaluation.metrics import METRICS
 from gaitdiff.evaluation.protocols.registry import DEFAULT_METRIC
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.base import NeckModel, NoHead
@@ -185,32 +188,71 @@ def model_document(
     return made | {key: value for key, value in known.items() if value is not None}
 
 
-def checkpoint_metric(path: str | Path) -> str:
-    """The distance by which a checkpoint's features are compared by default: its training's, or else the paper's."""
-    return str(read_model_document(latest_checkpoint(Path(path))).get("distance", DEFAULT_METRIC))
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says of itself, read once: a run that goes on may write a newer one meanwhile.
+
+    Attributes:
+        folder: the checkpoint's own.
+        origin: run, step and number of steps, as far as they are told.
+        headed: whether it holds a trained head (stage 2), not a backbone alone (stage 1).
+        height: of the frames it was trained on, in pixels; None: not told.
+        metric: the distance it was trained with, by which its features are compared; the paper's where it is not told.
+        preset: of its model.
+    """
+
+    folder: Path
+    origin: Origin
+    headed: bool
+    height: int | None
+    metric: str
+    preset: str
+
+    def require_features(self, features: str) -> None:
+        """Raise a UserError where these features, of ``pick_features``, need a head that was not trained."""
+        if features in ("embedding", "neck") and not self.headed:
+            raise UserError(f"{self.origin.run} holds a backbone without a trained head: use --features raw")
+
+    def require_height(self, store: SequenceStore, resize: bool) -> None:
+        """Raise a UserError for frames of another height, unless they are to be resized and it is known to what."""
+        if not resize:
+            check_height(self.height, store, self.origin.run, ", or let --resize convert them")
+        elif self.height is None:
+            raise UserError(
+                f"{self.origin.run} does not say on which frames it was trained, so --resize has no size to go to: "
+                "leave it out, or import it again with --size"
+            )
 
 
-def checkpoint_height(path: str | Path) -> int | None:
-    """Height in pixels of the frames that a checkpoint was trained on, None where that is not known."""
-    height = read_model_document(latest_checkpoint(Path(path))).get("height")
-    return None if height is None else int(height)
+def read_checkpoint_info(path: str | Path) -> CheckpointInfo:
+    """Read what a run's newest checkpoint, or a checkpoint itself, says of itself.
+
+    Raises:
+        UserError: no checkpoint there, or one of its documents is damaged; the sentence names the file.
+    """
+    folder = latest_checkpoint(Path(path))
+    recipe = read_model_document(folder)
+    step = iterations = None
+    if (folder / "state.json").is_file():
+        state = read_document(folder, "state", ("step",))
+        step, iterations = state["step"], state.get("iterations")
+        for key, value in (("step", step), ("iterations", iterations)):
+            if value is not None and type(value) is not int:
+                raise UserError(f"{folder / 'state.json'} is damaged: its {key} is {value!r}, not a whole number")
+        if iterations is None:  # of an older version
+            with suppress(UserError, KeyError, TypeError, ValueError):
+                iterations = int(read_config(folder.parent.parent)["optim"]["iterations"])
+    return CheckpointInfo(
+        folder,
+        Origin(str(path), step, iterations),
+        _file(folder, "head").is_file(),
+        recipe.get("height"),
+        recipe.get("distance", DEFAULT_METRIC),
+        recipe["preset"],
+    )
 
 
-def checkpoint_origin(path: str | Path) -> Origin:
-    """The run, the step and the number of steps that a checkpoint comes from, as far as they are told."""
-    checkpoint = latest_checkpoint(Path(path))
-    try:
-        state = read_document(checkpoint, "state", ("step",))
-    except UserError:
-        return Origin(str(path))
-    iterations = state.get("iterations")
-    if iterations is None:  # of an older version
-        with suppress(UserError, KeyError, TypeError):
-            iterations = read_config(checkpoint.parent.parent)["optim"]["iterations"]
-    return Origin(str(path), state["step"], iterations)
-
-
-def pick_features(model: GaitModel, features: str, checkpoint: str | Path) -> tuple[nn.Module, str]:
+def pick_features(model: GaitModel, features: str) -> tuple[nn.Module, str]:
     """Choose what of a model is compared.
 
     Args:
@@ -220,11 +262,9 @@ def pick_features(model: GaitModel, features: str, checkpoint: str | Path) -> tu
         The module that gives them, and ``"raw features"``, ``"embeddings"`` or ``"neck features"``.
 
     Raises:
-        UserError: the checkpoint has no trained head, or no BN neck.
+        UserError: the model has no BN neck.
     """
     headed = not isinstance(model.head, NoHead)
-    if features in ("embedding", "neck") and not headed:
-        raise UserError(f"{checkpoint} holds a backbone without a trained head: use --features raw")
     if features == "neck":
         return NeckModel(model).eval(), "neck features"
     return (model.backbone, "raw features") if features == "raw" or not headed else (model, "embeddings")
@@ -241,6 +281,12 @@ def read_model_document(checkpoint: Path) -> dict[str, Any]:
         raise UserError(
             f"{checkpoint} has the format {recipe['format']}, but this version of gaitdiff reads {FORMAT}: "
             "use the version that wrote it"
+        )
+    height, distance = recipe.get("height", 64), recipe.get("distance", DEFAULT_METRIC)
+    if type(height) is not int or height < 1 or distance not in METRICS:
+        raise UserError(
+            f"{checkpoint / 'model.json'} is damaged: its height is {height!r} and its distance {distance!r}, which "
+            f"should be a number of pixels and one of {', '.join(METRICS)}"
         )
     return recipe
 

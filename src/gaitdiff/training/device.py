@@ -65,20 +65,39 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
 
 def _check_launch(device: str, world: int) -> None:
     """Refuse a launch in which each process would believe to be alone, or wait for others for ever."""
-    if not any(os.environ.get(variable) for variable in _RANKS):
+    variable = next((variable for variable in _RANKS if os.environ.get(variable)), None)
+    if variable is None:
         raise UserError(
             f"this run has {world} processes by its environment (WORLD_SIZE), which does not say which one this is "
             "(RANK): start it with torchrun, or unset WORLD_SIZE"
         )
+    if _number(variable) >= world:
+        raise UserError(
+            f"{variable} is {os.environ[variable]}, but there are {world} processes: start them with torchrun"
+        )
+    here = _number("LOCAL_WORLD_SIZE") if os.environ.get("LOCAL_WORLD_SIZE") else world
+    if os.environ.get("LOCAL_RANK"):
+        _number("LOCAL_RANK")
+    if variable == "RANK" and not (os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT")):
+        raise UserError(
+            "MASTER_ADDR and MASTER_PORT, at which the processes of a run meet, are not set: start it with torchrun"
+        )
     if device == "mps":
         raise UserError(f"machine.device is mps, which trains in one process, not {world}: start it without torchrun")
-    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        here = int(os.environ.get("LOCAL_WORLD_SIZE") or world)
-        if here > torch.cuda.device_count():
-            raise UserError(
-                f"there are {here} processes on this machine, but {torch.cuda.device_count()} CUDA device(s): start "
-                "one process a device, or use --machine.device cpu"
-            )
+    on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if on_cuda and here > torch.cuda.device_count():
+        raise UserError(
+            f"there are {here} processes on this machine, but {torch.cuda.device_count()} CUDA device(s): start one "
+            "process a device, or use --machine.device cpu"
+        )
+
+
+def _number(variable: str) -> int:
+    """A whole number in the environment; a UserError that names the variable where it holds none."""
+    value = os.environ[variable]
+    if not (value.isascii() and value.isdigit()):
+        raise UserError(f"the environment variable {variable} is {value!r}, not a number: start the run with torchrun")
+    return int(value)
 
 
 def _has_devices_for_groups() -> bool:

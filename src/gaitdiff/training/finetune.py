@@ -21,6 +21,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
 from gaitdiff.evaluation.features import check_height, evaluate_store, extract, rows_to_score, store_protocol
 from gaitdiff.evaluation.protocols.registry import headline
+from gaitdiff.evaluation.protocols.selection import NAMELESS
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.base import evaluating
@@ -30,6 +31,7 @@ from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_doc
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder
+from gaitdiff.utils.progress import console
 
 
 def finetune(config: TransferConfig) -> Path:
@@ -252,6 +254,15 @@ def labelled_rows(store: SequenceStore, data: TransferData, seed: int) -> np.nda
         UserError: there are not as many, or see ``training_rows``.
     """
     rows = training_rows(store, data.min_frames)
+    told = np.array([row for row in rows if store.rows[row].subject != NAMELESS], dtype=np.int64)
+    if len(told) < len(rows):
+        console.print(
+            f"{len(rows) - len(told)} sequences of {store.path} are of {NAMELESS!r}, people whose names are not told: "
+            "they are left out",
+            markup=False,
+            soft_wrap=True,
+        )
+        rows = told
     subjects = sorted({store.rows[row].subject for row in rows})
     if data.people == 0:
         return rows

@@ -19,7 +19,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 
 #: Parts of a configuration that may differ when a run is continued.
-_FREE = ("machine", "out", "data.store")
+_FREE = ("machine", "run", "out", "data.store")
 _DRAFT = ".config.yaml.partial"
 #: What may lie in a folder whose run was stopped before it had a configuration.
 _BEGUN = (_DRAFT, LOCK_FILE, HOLDER_FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -13,6 +14,10 @@ from filelock import FileLock, Timeout
 
 from gaitdiff.errors import UserError
 from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.progress import console
+
+#: What operating systems say where a file system has no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 #: The file that is locked, and the one that says by whom.
 LOCK_FILE, HOLDER_FILE = ".lock", ".writer.json"
@@ -38,7 +43,14 @@ class FolderLock:
             raise UserError(
                 f"{self.folder} is being written by {self._holder()}: wait until it ends, or choose another --out"
             ) from None
-        except NotImplementedError:  # a file system without locks
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            console.print(
+                f"{self.folder} lies on a file system without locks: see to it yourself that one process writes it",
+                markup=False,
+                soft_wrap=True,
+            )
             return
         now = datetime.now(timezone.utc).isoformat(" ", "seconds")
         holder = {"process": os.getpid(), "host": socket.gethostname(), "since": now}

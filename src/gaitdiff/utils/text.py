@@ -1,4 +1,4 @@
-"""Names as people read them: in natural order, and without what cannot be shown."""
+"""Names and numbers as people read them: in natural order, without what cannot be shown, with what they count."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
 def printable(name: str) -> str:
     """Replace what no manifest can hold, such as the bytes of a file name that is not UTF-8."""
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", name)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Write a number with what it counts."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -25,7 +25,7 @@ SAMPLE = 20_000
 
 _STRAYS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 #: Names of images that sum a sequence up.
-_SUMMARY = re.compile(r"(?<![a-z])(?:gei|geni|aei|mean|average|avg)(?![a-z])[^/]*$", re.IGNORECASE)
+_SUMMARY = re.compile(r"(?<![a-z])(?:gei|geni|aei|energy|mean|average|avg)(?![a-z])[^/]*$", re.IGNORECASE)
 _NO_SILHOUETTES = ("rgb", "ratio", "pcd", "depth", "pose", "smpl", "skeleton", "parsing", "flow")
 
 
@@ -150,7 +150,7 @@ def gather(source: Source, skipped: Counts) -> dict[str, Files]:
             skipped.add("files that are neither images nor pickles", printable(name))
     for folder, files in result.items():
         frames = [name for name in files.images if not _SUMMARY.search(name, len(folder))]
-        if 0 < len(frames) < len(files.images):
+        if 0 < len(files.images) - len(frames) <= max(1, len(files.images) // 5) and frames:
             for name in set(files.images).difference(frames):
                 skipped.add("images of whole sequences (such as gait energy images) beside frames", printable(name))
             files.images = frames

@@ -68,6 +68,8 @@ def read_partition(path: str | Path) -> Partition:
             _check_sequences(path, key, lists[key], set(test))
             named[key] = frozenset(lists[key])
     probes, gallery = named.get(PROBE_KEY), named.get(GALLERY_KEY)
+    if gallery is not None and not gallery:
+        raise UserError(f"{GALLERY_KEY} of the partition file {path} names nobody: leave it out, or name the gallery")
     if probes and gallery and (shared := probes & gallery):
         raise UserError(
             f"the partition file {path} has {_quoted(min(shared))} in both {PROBE_KEY} and {GALLERY_KEY}: take it out "

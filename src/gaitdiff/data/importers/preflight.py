@@ -11,12 +11,12 @@ import numpy as np
 
 from gaitdiff.data.formats.sources import Source
 from gaitdiff.data.importers.load import cut_width, is_pickle, load
-from gaitdiff.data.importers.report import Report, counted
+from gaitdiff.data.importers.report import Report
 from gaitdiff.data.store.codec import encode
 from gaitdiff.datasets.sequences import SourceSequence
 from gaitdiff.errors import UserError
 from gaitdiff.utils.parallel import processors
-from gaitdiff.utils.text import printable
+from gaitdiff.utils.text import counted, printable
 
 _SAMPLES = 9
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gaitdiff.data.store.manifest import Row
 from gaitdiff.utils.counts import Counts
+from gaitdiff.utils.text import counted
 
 
 @dataclass
@@ -71,8 +72,3 @@ class Report:
             "look at": self.suspicious,
         }
         return [line for title, tally in tallies.items() for line in tally.lines(f"  {title}: ")]
-
-
-def counted(count: int, one: str, many: str = "") -> str:
-    """Write a number with what it counts."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gaitdiff.datasets.conditions import Condition
-from gaitdiff.evaluation.protocols.selection import counts, select
+from gaitdiff.evaluation.protocols.selection import counts, select, several_people
 from gaitdiff.evaluation.protocols.views import averaged, view_matrix, without_diagonal
 from gaitdiff.evaluation.ranking import FeatureSet
 
@@ -39,6 +39,7 @@ def ccpg(walks: FeatureSet, protocol: str, conditions: Sequence[Condition]) -> d
     for name, selection in selected.conditions.items():
         probe, gallery = selection.probe, selection.gallery
         groups = [np.flatnonzero(cameras[gallery] == camera) for camera in views]
+        groups = several_people(walks.labels, gallery, groups)
         reid = walks.ranks(probe, gallery, selection.same).summary(range(1, 11))
         matrix = view_matrix(walks.ranks_by_group(probe, gallery, groups)[0], cameras[probe], views, groups, 1)
         per_view = without_diagonal(matrix)

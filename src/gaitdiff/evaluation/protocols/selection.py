@@ -60,9 +60,11 @@ class Selection:
         people = np.unique(labels[self.gallery])
         if len(people) == 1:
             return f"the gallery holds one person alone ({people[0]}), whom every probe would find"
-        if len(self.unmatched(labels)) == len(self.probe):
-            return "no probe's person is in the gallery: check the labels, or which sequences are probes"
-        return ""
+        if len(self.unmatched(labels)) < len(self.probe):
+            return ""
+        if np.isin(labels[self.probe], people).any():
+            return "the gallery has the probes' people only in the probe's own view or camera, which does not count"
+        return "no probe's person is in the gallery: check the labels, or which sequences are probes"
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,8 @@ def select(names: Names, protocol: str, conditions: Iterable[Condition], kind: s
     """Find probes and gallery of each condition.
 
     Args:
-        kind: ``"single-view"``: only pairs of different views count; ``"cross-view"``: gallery rows of the probe's
-            person in the probe's view do not count; ``"camera"``: nor those of its camera, the view up to its first
-            "_"; "": all count.
+        kind: ``"single-view"`` and ``"cross-view"``: gallery rows of the probe's person in the probe's view do not
+            count; ``"camera"``: nor those of its camera, the view up to its first "_"; "": all count.
 
     Raises:
         UserError: there is no condition that can be scored; the sentence gives the first one's reason.
@@ -87,16 +88,18 @@ def select(names: Names, protocol: str, conditions: Iterable[Condition], kind: s
     found: dict[str, Selection] = {}
     missing: dict[str, str] = {}
     places = np.array([view.split("_", 1)[0] for view in names.views]) if kind == "camera" else names.views
-    same = None if kind in ("", "single-view") else encoded(np.char.add(np.char.add(names.labels, "\n"), places))
+    same = encoded(np.char.add(np.char.add(names.labels, "\n"), places)) if kind else None
+    told = names.labels != NAMELESS
     for condition in conditions:
         try:
-            selection = Selection(*split(condition, names.types, protocol), same)
+            probe, gallery = split(condition, names.types, protocol)
         except UserError as error:
             missing[condition.name] = str(error)
             continue
-        reason = selection.problem(names.labels)
-        if not reason and kind == "single-view":
-            reason = _one_view(names.views, selection)
+        selection = Selection(probe[told[probe]], gallery[told[gallery]], same)
+        both = len(selection.probe) > 0 and len(selection.gallery) > 0
+        pairless = _no_pair(names, selection) if both and kind == "single-view" else ""
+        reason = pairless or selection.problem(names.labels)
         if reason:
             missing[condition.name] = f"protocol {protocol!r} gives no score for {condition.name}: {reason}"
         else:
@@ -130,9 +133,24 @@ def require_score(selection: Selection, labels: np.ndarray, protocol: str) -> No
         raise UserError(f"protocol {protocol!r} gives no score: {reason}")
 
 
-def _one_view(views: np.ndarray, selection: Selection) -> str:
-    """Why there is no pair of different views, "" where there is one."""
-    ours, theirs = (np.unique(views[rows]) for rows in (selection.probe, selection.gallery))
-    if len(ours) > 1 or len(theirs) > 1 or ours[0] != theirs[0]:
+def several_people(labels: np.ndarray, gallery: np.ndarray, groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Groups of the gallery; empty where a group holds one person alone, whom every probe would find.
+
+    Args:
+        labels: (N,) of all rows.
+        gallery: (m,) row numbers.
+        groups: positions in ``gallery`` of each group.
+    """
+    return [group if len(np.unique(labels[gallery[group]])) > 1 else group[:0] for group in groups]
+
+
+def _no_pair(names: Names, selection: Selection) -> str:
+    """Why there is no pair of different views to compare, "" where there is one."""
+    ours, theirs = (np.unique(names.views[rows]) for rows in (selection.probe, selection.gallery))
+    seen = names.views[selection.gallery]
+    several = [view for view in theirs if len(np.unique(names.labels[selection.gallery[seen == view]])) > 1]
+    if any(one != other for one in ours for other in several):
         return ""
+    if len(theirs) > 1 and not several:
+        return "each view of the gallery holds one person alone, whom every probe would find"
     return f"it compares different views, but probes and gallery are all seen from {ours[0] or 'one unnamed view'}"

@@ -229,6 +229,8 @@ def hid_rows(labels: Sequence[str], views: Sequence[str]) -> tuple[list[str], se
         raise UserError(
             f"{nameless} of {len(videos)} probes have no video's name as view: import HID's test set with --as hid"
         )
+    if odd := [word for word in (*videos, *sorted(people)) if re.search(r'[,"\r\n]', word)]:
+        raise UserError(f"HID's file cannot name {odd[0]!r}: it holds a comma, a quote or a line break")
     if twice := [video for video, count in Counter(videos).items() if count > 1]:
         raise UserError(f"HID's file has each video once, but {len(twice)} are there more than once ({_some(twice)})")
     return videos, people

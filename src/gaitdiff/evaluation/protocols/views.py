@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gaitdiff.datasets.conditions import Condition
-from gaitdiff.evaluation.protocols.selection import Selected, counts, select
+from gaitdiff.evaluation.protocols.selection import Selected, counts, select, several_people
 from gaitdiff.evaluation.ranking import FeatureSet
 
 Table = list[list[float | None]]
@@ -21,8 +21,8 @@ def single_view(
 
     As the field reports it: each pair of views is rounded to 2 decimals, then averaged for a probe view without the
     pair of the view with itself, then over the probe views; a probe whose person the gallery view does not have is a
-    miss for rank-k and left out of mAP. A pair without probes or without gallery has no score (None) and is left out
-    of the averages.
+    miss for rank-k and left out of mAP. A pair without probes or without gallery, or with one of a single person,
+    has no score (None) and is left out of the averages.
 
     Returns:
         See ``_results``; ``matrix`` [probe view][gallery view].
@@ -35,6 +35,7 @@ def single_view(
     probe = np.unique(np.concatenate([one.probe for one in selected.conditions.values()]))
     views = np.unique(walks.views[np.concatenate([probe, gallery])])
     groups = [np.flatnonzero(walks.views[gallery] == view) for view in views]
+    groups = several_people(walks.labels, gallery, groups)
     first, precision = walks.ranks_by_group(probe, gallery, groups)
     found: dict[str, dict[str, Any]] = {}
     for name, selection in selected.conditions.items():
