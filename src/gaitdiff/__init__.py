@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gaitdiff.version import __version__
+
 if TYPE_CHECKING:
     from gaitdiff import losses as losses
     from gaitdiff import opengait as opengait
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from gaitdiff.models import list_models as list_models
     from gaitdiff.models import list_presets as list_presets
     from gaitdiff.training.checkpoint import load_checkpoint as load_checkpoint
-
-__version__ = "0.1.0"
 
 # Public names and the modules that hold them, imported on first use: `import gaitdiff` alone loads no torch.
 _PUBLIC = {

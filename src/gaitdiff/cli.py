@@ -359,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_HELP)
         return 0
     if words[0] == "--version":
-        from gaitdiff import __version__
+        from gaitdiff.version import __version__
 
         print(__version__)
         return 0

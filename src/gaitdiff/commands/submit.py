@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gaitdiff import __version__
+from gaitdiff.version import __version__
 from gaitdiff.commands.evaluate import print_scores
 from gaitdiff.commands.sites import SITES
 from gaitdiff.config.schema import MachineConfig

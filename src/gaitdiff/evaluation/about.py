@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gaitdiff import __version__
+from gaitdiff.version import __version__
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.datasets.conditions import CONDITIONS, setting_name
 from gaitdiff.evaluation.features import names_of, select_in_store, store_protocol

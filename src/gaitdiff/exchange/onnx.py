@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as fx_config
 
-from gaitdiff import __version__
+from gaitdiff.version import __version__
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import GaitModel, NeckModel, evaluating
 
