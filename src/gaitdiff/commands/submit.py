@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from gaitdiff.version import __version__
 from gaitdiff.commands.evaluate import print_scores
 from gaitdiff.commands.sites import SITES
 from gaitdiff.config.schema import MachineConfig
@@ -19,6 +18,7 @@ from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows,
 from gaitdiff.evaluation.protocols.submission import compare_probes, read_probe_list, zip_submission
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
+from gaitdiff.version import __version__
 
 
 def submit(

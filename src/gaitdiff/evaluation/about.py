@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gaitdiff.version import __version__
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.datasets.conditions import CONDITIONS, setting_name
 from gaitdiff.evaluation.features import names_of, select_in_store, store_protocol
 from gaitdiff.evaluation.protocols.registry import AUTO
 from gaitdiff.evaluation.protocols.selection import counts
 from gaitdiff.utils.text import counted
+from gaitdiff.version import __version__
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as fx_config
 
-from gaitdiff.version import __version__
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import GaitModel, NeckModel, evaluating
+from gaitdiff.version import __version__
 
 #: What an exported model gives: the backbone's feature, the head's embedding, or the feature behind its BN neck.
 Features = Literal["raw", "embedding", "neck"]
