@@ -1,14 +1,26 @@
-"""Loss weights over the noise levels: which of them the denoiser should spend itself on."""
+"""Loss weights as a function of the signal-to-noise ratio."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from gaitdiff.errors import UserError, nearest
 
-WEIGHTINGS = ("mnp", "min-snr", "uniform")
-PREDICTIONS = ("epsilon", "x0", "v")
+#: (SNR, γ) → weight, for a network that predicts the noise.
+WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "mnp": lambda snr, gamma: torch.minimum(gamma / snr, gamma * snr).clamp(max=1.0),
+    "min-snr": lambda snr, gamma: (gamma / snr).clamp(max=1.0),
+    "uniform": lambda snr, gamma: torch.ones_like(snr),
+}
+#: The weight that makes another prediction's weighted error equal to the noise's, SNR → factor.
+PREDICTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "epsilon": torch.ones_like,
+    "x0": lambda snr: snr,
+    "v": lambda snr: snr / (1.0 + snr),
+}
 
 
 def loss_weight(name: str, snr: Tensor, gamma: float = 5.0, prediction: str = "epsilon") -> Tensor:
@@ -27,23 +39,7 @@ def loss_weight(name: str, snr: Tensor, gamma: float = 5.0, prediction: str = "e
 
     Raises UserError for an unknown name or prediction.
     """
-    if name == "uniform":
-        weight = torch.ones_like(snr)
-    elif name == "min-snr":
-        weight = (gamma / snr).clamp(max=1.0)
-    elif name == "mnp":
-        weight = torch.minimum(gamma / snr, gamma * snr).clamp(max=1.0)
-    else:
-        raise UserError(
-            f"unknown loss weighting {name!r}{nearest(name, WEIGHTINGS)}; known are {', '.join(WEIGHTINGS)}"
-        )
-    if prediction == "epsilon":
-        return weight
-    if prediction == "x0":
-        return weight * snr
-    if prediction == "v":
-        return weight * (snr / (1.0 + snr))
-    raise UserError(
-        f"unknown prediction target {prediction!r}{nearest(prediction, PREDICTIONS)}; "
-        f"known are {', '.join(PREDICTIONS)}"
-    )
+    for what, value, known in (("loss weighting", name, WEIGHTINGS), ("prediction target", prediction, PREDICTIONS)):
+        if value not in known:
+            raise UserError(f"unknown {what} {value!r}{nearest(value, known)}; known are {', '.join(known)}")
+    return WEIGHTINGS[name](snr, gamma) * PREDICTIONS[prediction](snr)

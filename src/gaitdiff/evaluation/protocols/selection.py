@@ -149,8 +149,8 @@ def _no_pair(names: Names, selection: Selection) -> str:
     ours, theirs = (np.unique(names.views[rows]) for rows in (selection.probe, selection.gallery))
     seen = names.views[selection.gallery]
     several = [view for view in theirs if len(np.unique(names.labels[selection.gallery[seen == view]])) > 1]
-    if any(one != other for one in ours for other in several):
+    if any(one != other for one in ours for other in several) or len(np.unique(names.labels[selection.gallery])) == 1:
         return ""
-    if len(theirs) > 1 and not several:
+    if any(one != other for one in ours for other in theirs):
         return "each view of the gallery holds one person alone, whom every probe would find"
     return f"it compares different views, but probes and gallery are all seen from {ours[0] or 'one unnamed view'}"
