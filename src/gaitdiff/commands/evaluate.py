@@ -27,7 +27,7 @@ from gaitdiff.evaluation.features import (
 from gaitdiff.evaluation.protocols.registry import AUTO, headline
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
-from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.files import require_file, write_whole
 
 #: The row of what any method must beat.
 BASELINE = "gait energy image"
@@ -160,10 +160,7 @@ def _check_files(protocol: str, files: dict[str, Path | None]) -> None:
             continue
         if flag == "--submission" and protocol not in ("grew", "hid"):
             raise UserError(f"protocol {protocol!r} has no file to submit: --submission goes with grew and hid")
-        if path.is_dir():
-            raise UserError(f"{path} cannot be written: it is a folder, {flag} takes a file")
-        if not path.absolute().parent.is_dir():
-            raise UserError(f"{path} cannot be written: its folder does not exist")
+        require_file(path, flag)
         other = flags.setdefault(path.resolve(), flag)
         if other != flag:
             raise UserError(f"{other} and {flag} are the same file, {path}: give each its own")

@@ -18,6 +18,7 @@ from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows,
 from gaitdiff.evaluation.protocols.submission import compare_probes, read_probe_list, zip_submission
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
+from gaitdiff.utils.files import require_file
 from gaitdiff.version import __version__
 
 
@@ -97,7 +98,4 @@ def _local_check(store: SequenceStore, rows: np.ndarray, site: str, resized: int
 def _check_out(out: Path) -> None:
     if out.suffix.lower() != ".zip":
         raise UserError(f"{out} cannot be the archive: give --out a name that ends in .zip")
-    if out.is_dir():
-        raise UserError(f"{out} cannot be written: it is a folder, --out takes a file")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"{out} cannot be written: its folder does not exist")
+    require_file(out, "--out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, overload
@@ -26,6 +25,7 @@ from gaitdiff.evaluation.protocols.registry import (
 from gaitdiff.evaluation.protocols.selection import Selected
 from gaitdiff.evaluation.ranking import Features
 from gaitdiff.models import GaitModel
+from gaitdiff.utils.files import atomic_file
 from gaitdiff.utils.progress import ProgressHandle, console, progress_bar
 
 #: Frames that go through the network at a time.
@@ -288,26 +288,18 @@ def _gathered_on_disk(
     features: Iterable[Tensor], batches: list[np.ndarray], out: Path, bar: ProgressHandle
 ) -> np.ndarray:
     """The same in a ``.npy`` file, which appears once it is whole."""
-    draft, count, begin = out.with_name(f".{out.name}.partial"), sum(map(len, batches)), 0
-    try:
-        with draft.open("wb") as file:
-            for batch, some in zip(batches, features, strict=True):
-                if begin == 0:
-                    shape = (count, *some.shape[1:])
-                    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                    begin = file.tell()
-                for place, row in zip(batch.tolist(), some.numpy(), strict=True):
-                    file.seek(begin + place * row.nbytes)
-                    file.write(np.ascontiguousarray(row, "<f4").data)
-                bar.advance(len(batch))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}): choose another place for the features") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    count, begin = sum(map(len, batches)), 0
+    with atomic_file(out, "choose another place for the features") as draft, draft.open("wb") as file:
+        for batch, some in zip(batches, features, strict=True):
+            if begin == 0:
+                shape = (count, *some.shape[1:])
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                begin = file.tell()
+            for place, row in zip(batch.tolist(), some.numpy(), strict=True):
+                file.seek(begin + place * row.nbytes)
+                file.write(np.ascontiguousarray(row, "<f4").data)
+            bar.advance(len(batch))
     return np.load(out, mmap_mode="r")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from torch.fx.experimental import _config as fx_config
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import GaitModel, NeckModel, evaluating
+from gaitdiff.utils.files import atomic_file, require_new
 from gaitdiff.version import __version__
 
 #: What an exported model gives: the backbone's feature, the head's embedding, or the feature behind its BN neck.
@@ -102,8 +102,7 @@ def export_onnx(
     """
     _require_packages()
     path = Path(path)
-    if os.path.lexists(path):
-        raise UserError(f"{path} exists already: choose another --out or remove it")
+    require_new(path)
     output = "feature" if features == "raw" else features
     program = export_program(model, features)
     with _quiet():
@@ -119,15 +118,9 @@ def export_onnx(
         )
     assert found is not None
     found.model.metadata_props.update({**_metadata(model, output), **(metadata or {})})
-    draft = path.with_name(f".{path.name}.partial")
-    try:
+    with atomic_file(path) as draft:
         found.save(str(draft), external_data=False)
         _check(model, features, draft)
-        os.replace(draft, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}): choose another --out") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _dynamic(model: GaitModel) -> dict[str, dict[int, Any]]:

@@ -18,22 +18,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gaitdiff.data.store.writer import sync
 from gaitdiff.errors import UserError
 from gaitdiff.exchange import opengait_weights as opengait
 from gaitdiff.exchange.onnx import Features, export_onnx
 from gaitdiff.models import create_model, list_models, list_presets
 from gaitdiff.models.registry import model_config
 from gaitdiff.training.checkpoint import (
-    has_head,
-    latest_checkpoint,
     load_checkpoint,
     model_document,
     pick_features,
     read_checkpoint_info,
-    read_document,
     save_checkpoint,
 )
+from gaitdiff.utils.files import require_new, sync, write_whole
 from gaitdiff.utils.progress import console
 
 #: What the features of a checkpoint are called, and an exported model's.
@@ -77,10 +74,8 @@ def import_opengait(
             message names the first tensors that differ and what the file would fit; ``out`` is there already or
             cannot be written.
     """
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} exists already: choose another --out or remove it")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"{out} cannot be written: its folder does not exist")
+    if not (out.is_dir() and not any(out.iterdir())):  # an empty folder is taken
+        require_new(out)
     chosen = dict(overrides or {})
     model_config(name, preset, chosen)  # a slip in the model's name is told before the file is read
     state, step, notes = read_opengait(file)
@@ -114,26 +109,17 @@ def export_opengait(checkpoint: Path, out: Path) -> Path:
         UserError: no checkpoint there, or one without a trained head; a model that OpenGait does not have; ``out``
             is there already or cannot be written.
     """
-    if os.path.lexists(out):
-        raise UserError(f"{out} exists already: choose another --out or remove it")
-    if not has_head(checkpoint):
+    require_new(out)
+    info = read_checkpoint_info(checkpoint)
+    if not info.headed:
         raise UserError(
             f"{checkpoint} holds a backbone without a trained head, but OpenGait's files hold whole models: "
             "finetune it first"
         )
-    state = opengait.state_dict(load_checkpoint(checkpoint))
-    step = read_document(latest_checkpoint(checkpoint), "state", ("step",))["step"]
     content = BytesIO()
-    torch.save({"model": state, "iteration": step}, content)
-    draft = out.with_name(f".{out.name}.partial")
-    try:
-        draft.write_bytes(content.getbuffer())
-        sync(draft)
-        os.replace(draft, out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({_reason(error)}): choose another --out") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    state = opengait.state_dict(load_checkpoint(info.folder))
+    torch.save({"model": state, "iteration": info.origin.step or 0}, content)
+    write_whole(out, content.getvalue())
     return out
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.manifest import Row
 from gaitdiff.errors import UserError
+from gaitdiff.utils.files import refuse_existing
 from gaitdiff.utils.progress import console, track
 
 PARTITION_FILE = "partition.json"
@@ -178,8 +179,7 @@ def _refuse_foreign(draft: Path) -> None:
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """A hidden folder that takes its place as ``target`` when the block ends well, and is removed otherwise."""
-    if os.path.lexists(target):
-        raise UserError(f"{target} exists already: choose another --out or remove it")
+    refuse_existing(target)
     draft = target.with_name(f".{target.name}.export")
     _refuse_foreign(draft)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +16,7 @@ from gaitdiff.report import curves, pictures
 from gaitdiff.report.figures import standard_error
 from gaitdiff.report.pieces import left_out
 from gaitdiff.report.settings import settings
+from gaitdiff.utils.files import write_whole
 
 #: The row of ``QuickstartResult.scores`` that figures show as a dashed line.
 BASELINE = "gait energy image"
@@ -131,12 +131,10 @@ def _asset(name: str) -> str:
 
 
 def _write(folder: Path, page: str) -> Path:
-    target = folder / "index.html"
-    partial = folder / ".index.html.partial"
+    target, remedy = folder / "index.html", "mend the folder or choose another"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, target)
     except OSError as error:
-        raise UserError(f"{target} cannot be written ({error.strerror}): mend the folder or choose another") from error
+        raise UserError(f"{target} cannot be written ({error.strerror}): {remedy}") from error
+    write_whole(target, page.encode("utf-8"), remedy)
     return target

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.data.store.writer import sync
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin
 from gaitdiff.evaluation.features import check_height
@@ -27,6 +25,7 @@ from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.base import NeckModel, NoHead
 from gaitdiff.models.registry import model_config
 from gaitdiff.training.run_folder import read_config
+from gaitdiff.utils.files import atomic_folder
 
 #: Of model.json; raised when older versions could not read it.
 FORMAT = 1
@@ -47,26 +46,15 @@ def save_checkpoint(
     """
     folder = run / "checkpoints"
     final = folder / f"{_PREFIX}{step:08d}"
-    partial = folder / f".{final.name}.partial"
-    try:
-        folder.mkdir(exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        for stem, named in tensors.items():
-            save_file({key: value.detach().cpu().contiguous() for key, value in named.items()}, _file(partial, stem))
+    remedy = "the older ones are untouched, free some space or mend the folder, then start the same command again"
+    with atomic_folder(final, remedy) as draft:
+        try:
+            for stem, named in tensors.items():
+                save_file({key: value.detach().cpu().contiguous() for key, value in named.items()}, _file(draft, stem))
+        except SafetensorError as error:
+            raise OSError(_reason(error)) from error
         for stem, document in documents.items():
-            (partial / f"{stem}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-        for path in (*partial.iterdir(), partial):
-            sync(path)
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(partial, final)
-        sync(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(
-            f"checkpoint {final} could not be written ({_reason(error)}): the older ones are untouched, free some "
-            "space or mend the folder, then start the same command again"
-        ) from error
+            (draft / f"{stem}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
     for old in list_checkpoints(run)[:-keep] if keep > 0 else []:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -289,11 +277,6 @@ def read_model_document(checkpoint: Path) -> dict[str, Any]:
             f"should be a number of pixels and one of {', '.join(METRICS)}"
         )
     return recipe
-
-
-def has_head(path: str | Path) -> bool:
-    """Whether the checkpoint that ``path`` names holds a trained head (stage 2), not a backbone alone (stage 1)."""
-    return _file(latest_checkpoint(Path(path)), "head").is_file()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

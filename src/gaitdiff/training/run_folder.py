@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,11 +15,13 @@ import yaml
 
 from gaitdiff.config.flat import flat, plain
 from gaitdiff.errors import UserError
+from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 
 #: Parts of a configuration that may differ when a run is continued.
 _FREE = ("machine", "run", "out", "data.store")
 _DRAFT = ".config.yaml.partial"
+_UNTOUCHED = "checkpoints are untouched, mend it and start the same command again"
 #: What may lie in a folder whose run was stopped before it had a configuration.
 _BEGUN = (_DRAFT, LOCK_FILE, HOLDER_FILE)
 
@@ -67,9 +68,7 @@ class RunFolder:
             if file.is_file():
                 _require_same(path, read_config(path), resolved)
             if lock is not None:
-                draft = path / _DRAFT
-                draft.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
-                os.replace(draft, file)
+                write_whole(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode("utf-8"))
         except BaseException as error:
             if lock is not None:
                 lock.release()
@@ -91,20 +90,14 @@ class RunFolder:
     def rewind(self, step: int) -> None:
         """Forget metrics of steps after ``step``: those will be made again."""
         kept = [json.dumps(record) + "\n" for record in read_metrics(self.path) if record["step"] <= step]
-        with self._writing():
-            draft = self.path / ".metrics.jsonl.partial"
-            draft.write_text("".join(kept), encoding="utf-8")
-            os.replace(draft, self.metrics_file)
+        write_whole(self.metrics_file, "".join(kept).encode("utf-8"), _UNTOUCHED)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise UserError(
-                f"{self.metrics_file} cannot be written ({error.strerror}): checkpoints are untouched, mend it and "
-                "start the same command again"
-            ) from error
+            raise UserError(f"{self.metrics_file} cannot be written ({error.strerror}): {_UNTOUCHED}") from error
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections import Counter, defaultdict
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from rich.table import Table
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.header import Header
 from gaitdiff.data.store.manifest import Row
-from gaitdiff.errors import UserError
+from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.progress import track
 
 _ROWS, _COLUMNS = 12, 12  # of the contact sheet
@@ -191,11 +189,4 @@ def _parts(rows: tuple[Row, ...]) -> tuple[Part, ...]:
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise UserError(f"cannot write the contact sheet {path} ({error.strerror}): choose another --sheet") from error
+    write_whole(path, cv2.imencode(".png", image)[1].tobytes(), "choose another --sheet")

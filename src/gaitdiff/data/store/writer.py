@@ -22,6 +22,7 @@ from gaitdiff.data.store.journal import JOURNAL_FILE, Entry, Journal
 from gaitdiff.data.store.lock import LOCK_FILE, clear, is_ours, lock_folder
 from gaitdiff.data.store.manifest import CROPS, Row, encode_manifest, problem_with
 from gaitdiff.errors import UserError
+from gaitdiff.utils.files import refuse_existing, sync
 
 #: A resumable writer saves what it has after so many bytes, or seconds: a kill loses no more than that.
 _SAVE_BYTES, _SAVE_SECONDS = 16 << 20, 1.0
@@ -309,8 +310,7 @@ class StoreWriter:
                 file.close()
 
     def _refuse_existing(self) -> None:
-        if os.path.lexists(self.path):
-            raise UserError(f"{self.path} exists already: choose another --out or remove it")
+        refuse_existing(self.path)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -331,12 +331,3 @@ def _write_durably(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of files, is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
