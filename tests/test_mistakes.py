@@ -275,7 +275,7 @@ def test_full_disk_while_saving_keeps_the_old_checkpoint(store: Path, out: Path)
     (out / "config.yaml").write_text((whole / "config.yaml").read_text().replace("keep: 9", "keep: 2"))
     before = {path.name: path.read_bytes() for path in (out / "checkpoints" / "step-00000002").iterdir()}
     full = subprocess.run(words, capture_output=True, text=True, preexec_fn=limited, check=False)
-    assert "could not be written" in one_sentence(full)
+    assert "cannot be written" in one_sentence(full)
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000002"]
     assert {path.name: path.read_bytes() for path in (out / "checkpoints" / "step-00000002").iterdir()} == before
     again = subprocess.run(words, capture_output=True, text=True, check=False)

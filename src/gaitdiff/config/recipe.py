@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser
 
 from gaitdiff.config.flat import flat
+from gaitdiff.config.schema import Range
 from gaitdiff.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -121,33 +121,20 @@ def _explain(message: str, known: list[str]) -> str:
     return message
 
 
-#: Settings that are shares or probabilities.
-_SHARES = ("smoothing", "drop", "affine", "perspective", "flip", "dilate", "blur")
-#: Settings that may be 0; all other numbers must be positive.
-_MAY_BE_ZERO = (
-    *_SHARES,
-    "seed",
-    "threads",
-    "evaluate_every",
-    "warmup",
-    "weight_decay",
-    "clip_grad",
-    "cross_entropy",
-    "momentum",
-    "margin",
-    "keep",
-    "data.people",
-    "frames_max",
-)
-
-
 def _check_numbers(config: Any, prefix: str = "") -> None:
+    """Refuse numbers outside the ranges that the fields' types give."""
+    hints = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
             _check_numbers(value, f"{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            lowest_fits = value >= 0 if {field.name, name} & set(_MAY_BE_ZERO) else value > 0
-            highest = 1 if field.name in _SHARES else 2**63 - 1 if isinstance(value, int) else math.inf
-            if not lowest_fits or not math.isfinite(value) or value > highest:
-                raise UserError(f"setting --{name} cannot be {value}")
+            for limits in _ranges(hints[field.name]):
+                if not limits.holds(value):
+                    raise UserError(f"setting --{name} cannot be {value}: it must be {limits}")
+
+
+def _ranges(hint: Any) -> Iterator[Range]:
+    """The ranges in a field's type, also in one that may be None."""
+    for part in (hint, *get_args(hint)):
+        yield from (extra for extra in getattr(part, "__metadata__", ()) if isinstance(extra, Range))

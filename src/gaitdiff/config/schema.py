@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting may have: at least ``low``, or above it, and at most ``high``."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a finite number is in the range, and one that a machine word holds."""
+        fits = value > self.low if self.above else value >= self.low
+        return fits and value <= self.high and math.isfinite(value) and (isinstance(value, float) or value < 2**63)
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        return low if math.isinf(self.high) else f"{low} and at most {self.high:g}"
+
+
+Count = Annotated[int, Range(1)]
+CountOrNone = Annotated[int, Range(0)]  # 0 switches something off
+Positive = Annotated[float, Range(0, above=True)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -18,11 +44,11 @@ class AugmentConfig:
         blur: 3x3 Gaussian on a band of rows, then a threshold at 0.2.
     """
 
-    affine: float = 0.2
-    perspective: float = 0.2
-    flip: float = 0.5
-    dilate: float = 0.2
-    blur: float = 0.2
+    affine: Share = 0.2
+    perspective: Share = 0.2
+    flip: Share = 0.5
+    dilate: Share = 0.2
+    blur: Share = 0.2
 
 
 #: No augmentation at all.
@@ -57,10 +83,10 @@ class RunConfig:
             that of the store's data set.
     """
 
-    log_every: int = 50
-    evaluate_every: int = 1000
-    save_every: int = 1000
-    keep: int = 2
+    log_every: Count = 50
+    evaluate_every: CountOrNone = 1000
+    save_every: Count = 1000
+    keep: CountOrNone = 2
     protocol: str = "auto"
 
 
@@ -76,7 +102,7 @@ class MachineConfig:
 
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int = 0
+    threads: CountOrNone = 0
 
 
 @dataclass(frozen=True)
@@ -92,10 +118,10 @@ class PretrainData:
     """
 
     store: str
-    latent_frames: int = 30
-    gait_frames: int = 30
+    latent_frames: Count = 30
+    gait_frames: Count = 30
     same_clip: bool = False
-    min_frames: int = 2
+    min_frames: Count = 2
 
 
 @dataclass(frozen=True)
@@ -118,10 +144,10 @@ class DiffusionConfig:
     denoiser: str = "base"
     schedule: str = "inverted-cosine"
     weighting: str = "mnp"
-    gamma: float = 5.0
+    gamma: Positive = 5.0
     pooling: str = "mean"
     normalize_condition: bool = False
-    drop: float = 0.15
+    drop: Share = 0.15
 
 
 @dataclass(frozen=True)
@@ -138,13 +164,13 @@ class PretrainOptim:
         clip_grad: largest gradient norm; 0 does not clip.
     """
 
-    iterations: int = 120_000
-    batch: int = 64
-    lr: float = 1e-4
-    backbone_lr_ratio: float = 5.0
-    warmup: int = 1000
-    weight_decay: float = 0.01
-    clip_grad: float = 1.0
+    iterations: Count = 120_000
+    batch: Count = 64
+    lr: Positive = 1e-4
+    backbone_lr_ratio: Positive = 5.0
+    warmup: CountOrNone = 1000
+    weight_decay: NotNegative = 0.01
+    clip_grad: NotNegative = 1.0
 
 
 @dataclass(frozen=True)
@@ -164,7 +190,7 @@ class PretrainConfig:
     optim: PretrainOptim = PretrainOptim()
     run: RunConfig = RunConfig()
     machine: MachineConfig = MachineConfig()
-    seed: int = 0
+    seed: CountOrNone = 0
 
 
 @dataclass(frozen=True)
@@ -180,18 +206,18 @@ class TransferData:
     """
 
     store: str
-    frames: int = 30
-    frames_max: int = 0
-    min_frames: int = 2
-    people: int = 0
+    frames: Count = 30
+    frames_max: CountOrNone = 0
+    min_frames: Count = 2
+    people: CountOrNone = 0
 
 
 @dataclass(frozen=True)
 class BatchConfig:
     """Sequences of a step: ``people`` identities times ``sequences`` each (P x K)."""
 
-    people: int = 32
-    sequences: int = 4
+    people: Count = 32
+    sequences: Count = 4
 
 
 @dataclass(frozen=True)
@@ -208,10 +234,10 @@ class LossConfig:
     """
 
     distance: Literal["cosine", "euclidean"] = "cosine"
-    margin: float = 0.2
-    cross_entropy: float | None = None
-    scale: float = 16.0
-    smoothing: float = 0.1
+    margin: NotNegative = 0.2
+    cross_entropy: NotNegative | None = None
+    scale: Positive = 16.0
+    smoothing: Share = 0.1
 
 
 @dataclass(frozen=True)
@@ -229,14 +255,14 @@ class TransferOptim:
         clip_grad: largest gradient norm; 0 does not clip.
     """
 
-    iterations: int = 60_000
+    iterations: Count = 60_000
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = 0.1
-    backbone_lr_ratio: float = 0.1
+    lr: Positive = 0.1
+    backbone_lr_ratio: Positive = 0.1
     milestones: tuple[int, ...] = (20_000, 40_000, 50_000)
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip_grad: float = 0.0
+    momentum: NotNegative = 0.9
+    weight_decay: NotNegative = 5e-4
+    clip_grad: NotNegative = 0.0
 
 
 @dataclass(frozen=True)
@@ -262,4 +288,4 @@ class TransferConfig:
     optim: TransferOptim = TransferOptim()
     run: RunConfig = RunConfig()
     machine: MachineConfig = MachineConfig()
-    seed: int = 0
+    seed: CountOrNone = 0

@@ -66,7 +66,7 @@ class RunFolder:
                 path.mkdir(parents=True, exist_ok=True)
                 lock.acquire()
             if file.is_file():
-                _require_same(path, read_config(path), resolved)
+                _require_same(path, read_config(path), resolved, _defaults(config))
             if lock is not None:
                 write_whole(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode("utf-8"))
         except BaseException as error:
@@ -148,12 +148,19 @@ def _is_free(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and all(entry.name in _BEGUN for entry in path.iterdir()))
 
 
-def _require_same(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    before, after = dict(flat(old)), dict(flat(new))
-    for key in sorted(before.keys() | after.keys()):
-        if key in _FREE or key.split(".")[0] in _FREE or before.get(key) == after.get(key):
+def _defaults(config: Any) -> dict[str, Any]:
+    """The default of every setting by dotted name: what a run had that was begun before a setting came."""
+    fresh = type(config)(out="", data=type(config.data)(store=""))
+    return dict(flat(plain(asdict(fresh))))
+
+
+def _require_same(path: Path, old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Refuse a change of what a run's numbers come from; settings that one of the two does not know are defaults."""
+    before, after = ({**defaults, **dict(flat(config))} for config in (old, new))
+    for key in sorted(after):
+        if key in _FREE or key.split(".")[0] in _FREE or before.get(key) == after[key]:
             continue
         raise UserError(
-            f"{path} holds a run with {key} = {before.get(key)!r}, not {after.get(key)!r}: "
+            f"{path} holds a run with {key} = {before.get(key)!r}, not {after[key]!r}: "
             "choose another --out, or repeat its settings to continue it"
         )

@@ -1,0 +1,61 @@
+"""Runs that an earlier version began go on: new settings have their defaults, and numbers stay what they were."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gaitdiff.cli import main
+from reference import GOLDEN
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
+
+#: Begun at commit 979b9ce, on the store that ``make_store`` makes, 4 steps each, saved at the second.
+RUNS = GOLDEN.parent / "runs"
+PACE = ("--run.log_every", "1", "--run.evaluate_every", "2", "--run.save_every", "2", "--machine.precision", "float32")
+
+
+def losses(file: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def test_an_older_run_goes_on_through_the_same_numbers(tmp_path: Path) -> None:
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    shutil.copytree(RUNS / "finetune", run)
+    whole = losses(run / "metrics.jsonl")
+    assert sorted(whole) == [1, 2, 3, 4]
+    flags = [*TINY_SCRATCH, *PACE, "--optim.iterations", "4", "--data.store", str(store), "--out", str(run)]
+    assert main(["finetune", *flags]) == 0
+    assert losses(run / "metrics.jsonl") == pytest.approx(whole, rel=1e-4)
+    assert [path.name for path in (run / "checkpoints").iterdir()].count("step-00000004") == 1
+
+
+@pytest.mark.parametrize(("verb", "flags"), [("pretrain", TINY_PRETRAIN), ("finetune", TINY_SCRATCH)])
+def test_a_setting_that_a_run_does_not_know_has_its_default(
+    verb: str, flags: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if the run had been begun before the setting came; but not where it is set to something else."""
+    store = make_store(tmp_path / "store")
+    words = [verb, *flags, *PACE, "--optim.iterations", "4", "--data.store", str(store)]
+    for value, code in (([], 0), (["--seed", "1"], 2)):
+        run = tmp_path / f"run{code}"
+        run.mkdir()
+        config = yaml.safe_load((RUNS / verb / "config.yaml").read_text())
+        del config["seed"], config["optim"]["clip_grad"], config["run"]
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        assert main([*words, *value, "--out", str(run)]) == code
+    assert "seed = 0, not 1" in capsys.readouterr().err
+
+
+def test_logging_and_saving_may_change_on_the_way(tmp_path: Path) -> None:
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    shutil.copytree(RUNS / "finetune", run)
+    flags = [*TINY_SCRATCH, "--machine.precision", "float32", "--optim.iterations", "4", "--data.store", str(store)]
+    other = ["--run.log_every", "4", "--run.evaluate_every", "0", "--run.save_every", "1", "--run.keep", "0"]
+    assert main(["finetune", *flags, *other, "--out", str(run)]) == 0
+    assert len(list((run / "checkpoints").iterdir())) == 3
+    assert yaml.safe_load((run / "config.yaml").read_text())["run"]["log_every"] == 4
