@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +18,6 @@ from gaitdiff.training.finetune import TransferStage, entropy_weight, finetune
 from gaitdiff.training.pretrain import pretrain
 from worlds import make_store
 
-NARROWER: dict[str, dict[str, Any]] = {
-    "gaitset": {"channels": [4, 4, 8]},
-    "gaitpart": {"layers": ["BC-4", "M", "FC-8-2"], "embedding": 8},
-    "gaitgl": {"channels": [4, 4, 8]},
-    "smplgait": {"channels": [4, 4, 8]},
-    "gaitbase": {"channels": [4, 4, 8, 8]},
-    "deepgaitv2": {"channels": [4, 4, 8, 8]},
-}
 #: The paper's clips of each model, and DeepGaitV2's.
 SAMPLING = {"gaitpart": "ordered", "gaitgl": "consecutive", "deepgaitv2": "ordered"}
 MACHINE = ["--machine.device", "cpu", "--run.evaluate_every", "2", "--run.save_every", "2", "--optim.iterations", "2"]
@@ -38,15 +29,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def model_flags(name: str) -> list[str]:
-    settings = [f"--model.overrides.{key}={json.dumps(value)}" for key, value in NARROWER[name].items()]
-    return ["--model.name", name, "--model.preset", "walkers", *settings]
+    return ["--model.name", name, "--model.preset", "tiny"]
 
 
-def test_models_are_all_here() -> None:
-    assert gaitdiff.list_models() == sorted(NARROWER)
-
-
-@pytest.mark.parametrize("name", sorted(NARROWER))
+@pytest.mark.parametrize("name", gaitdiff.list_models())
 def test_both_stages(name: str, store: Path, tmp_path: Path) -> None:
     data = ["--data.store", str(store)]
     first = ["--data.latent_frames", "2", "--data.gait_frames", "4", "--optim.batch", "4", "--optim.warmup", "1"]

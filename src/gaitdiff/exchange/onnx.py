@@ -19,6 +19,7 @@ from torch.fx.experimental import _config as fx_config
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import GaitModel, NeckModel, evaluating
+from gaitdiff.models.registry import model_entry
 from gaitdiff.utils.files import atomic_file, require_new
 from gaitdiff.version import __version__
 
@@ -53,7 +54,7 @@ def minimum_frames(model: GaitModel) -> int:
 
     GaitGL repeats shorter clips in PyTorch. An exported graph has no such branch: repeat the frames before.
     """
-    return 3 if model.name == "gaitgl" else 1
+    return model_entry(model.name).min_frames
 
 
 def frame_size(model: GaitModel) -> tuple[int, int]:

@@ -15,16 +15,8 @@ from torch import Tensor
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import GaitModel
-from gaitdiff.models.gaitpart import FocalConv, PartBackbone
+from gaitdiff.models.registry import model_entry
 
-#: Our key, as a regular expression, and OpenGait's. ``{part}`` stands for every part in turn.
-Rules = list[tuple[str, str]]
-
-_NECK: Rules = [
-    (r"head\.fc\.weight", "FCs.fc_bin"),
-    (r"head\.neck\.norm\.(\w+)", r"BNNecks.bn1d.\1"),
-    (r"head\.neck\.classifier\.weight", "BNNecks.fc_bin"),
-]
 _CLASSIFIERS = ("BNNecks.fc_bin", "Head1.fc_bin")
 _COUNTER = "num_batches_tracked"
 #: The layers of SMPLGait's 3-D branch.
@@ -151,7 +143,10 @@ def _places(model: GaitModel) -> dict[str, _Place]:
             f"{model.name} with a stem_stride of {model.config.stem_stride} is not OpenGait's: only the published "
             "settings can be exchanged"
         )
-    rules = _rules(model)
+    names = model_entry(model.name).opengait
+    if names is None:
+        raise UserError(f"OpenGait has no model {model.name!r}")
+    rules, deeper = names.rules(model), names.deeper(model)
     places = {}
     for ours, value in model.state_dict().items():
         name = next((re.sub(rule, name, ours) for rule, name in rules if re.fullmatch(rule, ours)), None)
@@ -163,109 +158,5 @@ def _places(model: GaitModel) -> dict[str, _Place]:
         if "{part}" in name:
             places[ours] = _Place(tuple(name.format(part=part) for part in range(len(value))), tuple(value.shape[1:]))
         else:
-            places[ours] = _Place((name,), (*value.shape, 1) if _is_flat_skip(model, ours) else tuple(value.shape))
+            places[ours] = _Place((name,), (*value.shape, 1) if re.fullmatch(deeper, ours) else tuple(value.shape))
     return places
-
-
-def _is_flat_skip(model: GaitModel, key: str) -> bool:
-    """Whether OpenGait keeps a convolution of ours, 1x1 on frames, as 1x1x1 on clips."""
-    return (
-        model.name == "deepgaitv2"
-        and model.config.mode != "2d"
-        and re.fullmatch(r"backbone\.stages\.[123]\.\d+\.skip\.0\.weight", key) is not None
-    )
-
-
-def _rules(model: GaitModel) -> Rules:
-    if model.name == "gaitset":
-        return _gaitset()
-    if model.name == "gaitpart":
-        return _gaitpart(model)
-    if model.name == "gaitgl":
-        return _gaitgl(model)
-    if model.name == "gaitbase":
-        return _gaitbase()
-    if model.name == "deepgaitv2":
-        return _deepgaitv2(model)
-    return [(r"backbone\.layers\.(\d+)\.weight", r"Backbone.forward_block.feature.\1.conv.weight"), *_NECK]
-
-
-def _gaitset() -> Rules:
-    return [
-        (r"backbone\.frame(\d)\.(\d)\.weight", r"set_block\1.forward_block.\2.conv.weight"),
-        (r"backbone\.set(\d)\.(\d)\.weight", r"gl_block\1.\2.conv.weight"),
-        (r"head\.fc\.weight", "Head.fc_bin"),
-    ]
-
-
-def _gaitpart(model: GaitModel) -> Rules:
-    assert isinstance(model.backbone, PartBackbone)
-    rules, position = [], 0
-    for number, layer in enumerate(model.backbone.layers):
-        rules.append(
-            (rf"backbone\.layers\.{number}\.conv\.weight", f"Backbone.forward_block.feature.{position}.conv.weight")
-        )
-        position += 2 if isinstance(layer, FocalConv) else 1  # it counts activations too
-    for ours, theirs in (("motion3", "conv1d3x1"), ("motion5", "conv1d3x3")):
-        prefix = f"TFA.pooling_func.{theirs}.{{part}}"
-        rules += [
-            (rf"backbone\.{ours}\.narrow\.weight", f"{prefix}.0.conv.weight"),
-            (rf"backbone\.{ours}\.widen\.weight", f"{prefix}.2.conv.weight"),
-        ]
-    return [*rules, (r"head\.fc\.weight", "Head.fc_bin")]
-
-
-def _gaitgl(model: GaitModel) -> Rules:
-    doubled = len(model.config.channels) == 4
-    rules: Rules = [
-        (r"backbone\.stem\.0\.weight", "conv3d.0.conv3d.weight"),
-        (r"backbone\.stem\.1\.weight", "conv3d.2.conv3d.weight"),
-        (r"backbone\.shorten\.weight", "LTA.0.conv3d.weight"),
-        (r"backbone\.pool\.p", "HPP.p"),
-        (r"head\.fc\.weight", "Head0.fc_bin"),
-        (r"head\.bn\.(\w+)", r"Bn.\1"),
-        (r"head\.classifier\.weight", "Head1.fc_bin"),
-        *_NECK[1:],
-    ]
-    for ours, theirs in (("early", "GLConvA0"), ("middle", "GLConvA1"), ("late", "GLConvB2")):
-        layer = rf"{theirs}.\1" if doubled else theirs
-        rules += [
-            (rf"backbone\.{ours}\.(\d)\.whole\.weight", f"{layer}.global_conv3d.conv3d.weight"),
-            (rf"backbone\.{ours}\.(\d)\.strip\.weight", f"{layer}.local_conv3d.conv3d.weight"),
-        ]
-    return rules
-
-
-def _gaitbase() -> Rules:
-    prefix = "Backbone.forward_block"
-    stages = [rule for stage in range(4) for rule in _stage(stage, f"{prefix}.layer{stage + 1}")]
-    return [
-        (r"backbone\.stem\.0\.weight", f"{prefix}.conv1.conv.weight"),
-        (r"backbone\.stem\.1\.(\w+)", rf"{prefix}.bn1.\1"),
-        *stages,
-        *_NECK,
-    ]
-
-
-def _deepgaitv2(model: GaitModel) -> Rules:
-    mode = model.config.mode
-    stages = _stage(0, "layer1.forward_block")
-    for stage in (1, 2, 3):
-        layer = f"layer{stage + 1}"
-        if mode == "p3d":
-            ours, theirs = rf"backbone\.stages\.{stage}\.(\d+)", rf"{layer}.\1"
-            stages += [
-                (rf"{ours}\.conv([12])\.weight", rf"{theirs}.conv\2.forward_block.0.weight"),
-                (rf"{ours}\.bn([12])\.(\w+)", rf"{theirs}.conv\2.forward_block.1.\3"),
-                (rf"{ours}\.conv_time\.weight", rf"{theirs}.shortcut3d.weight"),
-                (rf"{ours}\.bn_time\.(\w+)", rf"{theirs}.sbn.\2"),
-            ]
-        stages += _stage(stage, f"{layer}.forward_block" if mode == "2d" else layer)
-    return [(r"backbone\.stem\.(\d)\.(\w+)", r"layer0.forward_block.\1.\2"), *stages, *_NECK]
-
-
-def _stage(number: int, layer: str) -> Rules:
-    return [
-        (rf"backbone\.stages\.{number}\.(\d+)\.((?:conv|bn)[12]\.\w+)", rf"{layer}.\1.\2"),
-        (rf"backbone\.stages\.{number}\.(\d+)\.skip\.(.+)", rf"{layer}.\1.downsample.\2"),
-    ]

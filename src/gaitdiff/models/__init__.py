@@ -1,8 +1,13 @@
-"""Gait-recognition backbones and heads, by name."""
+"""Gait-recognition backbones and heads, by name. Every module here that registers a model is found by itself."""
 
-from gaitdiff.models import deepgaitv2, gaitbase, gaitgl, gaitpart, gaitset, smplgait
+import pkgutil
+from importlib import import_module
+
 from gaitdiff.models.base import Backbone, GaitModel, GaitOutput, Head
 from gaitdiff.models.registry import create_model, list_models, list_presets, register_model
+
+for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)
 
 __all__ = [
     "Backbone",
@@ -10,13 +15,7 @@ __all__ = [
     "GaitOutput",
     "Head",
     "create_model",
-    "deepgaitv2",
-    "gaitbase",
-    "gaitgl",
-    "gaitpart",
-    "gaitset",
     "list_models",
     "list_presets",
     "register_model",
-    "smplgait",
 ]

@@ -5,13 +5,13 @@ Source: Fan et al. 2023, "Exploring Deep Models for Practical Gait Recognition".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gaitdiff.errors import UserError, nearest
-from gaitdiff.models.base import Backbone, Head
-from gaitdiff.models.layers.blocks import BasicBlock, BlockMaker, Conv3dBlock, P3DBlock, ResidualBackbone
-from gaitdiff.models.layers.heads import BNNeckHead
-from gaitdiff.models.registry import register_model
+from gaitdiff.models.base import Backbone, GaitModel, Head
+from gaitdiff.models.layers.blocks import BasicBlock, BlockMaker, Conv3dBlock, P3DBlock, ResidualBackbone, stage_names
+from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead
+from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
 
 _BLOCKS: dict[str, BlockMaker] = {"2d": BasicBlock, "p3d": P3DBlock, "3d": Conv3dBlock}
 _STRIDES = (1, 2, 2, 1)
@@ -43,8 +43,31 @@ class DeepGaitV2Config:
                 raise UserError(f"deepgaitv2's {key} must be four positive numbers, not {numbers!r}")
 
 
+def _opengait(model: GaitModel) -> Rules:
+    mode = model.config.mode
+    stages = stage_names(0, "layer1.forward_block")
+    for stage in (1, 2, 3):
+        layer = f"layer{stage + 1}"
+        if mode == "p3d":
+            ours, theirs = rf"backbone\.stages\.{stage}\.(\d+)", rf"{layer}.\1"
+            stages += [
+                (rf"{ours}\.conv([12])\.weight", rf"{theirs}.conv\2.forward_block.0.weight"),
+                (rf"{ours}\.bn([12])\.(\w+)", rf"{theirs}.conv\2.forward_block.1.\3"),
+                (rf"{ours}\.conv_time\.weight", rf"{theirs}.shortcut3d.weight"),
+                (rf"{ours}\.bn_time\.(\w+)", rf"{theirs}.sbn.\2"),
+            ]
+        stages += stage_names(stage, f"{layer}.forward_block" if mode == "2d" else layer)
+    return [(r"backbone\.stem\.(\d)\.(\w+)", r"layer0.forward_block.\1.\2"), *stages, *NECK_NAMES]
+
+
+def _deeper(model: GaitModel) -> str:
+    """OpenGait keeps the 1x1 convolutions of stages with a convolution over time, or in 3-D, as 1x1x1."""
+    return r"(?!)" if model.config.mode == "2d" else r"backbone\.stages\.[123]\.\d+\.skip\.0\.weight"
+
+
 _SHALLOW = DeepGaitV2Config(layers=(1, 1, 1, 1))
 _DEEP = DeepGaitV2Config(layers=(1, 4, 4, 1))
+_WALKERS = DeepGaitV2Config(layers=(1, 1, 1, 1), channels=(8, 16, 32, 64), embedding=64)
 
 
 @register_model(
@@ -54,8 +77,10 @@ _DEEP = DeepGaitV2Config(layers=(1, 4, 4, 1))
         "grew": _DEEP,
         "casia-b": _SHALLOW,
         "oumvlp": _SHALLOW,
-        "walkers": DeepGaitV2Config(layers=(1, 1, 1, 1), channels=(8, 16, 32, 64), embedding=64),
+        "walkers": _WALKERS,
+        "tiny": replace(_WALKERS, channels=(4, 4, 8, 8)),
     },
+    opengait=OpenGaitNames(_opengait, _deeper),
 )
 def deepgaitv2(config: DeepGaitV2Config, num_classes: int) -> tuple[Backbone, Head]:
     """DeepGaitV2: p3d has 8.04 M parameters before the classifier (blocks 1 1 1 1) or 13.2 M (1 4 4 1).

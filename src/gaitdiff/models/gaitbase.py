@@ -6,13 +6,13 @@ Source: Fan et al. 2023, "OpenGait: Revisiting Gait Recognition Toward Better Pr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gaitdiff.errors import UserError
-from gaitdiff.models.base import Backbone, Head
-from gaitdiff.models.layers.blocks import BasicBlock, ResidualBackbone
-from gaitdiff.models.layers.heads import BNNeckHead
-from gaitdiff.models.registry import register_model
+from gaitdiff.models.base import Backbone, GaitModel, Head
+from gaitdiff.models.layers.blocks import BasicBlock, ResidualBackbone, stage_names
+from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead
+from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,19 @@ class GaitBaseConfig:
             raise UserError(f"gaitbase's parts must divide the {rows} rows of its feature map, not be {self.parts}")
 
 
+def _opengait(model: GaitModel) -> Rules:
+    prefix = "Backbone.forward_block"
+    stages = [rule for stage in range(4) for rule in stage_names(stage, f"{prefix}.layer{stage + 1}")]
+    return [
+        (r"backbone\.stem\.0\.weight", f"{prefix}.conv1.conv.weight"),
+        (r"backbone\.stem\.1\.(\w+)", rf"{prefix}.bn1.\1"),
+        *stages,
+        *NECK_NAMES,
+    ]
+
+
 _PUBLISHED = GaitBaseConfig()
+_WALKERS = GaitBaseConfig(channels=(16, 32, 64, 64), strides=(2, 2, 1, 1), embedding=64)
 
 
 @register_model(
@@ -56,8 +68,10 @@ _PUBLISHED = GaitBaseConfig()
         "grew": _PUBLISHED,
         "casia-b": _PUBLISHED,
         "oumvlp": _PUBLISHED,
-        "walkers": GaitBaseConfig(channels=(16, 32, 64, 64), strides=(2, 2, 1, 1), embedding=64),
+        "walkers": _WALKERS,
+        "tiny": replace(_WALKERS, channels=(4, 4, 8, 8)),
     },
+    opengait=OpenGaitNames(_opengait),
 )
 def gaitbase(config: GaitBaseConfig, num_classes: int) -> tuple[Backbone, Head]:
     """GaitBase: 7.00 M parameters before the classifier, feature (B, 512, 16), clips drawn unordered."""

@@ -7,18 +7,18 @@ Aggregation".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
-from gaitdiff.models.base import Backbone, Head, Sampling
-from gaitdiff.models.layers.heads import BNNeckHead, InputNorm
+from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
+from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead, InputNorm
 from gaitdiff.models.layers.parts import PartLinear, initialize, temporal_max
 from gaitdiff.models.layers.winograd import Conv3d
-from gaitdiff.models.registry import register_model
+from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
 
 _SLOPE = 0.01
 
@@ -164,8 +164,30 @@ def _activate(x: Tensor) -> Tensor:
     return F.leaky_relu(x, _SLOPE, inplace=True)
 
 
+def _opengait(model: GaitModel) -> Rules:
+    doubled = len(model.config.channels) == 4
+    rules: Rules = [
+        (r"backbone\.stem\.0\.weight", "conv3d.0.conv3d.weight"),
+        (r"backbone\.stem\.1\.weight", "conv3d.2.conv3d.weight"),
+        (r"backbone\.shorten\.weight", "LTA.0.conv3d.weight"),
+        (r"backbone\.pool\.p", "HPP.p"),
+        (r"head\.fc\.weight", "Head0.fc_bin"),
+        (r"head\.bn\.(\w+)", r"Bn.\1"),
+        (r"head\.classifier\.weight", "Head1.fc_bin"),
+        *NECK_NAMES[1:],
+    ]
+    for ours, theirs in (("early", "GLConvA0"), ("middle", "GLConvA1"), ("late", "GLConvB2")):
+        layer = rf"{theirs}.\1" if doubled else theirs
+        rules += [
+            (rf"backbone\.{ours}\.(\d)\.whole\.weight", f"{layer}.global_conv3d.conv3d.weight"),
+            (rf"backbone\.{ours}\.(\d)\.strip\.weight", f"{layer}.local_conv3d.conv3d.weight"),
+        ]
+    return rules
+
+
 _NARROW = GaitGLConfig()
 _WIDE = GaitGLConfig(channels=(32, 64, 128, 256))
+_WALKERS = GaitGLConfig(channels=(8, 16, 32), stem_stride=2, head_norm=True)
 
 
 @register_model(
@@ -175,8 +197,11 @@ _WIDE = GaitGLConfig(channels=(32, 64, 128, 256))
         "grew": _WIDE,
         "casia-b": _NARROW,
         "oumvlp": _WIDE,
-        "walkers": GaitGLConfig(channels=(8, 16, 32), stem_stride=2, head_norm=True),
+        "walkers": _WALKERS,
+        "tiny": replace(_WALKERS, channels=(4, 4, 8)),
     },
+    min_frames=3,
+    opengait=OpenGaitNames(_opengait),
 )
 def gaitgl(config: GaitGLConfig, num_classes: int) -> tuple[Backbone, Head]:
     """GaitGL: 2.49 M parameters (Gait3D, CASIA-B) or 11.2 M (GREW, OU-MVLP), feature (B, C, 64), drawn consecutive."""

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
-from gaitdiff.models.base import Backbone, Head, Sampling
+from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
 from gaitdiff.models.layers.heads import PartHead
 from gaitdiff.models.layers.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
-from gaitdiff.models.registry import register_model
+from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,33 @@ class PartBackbone(Backbone):
         return temporal_max(moved.flatten(0, 1)).unflatten(0, moved.shape[:2]).permute(1, 2, 0)
 
 
+def _opengait(model: GaitModel) -> Rules:
+    assert isinstance(model.backbone, PartBackbone)
+    rules, position = [], 0
+    for number, layer in enumerate(model.backbone.layers):
+        rules.append(
+            (rf"backbone\.layers\.{number}\.conv\.weight", f"Backbone.forward_block.feature.{position}.conv.weight")
+        )
+        position += 2 if isinstance(layer, FocalConv) else 1  # it counts activations too
+    for ours, theirs in (("motion3", "conv1d3x1"), ("motion5", "conv1d3x3")):
+        prefix = f"TFA.pooling_func.{theirs}.{{part}}"
+        rules += [
+            (rf"backbone\.{ours}\.narrow\.weight", f"{prefix}.0.conv.weight"),
+            (rf"backbone\.{ours}\.widen\.weight", f"{prefix}.2.conv.weight"),
+        ]
+    return [*rules, (r"head\.fc\.weight", "Head.fc_bin")]
+
+
 _NARROW = GaitPartConfig()
 _WIDE = GaitPartConfig(
     layers=("BC-32", "BC-32", "M", "BC-64", "BC-64", "M", "FC-128-3", "FC-128-3", "FC-256-3", "FC-256-3"),
     embedding=256,
+)
+_WALKERS = GaitPartConfig(
+    layers=("BC-16", "BC-16", "FC-32-2", "FC-32-2", "M", "FC-64-3", "FC-64-3"),
+    embedding=64,
+    stem_stride=2,
+    head_norm=True,
 )
 
 
@@ -188,13 +211,10 @@ _WIDE = GaitPartConfig(
         "grew": _WIDE,
         "casia-b": _NARROW,
         "oumvlp": _WIDE,
-        "walkers": GaitPartConfig(
-            layers=("BC-16", "BC-16", "FC-32-2", "FC-32-2", "M", "FC-64-3", "FC-64-3"),
-            embedding=64,
-            stem_stride=2,
-            head_norm=True,
-        ),
+        "walkers": _WALKERS,
+        "tiny": replace(_WALKERS, layers=("BC-4", "M", "FC-8-2"), embedding=8),
     },
+    opengait=OpenGaitNames(_opengait),
 )
 def gaitpart(config: GaitPartConfig, num_classes: int) -> tuple[Backbone, Head]:
     """GaitPart: 1.20 M parameters (Gait3D, CASIA-B) or 4.84 M (GREW, OU-MVLP), feature (B, C, 16), drawn ordered.

@@ -6,18 +6,18 @@ Source: Chao et al. 2019, "GaitSet: Regarding Gait as a Set for Cross-View Gait 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
-from gaitdiff.models.base import Backbone, Head, Sampling
+from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
 from gaitdiff.models.layers.heads import PartHead
 from gaitdiff.models.layers.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
 from gaitdiff.models.layers.winograd import Conv2d
-from gaitdiff.models.registry import register_model
+from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
 
 _SLOPE = 0.01
 
@@ -95,8 +95,17 @@ def _block(in_channels: int, channels: int, kernel: int = 3, stride: int = 1) ->
     )
 
 
+def _opengait(model: GaitModel) -> Rules:
+    return [
+        (r"backbone\.frame(\d)\.(\d)\.weight", r"set_block\1.forward_block.\2.conv.weight"),
+        (r"backbone\.set(\d)\.(\d)\.weight", r"gl_block\1.\2.conv.weight"),
+        (r"head\.fc\.weight", "Head.fc_bin"),
+    ]
+
+
 _NARROW = GaitSetConfig(channels=(32, 64, 128))
 _WIDE = GaitSetConfig(channels=(64, 128, 256))
+_WALKERS = GaitSetConfig(channels=(16, 32, 64), bins=(16,), embedding=64, stem_stride=2, head_norm=True)
 
 
 @register_model(
@@ -106,8 +115,10 @@ _WIDE = GaitSetConfig(channels=(64, 128, 256))
         "grew": _WIDE,
         "casia-b": _NARROW,
         "oumvlp": _WIDE,
-        "walkers": GaitSetConfig(channels=(16, 32, 64), bins=(16,), embedding=64, stem_stride=2, head_norm=True),
+        "walkers": _WALKERS,
+        "tiny": replace(_WALKERS, channels=(4, 4, 8)),
     },
+    opengait=OpenGaitNames(_opengait),
 )
 def gaitset(config: GaitSetConfig, num_classes: int) -> tuple[Backbone, Head]:
     """GaitSet: 2.59 M parameters (Gait3D, CASIA-B) or 6.31 M (GREW, OU-MVLP), feature (B, C, 62), drawn unordered.

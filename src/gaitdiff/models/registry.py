@@ -10,24 +10,51 @@ from typing import Any, TypeVar
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.models.base import Backbone, GaitModel, Head
 
+#: Our key, as a regular expression, and OpenGait's. ``{part}`` stands for every part in turn.
+Rules = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class OpenGaitNames:
+    """How OpenGait names the weights of a model.
+
+    Attributes:
+        rules: (model with its settings) to the rules; the first that fits a key counts.
+        deeper: regular expression of our keys whose weights OpenGait keeps with one more dimension, of 1, at the end.
+    """
+
+    rules: Callable[[GaitModel], Rules]
+    deeper: Callable[[GaitModel], str] = lambda model: r"(?!)"
+
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """How to build one model: its builder, and its presets (configuration dataclasses by name)."""
+    """One model.
+
+    Attributes:
+        build: (configuration, classes) to backbone and head.
+        presets: configuration dataclasses by name: data sets, ``"walkers"`` for CPUs, ``"tiny"`` for tests.
+        min_frames: the fewest frames of a clip that an exported model takes; in PyTorch it repeats shorter ones.
+        opengait: OpenGait's names of its weights; None for a model that OpenGait does not have.
+    """
 
     build: Callable[[Any, int], tuple[Backbone, Head]]
     presets: Mapping[str, Any]
+    min_frames: int = 1
+    opengait: OpenGaitNames | None = None
 
 
 _REGISTRY: dict[str, ModelEntry] = {}
 Builder = TypeVar("Builder", bound=Callable[[Any, int], tuple[Backbone, Head]])
 
 
-def register_model(name: str, presets: Mapping[str, Any]) -> Callable[[Builder], Builder]:
-    """Register ``builder(config, num_classes) -> (backbone, head)`` under ``name``, with its presets."""
+def register_model(
+    name: str, presets: Mapping[str, Any], *, min_frames: int = 1, opengait: OpenGaitNames | None = None
+) -> Callable[[Builder], Builder]:
+    """Register ``builder(config, num_classes) -> (backbone, head)`` under ``name``; see ``ModelEntry`` for the rest."""
 
     def register(builder: Builder) -> Builder:
-        _REGISTRY[name] = ModelEntry(builder, presets)
+        _REGISTRY[name] = ModelEntry(builder, presets, min_frames, opengait)
         return builder
 
     return register
@@ -40,7 +67,7 @@ def list_models() -> list[str]:
 
 def list_presets(name: str) -> list[str]:
     """Presets of one model."""
-    return list(_entry(name).presets)
+    return list(model_entry(name).presets)
 
 
 def create_model(name: str, preset: str = "gait3d", num_classes: int = 0, **overrides: Any) -> GaitModel:
@@ -48,7 +75,8 @@ def create_model(name: str, preset: str = "gait3d", num_classes: int = 0, **over
 
     Args:
         name: one of ``list_models()``.
-        preset: the data set whose published configuration to take, or ``"walkers"`` for the narrow one for CPUs.
+        preset: the data set whose published configuration to take, ``"walkers"`` for the narrow one for CPUs,
+            or ``"tiny"`` for tests.
         num_classes: identities of the classifier; 0 builds none, ``logits`` are then None. They always are for models
             that never classify (GaitSet, GaitPart).
         **overrides: fields of the model's configuration, such as ``channels=(64, 128, 256)``.
@@ -64,12 +92,12 @@ def create_model(name: str, preset: str = "gait3d", num_classes: int = 0, **over
         raise UserError(f"num_classes must be a whole number, not {num_classes!r}") from error
     if num_classes < 0:
         raise UserError(f"num_classes is {num_classes}, but cannot be less than 0")
-    return GaitModel(name, config, *_entry(name).build(config, num_classes))
+    return GaitModel(name, config, *model_entry(name).build(config, num_classes))
 
 
 def model_config(name: str, preset: str, overrides: Mapping[str, Any]) -> Any:
     """The configuration dataclass of a model's preset, with overrides applied and lists made tuples."""
-    entry = _entry(name)
+    entry = model_entry(name)
     if preset not in entry.presets:
         known = ", ".join(entry.presets)
         raise UserError(f"{name} has no preset {preset!r}{nearest(preset, entry.presets)}; it has {known}")
@@ -106,7 +134,8 @@ def _like(known: Any, value: Any, name: str, key: str) -> Any:
     return value
 
 
-def _entry(name: str) -> ModelEntry:
+def model_entry(name: str) -> ModelEntry:
+    """What is registered under a name; a UserError names the nearest one, unless there is this one."""
     if name not in _REGISTRY:
         raise UserError(f"there is no model {name!r}{nearest(name, _REGISTRY)}; known: {', '.join(list_models())}")
     return _REGISTRY[name]

@@ -6,17 +6,17 @@ Source: Zheng et al. 2022, "Gait Recognition in the Wild with Dense 3D Represent
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
-from gaitdiff.models.base import Backbone, Head, Sampling
+from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
 from gaitdiff.models.layers.framenorm import FrameNorm
-from gaitdiff.models.layers.heads import BNNeckHead
+from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead
 from gaitdiff.models.layers.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
 from gaitdiff.models.layers.winograd import Conv2d
-from gaitdiff.models.registry import register_model
+from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,14 @@ class PlainBackbone(Backbone):
         return self.pool(planes)  # (B, C, P)
 
 
+def _opengait(model: GaitModel) -> Rules:
+    return [(r"backbone\.layers\.(\d+)\.weight", r"Backbone.forward_block.feature.\1.conv.weight"), *NECK_NAMES]
+
+
 _PUBLISHED = SMPLGaitConfig()
+_WALKERS = SMPLGaitConfig(
+    channels=(16, 32, 64), bins=(16,), embedding=64, stem_stride=2, batch_norm=True, head_norm=True
+)
 
 
 @register_model(
@@ -90,10 +97,10 @@ _PUBLISHED = SMPLGaitConfig()
         "grew": _PUBLISHED,
         "casia-b": _PUBLISHED,
         "oumvlp": _PUBLISHED,
-        "walkers": SMPLGaitConfig(
-            channels=(16, 32, 64), bins=(16,), embedding=64, stem_stride=2, batch_norm=True, head_norm=True
-        ),
+        "walkers": _WALKERS,
+        "tiny": replace(_WALKERS, channels=(4, 4, 8)),
     },
+    opengait=OpenGaitNames(_opengait),
 )
 def smplgait(config: SMPLGaitConfig, num_classes: int) -> tuple[Backbone, Head]:
     """SMPLGait w/o 3D: 3.19 M parameters before the classifier, feature (B, 256, 31), clips drawn unordered."""

@@ -15,6 +15,7 @@ from gaitdiff.models.base import Backbone
 from gaitdiff.models.layers.framenorm import FrameNorm
 from gaitdiff.models.layers.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
 from gaitdiff.models.layers.winograd import Conv2d, Conv3d
+from gaitdiff.models.registry import Rules
 
 #: (in_channels, channels, stride) → block
 BlockMaker = Callable[[int, int, int], "ResidualBlock"]
@@ -148,6 +149,14 @@ class ResidualBackbone(Backbone):
         for stage in self.stages:
             frames = stage(frames, clip.shape[1])
         return self.pool(temporal_max(frames.unflatten(0, clip.shape[:2]), lengths))  # (B, C, P)
+
+
+def stage_names(number: int, layer: str) -> Rules:
+    """OpenGait's names of a residual stage's weights."""
+    return [
+        (rf"backbone\.stages\.{number}\.(\d+)\.((?:conv|bn)[12]\.\w+)", rf"{layer}.\1.\2"),
+        (rf"backbone\.stages\.{number}\.(\d+)\.skip\.(.+)", rf"{layer}.\1.downsample.\2"),
+    ]
 
 
 def over_time(conv: nn.Conv3d, frames: Tensor, length: int) -> Tensor:

@@ -6,6 +6,14 @@ from torch import Tensor, nn
 
 from gaitdiff.models.base import Head
 from gaitdiff.models.layers.parts import PartBNNeck, PartLinear, initialize
+from gaitdiff.models.registry import Rules
+
+#: OpenGait's names of part FCs and the BN neck behind them.
+NECK_NAMES: Rules = [
+    (r"head\.fc\.weight", "FCs.fc_bin"),
+    (r"head\.neck\.norm\.(\w+)", r"BNNecks.bn1d.\1"),
+    (r"head\.neck\.classifier\.weight", "BNNecks.fc_bin"),
+]
 
 
 class PartHead(Head):
