@@ -156,3 +156,27 @@ def test_a_file_system_without_locks_is_said(
     lock.acquire()
     lock.release()
     assert "without locks" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_call_from_python_leaves_the_process_as_it_was(stage: str, tmp_path: Path) -> None:
+    """Threads, torch's random numbers and the allocator are the caller's: the command line alone sets them."""
+    code = f"""
+import sys, torch
+from gaitdiff.config.recipe import parse_config
+from gaitdiff.config.schema import PretrainConfig, TransferConfig
+from gaitdiff.training import device
+from gaitdiff.training.finetune import finetune
+from gaitdiff.training.pretrain import pretrain
+device.keep_freed_memory = lambda: sys.exit("the allocator was set")
+torch.set_num_threads(2)
+torch.manual_seed(77)
+before = torch.random.get_rng_state()
+kind, run = ((PretrainConfig, pretrain), (TransferConfig, finetune))[{stage == "finetune"}]
+run(parse_config(kind, "here", sys.argv[1:]))
+assert torch.get_num_threads() == 2
+assert torch.equal(torch.random.get_rng_state(), before)
+"""
+    flags = [*STAGES[stage], "--data.store", str(make_store(tmp_path / "store")), "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -40,6 +40,13 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
+def _prepare(device: str) -> None:
+    from gaitdiff.config.schema import MachineConfig
+    from gaitdiff.training.device import prepare_process
+
+    prepare_process(MachineConfig(device=device))
+
+
 def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features",
@@ -74,6 +81,7 @@ def quickstart(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     from gaitdiff.commands.quickstart import run
 
+    _prepare(device=args.device)
     run(args.out, small=args.small, device=args.device, seed=args.seed)
 
 
@@ -191,8 +199,10 @@ def pretrain(argv: Sequence[str]) -> None:
     from gaitdiff.config.schema import PretrainConfig
 
     config = parse_config(PretrainConfig, "gaitdiff pretrain", argv)
+    from gaitdiff.training.device import prepare_process
     from gaitdiff.training.pretrain import pretrain as run
 
+    prepare_process(config.machine)
     print(run(config))
 
 
@@ -202,8 +212,10 @@ def finetune(argv: Sequence[str]) -> None:
     from gaitdiff.config.schema import TransferConfig
 
     config = parse_config(TransferConfig, "gaitdiff finetune", argv)
+    from gaitdiff.training.device import prepare_process
     from gaitdiff.training.finetune import finetune as run
 
+    prepare_process(config.machine)
     print(run(config))
 
 
@@ -227,6 +239,7 @@ def evaluate(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     from gaitdiff.commands.evaluate import score_checkpoint
 
+    _prepare(device=args.device)
     score_checkpoint(
         args.checkpoint,
         args.data,
@@ -257,6 +270,7 @@ def submit(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     from gaitdiff.commands.submit import submit as run
 
+    _prepare(device=args.device)
     run(
         args.site,
         args.checkpoint,

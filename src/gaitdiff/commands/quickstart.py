@@ -24,7 +24,7 @@ from gaitdiff.evaluation.protocols.registry import DEFAULT_METRIC
 from gaitdiff.models import create_model
 from gaitdiff.report.page import BASELINE, QuickstartResult, write_report
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info
-from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.finetune import embeddings, finetune
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_config
@@ -167,8 +167,8 @@ def _scores(
 ) -> dict[str, dict[str, float]]:
     rows = held_out_rows(store)
     learned = load_checkpoint(pretrained, place)
-    torch.manual_seed(seed)
-    fresh = create_model("smplgait", "walkers").eval().to(place)
+    with seeded(seed):
+        fresh = create_model("smplgait", "walkers").eval().to(place)
     features: dict[str, Tensor] = {
         BASELINE: gait_energy_images(store, rows),
         _UNTRAINED: extract(fresh.backbone, store, rows, place),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -22,14 +23,34 @@ _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
+def prepare_process(machine: MachineConfig) -> None:
+    """Set this process up for a verb of the command line: threads, and where it computes on a CPU the memory allocator.
+
+    Nothing else changes the process: whoever calls ``pretrain`` or ``evaluate`` as a function keeps its own settings.
+    """
+    if machine.threads > 0:
+        torch.set_num_threads(machine.threads)
+    if machine.device == "cpu" or (machine.device == "auto" and not torch.accelerator.is_available()):
+        keep_freed_memory()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw weights from torch's own generator as from this seed, and leave it as it was."""
+    before = torch.random.get_rng_state()
+    torch.random.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(before)
+
+
 def make_accelerator(machine: MachineConfig) -> Accelerator:
-    """Set threads, device, precision, and on a CPU the memory allocator; join the other processes of the run.
+    """Choose device and precision, and join the other processes of the run.
 
     Raises:
         UserError: a device or precision that this machine lacks, or processes that do not find each other.
     """
-    if machine.threads > 0:
-        torch.set_num_threads(machine.threads)
     device, world = machine.device, launched_processes()
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
@@ -51,8 +72,6 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         raise UserError(
             f"machine.device {device} and machine.precision {machine.precision} cannot be had here ({error})"
         ) from error
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
     if device not in ("auto", accelerator.device.type):
         raise UserError(f"machine.device is {device!r}, but this process computes on {accelerator.device.type} already")
     if accelerator.num_processes != world:

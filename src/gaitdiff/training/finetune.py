@@ -28,7 +28,7 @@ from gaitdiff.models.base import evaluating
 from gaitdiff.models.registry import model_config
 from gaitdiff.recognition.losses import cross_entropy, pairwise_distance, triplet_terms
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_model_document, read_tensors
-from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder
 from gaitdiff.utils.progress import console
@@ -91,7 +91,6 @@ class TransferStage:
         start, choice = starting_point(config)
         if start is not None:
             check_height(read_model_document(start).get("height"), self.store, str(start))
-        torch.manual_seed(config.seed)
         rows = labelled_rows(self.store, config.data, config.seed)
         subjects = len({self.store.rows[row].subject for row in rows})
         weight = entropy_weight(config.loss, choice)
@@ -104,7 +103,8 @@ class TransferStage:
             height=self.store.height,
             distance=config.loss.distance,
         )
-        model = create_model(choice.name, choice.preset, classes, **choice.overrides)
+        with seeded(config.seed):
+            model = create_model(choice.name, choice.preset, classes, **choice.overrides)
         self.batches = IdentityBatches(
             self.store,
             rows,

@@ -28,7 +28,7 @@ from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import Backbone, create_model
 from gaitdiff.models.base import evaluating
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
-from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder, read_config
 
@@ -65,9 +65,10 @@ class PretrainStage:
         self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}
         optim = config.optim
         self.iterations, self.clip_grad = optim.iterations, optim.clip_grad
-        torch.manual_seed(config.seed)
-        model = create_model(config.model.name, config.model.preset, **config.model.overrides)
-        self.module = build_objective(model.backbone, config.diffusion)
+        with seeded(config.seed):
+            model = create_model(config.model.name, config.model.preset, **config.model.overrides)
+            self.module = build_objective(model.backbone, config.diffusion)
+            self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
         self.batches = PretrainBatches(
             self.store,
             training_rows(self.store, config.data.min_frames),
@@ -80,7 +81,6 @@ class PretrainStage:
             seed=config.seed,
             world=world,
         )
-        self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             [
                 {"params": _trained(self.module.denoiser), "lr": optim.lr},
