@@ -14,7 +14,7 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import NO_AUGMENT, LossConfig, ModelConfig, PretrainConfig, TransferConfig
 from gaitdiff.data.batches import IdentityBatches
 from gaitdiff.errors import UserError
-from gaitdiff.training.finetune import TransferStage, entropy_weight, finetune
+from gaitdiff.training.finetune import TransferStage, cross_entropy_weight, finetune
 from gaitdiff.training.pretrain import pretrain
 from worlds import make_store
 
@@ -59,7 +59,7 @@ def test_both_stages(name: str, store: Path, tmp_path: Path) -> None:
 
 def test_weight_of_the_cross_entropy() -> None:
     def weight(name: str, given: float | None, **overrides: object) -> float:
-        return entropy_weight(LossConfig(cross_entropy=given), ModelConfig(name, "gait3d", overrides))
+        return cross_entropy_weight(LossConfig(cross_entropy=given), ModelConfig(name, "gait3d", overrides))
 
     assert [weight(name, None) for name in ("gaitset", "gaitpart", "gaitgl")] == [0, 0, 0]
     assert [weight(name, None) for name in ("smplgait", "gaitbase", "deepgaitv2")] == [0.1, 0.1, 0.1]
@@ -107,7 +107,7 @@ def test_distances_of_pairs_are_logged(distance: str, store: Path) -> None:
     flags += ["--batch.people", "3", "--batch.sequences", "2", "--loss.distance", distance, "--out", "none"]
     stage = TransferStage(parse_config(TransferConfig, "gaitdiff", [*flags, *MACHINE]), torch.device("cpu"), 1)
     batch = stage.make_batch(0, 0)
-    logged = stage.probe(batch, 0, 0)
+    logged = stage.diagnostics(batch, 0, 0)
     clips, labels = stage._inputs(batch)
     with torch.no_grad():
         x = stage.module.model.eval()(clips).embedding.double().numpy()
@@ -127,5 +127,5 @@ def test_distances_of_pairs_are_logged(distance: str, store: Path) -> None:
     assert logged["an"] == pytest.approx(np.mean(found[False]), rel=1e-4)
     if distance == "euclidean":
         torch.nn.init.zeros_(stage.module.model.head.fc.weight)
-        collapsed = stage.probe(batch, 0, 0)
+        collapsed = stage.diagnostics(batch, 0, 0)
         assert collapsed["ap"] == collapsed["an"] == 0

@@ -55,9 +55,9 @@ def finetune(config: TransferConfig) -> Path:
 class RecognitionObjective(nn.Module):
     """A gait model and its losses as one module whose forward is the loss."""
 
-    def __init__(self, model: GaitModel, config: LossConfig, entropy_weight: float, frozen: bool) -> None:
+    def __init__(self, model: GaitModel, config: LossConfig, cross_entropy_weight: float, frozen: bool) -> None:
         super().__init__()
-        self.model, self.config, self.entropy_weight, self.frozen = model, config, entropy_weight, frozen
+        self.model, self.config, self.cross_entropy_weight, self.frozen = model, config, cross_entropy_weight, frozen
         if frozen:
             model.backbone.requires_grad_(False)
 
@@ -74,7 +74,7 @@ class RecognitionObjective(nn.Module):
         loss = triplet_terms(output.embedding, labels, self.config.margin, self.config.distance).loss.mean()
         if output.logits is not None:
             entropy = cross_entropy(output.logits, labels, self.config.scale, self.config.smoothing)
-            loss = loss + self.entropy_weight * entropy
+            loss = loss + self.cross_entropy_weight * entropy
         return loss
 
 
@@ -93,7 +93,7 @@ class TransferStage:
             check_height(read_model_document(start).get("height"), self.store, str(start))
         rows = labelled_rows(self.store, config.data, config.seed)
         subjects = len({self.store.rows[row].subject for row in rows})
-        weight = entropy_weight(config.loss, choice)
+        weight = cross_entropy_weight(config.loss, choice)
         classes = subjects if weight > 0 else 0
         self.document = model_document(
             choice.name,
@@ -133,7 +133,7 @@ class TransferStage:
         """A tenth at each milestone passed."""
         return 0.1 ** bisect_right(sorted(self.config.optim.milestones), step)
 
-    def probe(self, batch: LabelledBatch, step: int, rank: int) -> dict[str, float]:
+    def diagnostics(self, batch: LabelledBatch, step: int, rank: int) -> dict[str, float]:
         """Share of triplets that are violated, and the mean distances of pairs, in evaluation mode.
 
         ``ap`` is that of two sequences of one person, ``an`` that of two people, over all parts; where both fall to 0
@@ -224,7 +224,7 @@ def starting_point(config: TransferConfig) -> tuple[Path | None, ModelConfig]:
     return checkpoint, found
 
 
-def entropy_weight(config: LossConfig, choice: ModelConfig) -> float:
+def cross_entropy_weight(config: LossConfig, choice: ModelConfig) -> float:
     """The weight of the cross-entropy: as set, or the paper's for the model.
 
     Raises:

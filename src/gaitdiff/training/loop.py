@@ -59,7 +59,7 @@ class Stage(Protocol, Generic[Batch]):
     def lr_factor(self, step: int) -> float:
         """What the base learning rates are multiplied with at ``step``."""
 
-    def probe(self, batch: Batch, step: int, rank: int) -> dict[str, float]:
+    def diagnostics(self, batch: Batch, step: int, rank: int) -> dict[str, float]:
         """What is worth watching of a batch, at the steps that are logged."""
 
     def evaluate(self) -> dict[str, float]:
@@ -119,7 +119,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 record: dict[str, Any] = {
                     "step": done,
                     "loss": math.fsum(pending) / len(pending),
-                    **stage.probe(batch, step, rank),
+                    **stage.diagnostics(batch, step, rank),
                     "lr": [group["lr"] for group in optimizer.param_groups],
                     "seconds_per_step": round((time.perf_counter() - started) / (done - begun), 5),
                 }

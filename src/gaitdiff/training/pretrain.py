@@ -105,7 +105,7 @@ class PretrainStage:
             return (step + 1) / warmup
         return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, self.iterations - warmup)))
 
-    def probe(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
+    def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
         """The condition gap, and the distances of anchor-positive and anchor-negative pairs."""
         module = self.module
         latents, gait = self._inputs(batch)
