@@ -74,8 +74,9 @@ class Partition:
     gallery: frozenset[str] | None = None
 
     def role(self, name: str) -> str:
-        """The role of a test sequence where the file names probes, a gallery or both; with one of them named, the
-        others are the other; with both, the others have no role.
+        """Return the role of a test sequence where the file names probes, a gallery or both.
+
+        With one of them named, the others are the other; with both, the others have no role.
         """
         if name in (self.probes or ()):
             return "probe"

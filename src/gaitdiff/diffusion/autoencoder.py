@@ -16,9 +16,11 @@ from gaitdiff.utils.ranges import check_range
 class Codec(Protocol):
     """What encodes and decodes single frames: (N, 1, H, W) in 0..1 ↔ (N, 4, H/8, W/8)."""
 
-    def encode_frames(self, frames: Tensor) -> Tensor: ...
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Frames → latents."""
 
-    def decode_frames(self, latents: Tensor) -> Tensor: ...
+    def decode_frames(self, latents: Tensor) -> Tensor:
+        """Latents → frames."""
 
 
 class Autoencoder(nn.Module):

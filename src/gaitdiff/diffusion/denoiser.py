@@ -177,6 +177,7 @@ class FrameConv(nn.Conv2d):
     """A convolution of each frame: (T, B, H, W, C_in) → (T, B, H', W', C_out)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(T, B, H, W, C) → (T, B, H', W', C')."""
         return _each_frame(super().forward, x)
 
 
@@ -184,6 +185,7 @@ class FrameConvTranspose(nn.ConvTranspose2d):
     """A transposed convolution of each frame: (T, B, H, W, C_in) → (T, B, H', W', C_out)."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(T, B, H, W, C) → (T, B, H', W', C')."""
         return _each_frame(super().forward, x)
 
 
@@ -205,6 +207,7 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(…, C) → the same shape and type."""
         return F.rms_norm(_widened(x), self.gamma.shape, self.gamma, eps=1e-24).to(x.dtype)
 
 
@@ -216,6 +219,7 @@ class PreNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(…, C) → the same shape and type."""
         return F.layer_norm(_widened(x), self.gamma.shape, self.gamma, eps=1e-5).to(x.dtype)
 
 
@@ -232,6 +236,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Linear(c_in, c_out) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """(T, B, H, W, C) and an embedding (B, E) → (T, B, H, W, C')."""
         h = self.norm1(self.conv1(x))
         if self.modulation is not None:
             scale, shift = self.modulation(embedding)[:, None, None].chunk(2, dim=-1)  # each (B, 1, 1, C)
@@ -261,6 +266,7 @@ class TemporalAttention(Attention):
     """Residual attention over the frames, at each position by itself, with rotary angles and a position bias."""
 
     def forward(self, x: Tensor, context: TemporalContext) -> Tensor:
+        """Features (T, B, H, W, C) → the same shape."""
         T, B, H, W, _ = x.shape
         tokens = self.norm(x).flatten(1, 3)  # (T, BHW, C)
         wq, wk, wv = self.qkv.weight.chunk(3)
@@ -277,6 +283,7 @@ class SpatialAttention(Attention):
     """Residual full attention over the positions of each frame."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (T, B, H, W, C) → the same shape."""
         q, k, v = self.per_frame(x)
         y = F.scaled_dot_product_attention(q, k, v)  # (T·B, heads, HW, d)
         return x + self.out(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
@@ -289,6 +296,7 @@ class LinearSpatialAttention(Attention):
         super().__init__(channels, heads, head_dim, out_bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (T, B, H, W, C) → the same shape."""
         q, k, v = self.per_frame(x)
         q = q.softmax(dim=-1) * self.head_dim**-0.5
         k = k.softmax(dim=-2)
@@ -324,6 +332,7 @@ class Level(nn.Module):
         self.resample = resample or nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor, context: TemporalContext) -> tuple[Tensor, Tensor]:
+        """(T, B, H, W, C) → what the next resolution sees, and what the way up takes over."""
         x = self.block2(self.block1(x, embedding), embedding)
         x = self.temporal(self.spatial(x), context)
         return x, self.resample(x)

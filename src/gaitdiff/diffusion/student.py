@@ -58,6 +58,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape."""
         return x + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 

@@ -115,6 +115,7 @@ class GlobalLocalBackbone(Backbone):
                 weight.data = weight.data.clone(memory_format=torch.channels_last_3d)  # as parts.channels_last
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Clip (B, T, H, W), or packed (1, ΣT, H, W) with ``lengths`` → feature (B, C, P)."""
         if lengths is None:
             return self._clips(clip)
         return torch.cat([self._clips(span) for span in clip.split(list(lengths), dim=1)])
@@ -152,6 +153,7 @@ class GaitGLHead(Head):
         initialize(self)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Feature (B, C, P) → embedding (B, C, P), logits (B, K, P) or None."""
         embedding = self.bn(self.fc(self.norm(feature)))
         return embedding, self.classifier(embedding) if self.classifier is not None else None
 

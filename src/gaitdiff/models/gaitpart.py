@@ -163,6 +163,7 @@ class PartBackbone(Backbone):
         channels_last(self.layers)
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Clip (B, T, H, W), or packed (1, ΣT, H, W) with ``lengths`` → feature (B, C, P)."""
         planes = self.layers(image_frames(clip))  # (B·T, C, H/4, W/4)
         strips = self.pool(planes).unflatten(0, clip.shape[:2]).permute(3, 0, 1, 2).contiguous()  # (P, B, T, C)
         if lengths is None:

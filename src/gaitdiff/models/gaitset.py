@@ -68,6 +68,7 @@ class SetBackbone(Backbone):
         channels_last(self)
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Clip (B, T, H, W), or packed (1, ΣT, H, W) with ``lengths`` → feature (B, C, P)."""
         size = clip.shape[:2]
 
         def over_time(frames: Tensor) -> Tensor:  # (B·T, C, H, W) → (B, C, H, W)

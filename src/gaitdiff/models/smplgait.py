@@ -75,6 +75,7 @@ class PlainBackbone(Backbone):
         channels_last(self)
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Clip (B, T, H, W), or packed (1, ΣT, H, W) with ``lengths`` → feature (B, C, P)."""
         planes = self.layers(image_frames(clip))  # (B·T, C, H/4, W/4)
         planes = temporal_max(planes.unflatten(0, clip.shape[:2]), lengths)  # (B, C, H/4, W/4)
         return self.pool(planes)  # (B, C, P)

@@ -87,8 +87,9 @@ def write_report(folder: Path, result: QuickstartResult, device: torch.device | 
 
 
 def score_table(scores: dict[str, dict[str, float]], named: Sequence[str] = ()) -> str:
-    """Scores by what was compared, as an HTML table, and below it what they are of; rank-1 with its binomial standard
-    error.
+    """Scores by what was compared, as an HTML table, and below it what they are of.
+
+    Rank-1 has its binomial standard error.
     """
     heads = "".join(f"<th>{name}</th>" for name in ("rank-1", "rank-5", "mAP", "mINP", "probes"))
     rows = "\n".join(_score_row(name, row) for name, row in scores.items())

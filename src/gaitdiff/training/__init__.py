@@ -1,0 +1,1 @@
+"""Both stages: the loop, checkpoints, run folders, the machine."""

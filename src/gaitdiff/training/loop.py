@@ -46,8 +46,9 @@ class Stage(Protocol, Generic[Batch]):
 
     @property
     def module(self) -> nn.Module:
-        """All that is trained, one module; its forward makes the loss, so that it can be wrapped for several
-        processes.
+        """All that is trained, as one module.
+
+        Its forward makes the loss, so that it can be wrapped for several processes.
         """
 
     def make_batch(self, step: int, rank: int) -> Batch:

@@ -37,8 +37,9 @@ class Division:
 
 
 def read_partition(path: str | Path) -> Partition:
-    """Read a partition file: JSON with the lists TRAIN_SET and TEST_SET of identities, and maybe PROBE_SET (as Gait3D
-    and FreeGait have it), GALLERY_SET (CCGR-Mini), or both.
+    """Read a partition file: JSON with the lists TRAIN_SET and TEST_SET of identities.
+
+    It may have PROBE_SET (as for Gait3D and FreeGait), GALLERY_SET (CCGR-Mini), or both.
 
     Raises:
         UserError: it cannot be read, is no JSON object, lacks a list or has an unknown one, names somebody twice or

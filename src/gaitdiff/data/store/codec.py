@@ -45,12 +45,15 @@ class Raw:
         self._height, self._width = height, width
 
     def encode(self, frames: np.ndarray) -> memoryview:
+        """Return the bytes of frames, uint8 (T, H, W)."""
         return np.ascontiguousarray(frames).data.cast("B")
 
     def decode(self, data: np.ndarray, count: int, index: np.ndarray) -> np.ndarray:
+        """Return some of ``count`` frames, uint8 (n, H, W), in the order of ``index``."""
         return self.decode_all(data, count)[index]
 
     def decode_all(self, data: np.ndarray, count: int) -> np.ndarray:
+        """Return all ``count`` frames, uint8 (T, H, W)."""
         return data.reshape(count, self._height, self._width)
 
 
@@ -67,6 +70,7 @@ class Lz4Columns:
         self._height, self._width = height, width
 
     def encode(self, frames: np.ndarray) -> memoryview:
+        """Return the bytes of frames, uint8 (T, H, W)."""
         columns = np.ascontiguousarray(frames.transpose(0, 2, 1))
         blocks = [
             lz4.block.compress(frame, mode="high_compression", compression=self._LEVEL, store_size=False)
@@ -76,6 +80,7 @@ class Lz4Columns:
         return memoryview(b"".join([positions.tobytes(), *blocks]))
 
     def decode(self, data: np.ndarray, count: int, index: np.ndarray) -> np.ndarray:
+        """Return some of ``count`` frames, uint8 (n, H, W), in the order of ``index``."""
         chosen = np.arange(count)[index]
         if len(chosen) == 0:
             return np.empty((0, self._height, self._width), np.uint8)
@@ -98,6 +103,7 @@ class Lz4Columns:
         return np.ascontiguousarray(rows.transpose(1, 0, 2))
 
     def decode_all(self, data: np.ndarray, count: int) -> np.ndarray:
+        """Return all ``count`` frames, uint8 (T, H, W)."""
         return self.decode(data, count, np.arange(count))
 
 

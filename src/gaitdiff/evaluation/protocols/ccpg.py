@@ -1,5 +1,8 @@
-"""CCPG: people who change their clothes, among cameras (Li et al. 2023, "An In-Depth Exploration of Person
-Re-Identification and Gait Recognition in Cloth-Changing Conditions")."""
+"""CCPG: people who change their clothes, among cameras.
+
+Source: Li et al. 2023, "An In-Depth Exploration of Person Re-Identification and Gait Recognition in Cloth-Changing
+Conditions".
+"""
 
 from __future__ import annotations
 

@@ -21,13 +21,16 @@ class Names(Protocol):
     """What rows are called: three (N,) arrays of str."""
 
     @property
-    def labels(self) -> np.ndarray: ...
+    def labels(self) -> np.ndarray:
+        """Who walks."""
 
     @property
-    def types(self) -> np.ndarray: ...
+    def types(self) -> np.ndarray:
+        """In which clothes, or in which walk."""
 
     @property
-    def views(self) -> np.ndarray: ...
+    def views(self) -> np.ndarray:
+        """Seen from where."""
 
 
 @dataclass(frozen=True)

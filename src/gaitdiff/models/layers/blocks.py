@@ -66,6 +66,7 @@ class BasicBlock(ResidualBlock):
         self.bn2 = FrameNorm(channels)
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
+        """Frames (B·T, C, H, W) → (B·T, C', H', W') with T = ``length``."""
         return self.bn2(self.conv2(self.bn1(self.conv1(frames))), self.skip(frames))
 
 
@@ -81,6 +82,7 @@ class P3DBlock(BasicBlock):
         self.bn_time = FrameNorm(channels)
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
+        """Frames (B·T, C, H, W) → (B·T, C', H', W') with T = ``length``."""
         seen = self.bn1(self.conv1(frames))
         moved = self.bn_time(over_time(self.conv_time, seen, length), seen)
         return self.bn2(self.conv2(moved), self.skip(frames))
@@ -97,6 +99,7 @@ class Conv3dBlock(ResidualBlock):
         self.bn2 = FrameNorm(channels)
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
+        """Frames (B·T, C, H, W) → (B·T, C', H', W') with T = ``length``."""
         seen = self.bn1(over_time(self.conv1, frames, length))
         return self.bn2(over_time(self.conv2, seen, length), self.skip(frames))
 
@@ -145,6 +148,7 @@ class ResidualBackbone(Backbone):
         channels_last(self)
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Clip (B, T, H, W), or packed (1, ΣT, H, W) with ``lengths`` → feature (B, C, P)."""
         frames = self.stem(image_frames(clip))  # (B·T, C1, H, W)
         for stage in self.stages:
             frames = stage(frames, clip.shape[1])

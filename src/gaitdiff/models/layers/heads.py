@@ -27,6 +27,7 @@ class PartHead(Head):
         self.fc = PartLinear(parts, channels, embedding)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, None]:
+        """Feature (B, C, P) → embedding (B, C', P), and no logits."""
         return self.fc(self.norm(feature)), None
 
 
@@ -49,10 +50,12 @@ class BNNeckHead(Head):
             self.neck.requires_grad_(False)  # nothing learns from it
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Feature (B, C, P) → embedding (B, C', P), logits (B, K, P) or None."""
         embedding = self.fc(self.norm(feature))
         return embedding, self.neck(embedding)[1] if self.num_classes else None
 
     def neck_feature(self, embedding: Tensor) -> Tensor:
+        """Embedding (B, C', P) → the same shape, normalised by the neck."""
         feature: Tensor = self.neck(embedding)[0]
         return feature
 
