@@ -260,7 +260,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """Return scale (share - target) / (n P): the target is 1 - smoothing at the label, and smoothing / K everywhere."""
+        """Return scale (share - target) / (n P), target = smoothing / K plus, at the label, 1 - smoothing."""
         log_share, labels = ctx.saved_tensors
         unit = grad * (ctx.scale / labels.numel())
         everywhere = unit * (-ctx.smoothing / log_share.shape[ctx.dim])

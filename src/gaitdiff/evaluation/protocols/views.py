@@ -129,7 +129,7 @@ def view_matrix(first: np.ndarray, seen: np.ndarray, views: np.ndarray, groups: 
 
 
 def _precision_matrix(first: np.ndarray, precision: np.ndarray, seen: np.ndarray, views: np.ndarray) -> Table:
-    """Mean average precision in percent over the probes of each view whose person the gallery view has; None of nothing.
+    """Mean average precision in percent over the probes of each view whose person the gallery view has, else None.
 
     Args:
         first, precision: (n, V) ranks of the first matches in each gallery view, 0 for none, and average precisions.
