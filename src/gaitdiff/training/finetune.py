@@ -29,9 +29,12 @@ from gaitdiff.models.registry import model_config
 from gaitdiff.recognition.losses import cross_entropy, pairwise_distance, triplet_terms
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_model_document, read_tensors
 from gaitdiff.training.device import make_accelerator, seeded
+from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder
 from gaitdiff.utils.progress import console
+
+_SHOWN = 10  # frames of a pictured clip
 
 
 def finetune(config: TransferConfig) -> Path:
@@ -156,6 +159,10 @@ class TransferStage:
             "ap": float(distance[same & pair].mean()),
             "an": float(distance[~same].mean()),
         }
+
+    def pictures(self, batch: LabelledBatch) -> dict[str, np.ndarray]:
+        """The first clip as the model gets it."""
+        return {"clip": side_by_side(self._inputs(batch)[0][0, :_SHOWN])}
 
     def evaluate(self) -> dict[str, float]:
         """Scores of the embeddings on the test split, by the distance trained with; nothing where there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
@@ -63,6 +64,9 @@ class Stage(Protocol, Generic[Batch]):
     def diagnostics(self, batch: Batch, step: int, rank: int) -> dict[str, float]:
         """What is worth watching of a batch, at the steps that are logged."""
 
+    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
+        """What a batch looks like, pictures (H, W), uint8, by name; it must not change what is trained."""
+
     def evaluate(self) -> dict[str, float]:
         """Scores on the test split; all processes call it and share the work, the first gets the scores."""
 
@@ -93,6 +97,8 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     if first >= stage.iterations:
         console.print(f"{folder.path} is complete: {stage.iterations} iterations", markup=False, soft_wrap=True)
         return
+    if main:
+        folder.track(run.track, first)
     stage.module.to(accelerator.device)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
     _keep_counters_on_cpu(stage.optimizer)
@@ -132,6 +138,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 _evaluate(stage, folder, done, main)
             if done % run.save_every == 0 or last:
                 if main:
+                    folder.picture(done, partial(stage.pictures, batch))
                     _save(stage, folder, done, pending, run.keep)
                 accelerator.wait_for_everyone()
             bar.advance()

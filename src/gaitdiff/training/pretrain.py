@@ -29,6 +29,7 @@ from gaitdiff.models import Backbone, create_model
 from gaitdiff.models.base import evaluating
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
 from gaitdiff.training.device import make_accelerator, seeded
+from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder, read_config
 
@@ -117,6 +118,12 @@ class PretrainStage:
             values |= pair_distances(module.backbone(gait), module.backbone(other), owner)
         module.train()
         return values
+
+    def pictures(self, batch: PretrainBatch) -> dict[str, np.ndarray]:
+        """The first clip as the autoencoder gets it, and what it decodes of it."""
+        clip = self._augmented(batch.latent, batch.latent_plan)[:1]
+        decoded = self.autoencoder.decode(self.autoencoder.encode(clip))
+        return {"clip": side_by_side(clip[0]), "decoded": side_by_side(decoded[0])}
 
     def evaluate(self) -> dict[str, float]:
         """Rank-1 of the raw gait features on the test split; nothing where there is none."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import yaml
 
 from gaitdiff.config.flat import flat, plain
 from gaitdiff.errors import UserError
+from gaitdiff.training.loggers import Logger, open_loggers
 from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 
@@ -35,6 +37,7 @@ class RunFolder:
 
     def __init__(self, path: Path, lock: FolderLock | None = None) -> None:
         self.path, self._lock = path, lock
+        self._loggers: list[Logger] = []
 
     def __enter__(self) -> RunFolder:
         return self
@@ -42,6 +45,8 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for logger in self._loggers:
+            logger.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -83,9 +88,30 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add one line of metrics; numbers that are not finite become null."""
-        with self._writing(), self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+        """Add one line of metrics, here and to the trackers; numbers that are not finite become null."""
+        record = _finite(record)
+        with self._writing():
+            with self.metrics_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record, allow_nan=False) + "\n")
+            for logger in self._loggers:
+                logger.log(record)
+
+    def track(self, name: str, step: int) -> None:
+        """Give what is measured after ``step`` to a tracker too, and what was before if it is new here.
+
+        Raises:
+            UserError: an unknown tracker, or its package is missing.
+        """
+        with self._writing():
+            self._loggers = open_loggers(name, self.path, step, read_metrics(self.path))
+
+    def picture(self, step: int, make: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        """Give pictures (H, W), uint8, to the trackers; they are made only where there are some."""
+        if self._loggers:
+            pictures = make()
+            with self._writing():
+                for logger in self._loggers:
+                    logger.images(step, pictures)
 
     def rewind(self, step: int) -> None:
         """Forget metrics of steps after ``step``: those will be made again."""
