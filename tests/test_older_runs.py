@@ -59,3 +59,28 @@ def test_logging_and_saving_may_change_on_the_way(tmp_path: Path) -> None:
     assert main(["finetune", *flags, *other, "--out", str(run)]) == 0
     assert len(list((run / "checkpoints").iterdir())) == 3
     assert yaml.safe_load((run / "config.yaml").read_text())["run"]["log_every"] == 4
+
+
+def test_a_finetuning_run_may_be_made_longer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its learning rate goes by milestones, so it becomes the run that was long from the start."""
+    store, run, whole = make_store(tmp_path / "store"), tmp_path / "run", tmp_path / "whole"
+    words = ["finetune", *TINY_SCRATCH, *PACE, "--optim.milestones", "[3, 5]", "--data.store", str(store)]
+    assert main([*words, "--optim.iterations", "6", "--out", str(whole)]) == 0
+    assert main([*words, "--optim.iterations", "4", "--out", str(run)]) == 0
+    capsys.readouterr()
+    assert main([*words, "--optim.iterations", "6", "--out", str(run)]) == 0
+    assert "optim.iterations is 6 instead of 4" in " ".join(capsys.readouterr().err.split())
+    assert losses(run / "metrics.jsonl") == losses(whole / "metrics.jsonl")
+    weights = "checkpoints/step-00000006/backbone.safetensors"
+    assert (run / weights).read_bytes() == (whole / weights).read_bytes()
+    assert main([*words, "--optim.iterations", "5", "--out", str(run)]) == 2
+    assert "optim.iterations = 6, not 5" in capsys.readouterr().err
+
+
+def test_a_pretraining_run_keeps_its_length(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its learning rate falls to zero at the end."""
+    store = make_store(tmp_path / "store")
+    words = ["pretrain", *TINY_PRETRAIN, *PACE, "--data.store", str(store), "--out", str(tmp_path / "run")]
+    assert main([*words, "--optim.iterations", "1"]) == 0
+    assert main([*words, "--optim.iterations", "2"]) == 2
+    assert "optim.iterations = 1, not 2" in capsys.readouterr().err

@@ -49,7 +49,9 @@ def finetune(config: TransferConfig) -> Path:
     accelerator = make_accelerator(config.machine)
     stage = TransferStage(config, accelerator.device, accelerator.num_processes)
     with accelerator.main_process_first():
-        folder = RunFolder.open("finetune", stage.config, stage.made_from, write=accelerator.is_main_process)
+        # The learning rate goes by milestones alone: more iterations are the same run, longer.
+        more = ("optim.iterations",)
+        folder = RunFolder.open("finetune", stage.config, stage.made_from, accelerator.is_main_process, more)
     with folder:
         train(stage, folder, config.run, accelerator)
     return folder.path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +19,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.training.loggers import Logger, open_loggers
 from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
+from gaitdiff.utils.progress import console
 
 #: Parts of a configuration that may differ when a run is continued.
 _FREE = ("machine", "run", "out", "data.store")
@@ -51,12 +52,15 @@ class RunFolder:
             self._lock.release()
 
     @classmethod
-    def open(cls, stage: str, config: Any, made_from: dict[str, Any], write: bool = True) -> RunFolder:
+    def open(
+        cls, stage: str, config: Any, made_from: dict[str, Any], write: bool = True, growing: Sequence[str] = ()
+    ) -> RunFolder:
         """Create the folder ``config.out``, or take up a run of the same stage and configuration.
 
         Args:
             made_from: what else a run must have in common with the one it continues: its data, its processes.
             write: whether this process is the one that writes; it then holds the folder's lock.
+            growing: settings that may be larger than before, since no number depends on them that is there already.
 
         Raises:
             UserError: the folder holds something else, is being written by another process, or cannot be written.
@@ -71,7 +75,7 @@ class RunFolder:
                 path.mkdir(parents=True, exist_ok=True)
                 lock.acquire()
             if file.is_file():
-                _require_same(path, read_config(path), resolved, _defaults(config))
+                _require_same(path, read_config(path), resolved, _defaults(config), growing)
             if lock is not None:
                 write_whole(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode("utf-8"))
         except BaseException as error:
@@ -180,11 +184,16 @@ def _defaults(config: Any) -> dict[str, Any]:
     return dict(flat(plain(asdict(fresh))))
 
 
-def _require_same(path: Path, old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any]) -> None:
+def _require_same(
+    path: Path, old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any], growing: Sequence[str]
+) -> None:
     """Refuse a change of what a run's numbers come from; settings that one of the two does not know are defaults."""
     before, after = ({**defaults, **dict(flat(config))} for config in (old, new))
     for key in sorted(after):
         if key in _FREE or key.split(".")[0] in _FREE or before.get(key) == after[key]:
+            continue
+        if key in growing and after[key] > before[key]:
+            console.print(f"{path}: {key} is {after[key]} instead of {before[key]}", markup=False, soft_wrap=True)
             continue
         raise UserError(
             f"{path} holds a run with {key} = {before.get(key)!r}, not {after[key]!r}: "
