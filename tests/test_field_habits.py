@@ -241,6 +241,9 @@ def test_partitions_may_name_probes_gallery_or_both(
         ({"GALLERY_SET": ["p3"]}, "GALLERY_SET .* not <id>-<type>-<view>"),
         ({"PROBE_SET": ["p3-a-v0"], "GALLERY_SET": ["p3-a-v0"]}, "both PROBE_SET and GALLERY_SET"),
         ({"GALERY_SET": ["p3-a-v0"]}, "did you mean 'GALLERY_SET'"),
+        ({"VAL_SET": ["p3-a-v0"]}, "unknown key 'VAL_SET': remove it"),
+        ({"PROBE_SET": ["p3-A-V0"]}, "none of the 1 sequences that PROBE_SET .* are called 'p3-a-v0' here"),
+        ({"GALLERY_SET": ["p3-b-v0", "p3-b-v1"]}, "none of the 2 sequences that GALLERY_SET"),
     ],
 )
 def test_mistakes_in_lists_are_named(lists: dict[str, list[str]], sentence: str, tmp_path: Path) -> None:
@@ -267,6 +270,17 @@ def test_an_energy_image_among_frames_is_no_frame(
     store = silent_import(tmp_path / "data", tmp_path / "store", kind="frames")
     assert [row.frames for row in store.rows] == [4, 4]
     assert "2 images of whole sequences" in capsys.readouterr().out
+
+
+def test_several_images_of_the_whole_are_no_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summaries = ("gei.png", "mean.png", "GEI2.png")
+    for folder in ("p0/w0", "p1/w0"):
+        write_png(tmp_path / "data" / folder, walk(3))
+        for name in summaries:
+            cv2.imwrite(str(tmp_path / "data" / folder / name), np.mean(walk(3), axis=0).astype(np.uint8))
+    store = silent_import(tmp_path / "data", tmp_path / "store", kind="frames")
+    assert [row.frames for row in store.rows] == [4, 4]
+    assert "6 images of whole sequences" in capsys.readouterr().out
 
 
 def test_frames_that_are_all_called_so_are_frames(tmp_path: Path) -> None:
@@ -309,11 +323,12 @@ def test_masks_of_two_values_are_black_and_white_and_said(
 # --- checkpoints of OpenGait --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", [1, 4, 5])
+@pytest.mark.parametrize("protocol", [0, 1, 4, 5])
 @pytest.mark.parametrize("modern", [True, False])
 def test_files_of_other_pickle_protocols_are_told_so(protocol: int, modern: bool, tmp_path: Path) -> None:
+    told = "0 or 1" if protocol < 2 and not modern else protocol
     file = small_file(tmp_path / "a.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=modern)
-    with pytest.raises(UserError, match=f"pickle_protocol={protocol}, .* torch.save its weights again"):
+    with pytest.raises(UserError, match=f"pickle_protocol {told}, .* torch.save its weights again"):
         imported(file, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

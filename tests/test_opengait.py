@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.exchange import opengait_weights as opengait
 from gaitdiff.exchange.opengait_checkpoint import export_opengait, import_opengait, parse_overrides, read_opengait
 from gaitdiff.models import GaitModel, create_model, list_models
-from gaitdiff.training.checkpoint import model_document, save_checkpoint
+from gaitdiff.training.checkpoint import model_document, read_checkpoint_info, save_checkpoint
 from reference import filled, golden_arrays, golden_document
 from worlds import TINY_SCRATCH, make_store
 
@@ -348,3 +349,37 @@ def test_a_wrong_state_changes_nothing(change: Any, sentence: str) -> None:
 def test_a_stem_that_opengait_has_not_is_not_exported() -> None:
     with pytest.raises(UserError, match="stem_stride of 2"):
         opengait.state_dict(create_model("gaitset", stem_stride=2))
+
+
+@pytest.mark.parametrize(
+    ("told", "step"),
+    [
+        (torch.tensor(60000), 60000),
+        (np.int64(9), 9),
+        ("60000", None),
+        (-1, None),
+        (torch.tensor([1, 2]), None),
+        (None, None),
+    ],
+)
+def test_the_step_is_what_the_file_tells(told: Any, step: int | None, tmp_path: Path) -> None:
+    content = {"model": weights(), **({} if told is None else {"iteration": told})}
+    _, found, notes = read_opengait(small_file(tmp_path / "a.pt", content))
+    assert found == step
+    assert len(notes) == (told is not None and step is None)
+    out = imported(tmp_path / "a.pt", tmp_path / "out")
+    assert read_checkpoint_info(out).origin.step == step
+    assert gaitdiff.load_checkpoint(out)
+
+
+def test_the_suffix_of_safetensors_may_be_in_capitals(tmp_path: Path) -> None:
+    save_file(weights(), tmp_path / "A.SAFETENSORS")
+    assert same(read_opengait(tmp_path / "A.SAFETENSORS")[0], weights())
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_is_told_from_a_file_of_torch(protocol: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.pt"
+    file.write_bytes(pickle.dumps({"model": weights()}, protocol))
+    with pytest.raises(UserError, match=r"written by pickle, not by torch\.save"):
+        read_opengait(file)

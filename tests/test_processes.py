@@ -53,6 +53,12 @@ def test_torchrun_needs_no_device_flag(stage: str, tmp_path: Path) -> None:
         ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0'"),
         ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1'"),
         ({"WORLD_SIZE": "2", "RANK": "5", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}, "RANK is 5, but"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "unset OMPI_COMM_WORLD_SIZE"),
+        ({"RANK": "1"}, "RANK is 1, but no variable tells of more than one process"),
+        ({"WORLD_SIZE": "1", "RANK": "3"}, "RANK is 3, but WORLD_SIZE is 1"),
+        ({"WORLD_SIZE": "1", "LOCAL_RANK": "0"}, "that WORLD_SIZE, LOCAL_RANK in the environment speak of"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "abc"}, "MASTER_PORT is 'abc'"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "99999"}, "MASTER_PORT is 99999"),
         ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK is 'x'"),
         ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "zero"}, "LOCAL_RANK is 'zero'"),
         ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_WORLD_SIZE": "abc"}, "LOCAL_WORLD_SIZE is 'abc'"),
@@ -83,14 +89,16 @@ def test_one_process_of_a_launcher_is_one(tmp_path: Path) -> None:
 
 def started(words: list[str], run: Path) -> subprocess.Popen[str]:
     """A process that has begun to write its run, and has enough to do to be met there."""
-    process = subprocess.Popen([sys.executable, "-m", "gaitdiff", *words], stdout=subprocess.DEVNULL, text=True)
-    deadline = time.monotonic() + 120
+    command, environment = [sys.executable, "-m", "gaitdiff", *words], {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True, env=environment)
+    deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
         holder, metrics = run / ".writer.json", run / "metrics.jsonl"
         begun = holder.is_file() and metrics.is_file() and metrics.read_text().count("\n") >= 2
         if begun and json.loads(holder.read_text())["process"] == process.pid:
             return process
         time.sleep(0.01)
+    process.kill()
     raise AssertionError(f"the run ended with {process.poll()} before it could be met")
 
 
@@ -117,8 +125,11 @@ def test_a_run_has_one_writer(stage: str, tmp_path: Path) -> None:
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
     again = started(long, run)  # the killed one's lock is gone with it
-    os.kill(again.pid, signal.SIGINT)
-    again.wait(timeout=60)
+    try:
+        again.send_signal(signal.SIGINT)
+        again.wait(timeout=300)
+    finally:
+        again.kill()
     assert not (run / ".writer.json").exists()
 
 
@@ -127,8 +138,9 @@ def test_two_starts_at_once_write_one_run(tmp_path: Path) -> None:
     store, run = make_store(tmp_path / "store"), tmp_path / "run"
     words = ["finetune", *STAGES["finetune"], "--data.store", str(store), "--out", str(run)]
     command = [sys.executable, "-m", "gaitdiff", *words]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    ends = [(process.communicate(timeout=200)[1], process.returncode) for process in both]
+    environment, pipe = {**os.environ, "OMP_NUM_THREADS": "1"}, subprocess.PIPE
+    both = [subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) for _ in range(2)]
+    ends = [(process.communicate(timeout=600)[1], process.returncode) for process in both]
     assert 0 in [code for _, code in ends]
     for said, code in ends:
         assert code == 0 or (code == 2 and "is being written by" in said), (code, said)

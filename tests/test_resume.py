@@ -35,8 +35,9 @@ def records(run: Path) -> list[dict[str, object]]:
 
 def kill_after(words: list[str], metrics: Path, lines: int) -> None:
     """Start a run and kill it without warning once its metrics have ``lines`` lines."""
-    process = subprocess.Popen([sys.executable, "-m", "gaitdiff", *words], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    command, environment = [sys.executable, "-m", "gaitdiff", *words], {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
         if metrics.is_file() and metrics.read_text().count("\n") >= lines:
             break

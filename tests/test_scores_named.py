@@ -19,9 +19,11 @@ from gaitdiff.cli import main
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation import distance_matrix, evaluate, grew_submission, hid_submission
-from gaitdiff.evaluation.features import evaluate_store, held_out_rows, store_protocol
+from gaitdiff.evaluation.about import Compared
+from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows, store_protocol
 from gaitdiff.evaluation.protocols.registry import PROTOCOLS
 from gaitdiff.recognition.losses import triplet_loss
+from gaitdiff.training.checkpoint import read_checkpoint_info
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
 
 #: subject, condition, view, split, role
@@ -490,3 +492,75 @@ def test_nobody_learns_that_the_nameless_are_one_person(tmp_path: Path, capsys: 
     checkpoint = tmp_path / "run" / "checkpoints" / "step-00000001"
     people = {row[0] for row in rows} - {"probe"}
     assert json.loads((checkpoint / "model.json").read_text())["num_classes"] == len(people)
+
+
+def test_where_overall_is_shown_its_name_is_said() -> None:
+    """SUSTech1K's scores at the top are those of Overall alone."""
+    rows = [(f"{p}", kind, view) for p in range(6) for kind in ("00-nm", "01-nm", "01-bg", "02-cl") for view in "ab"]
+    labels, types, views = zip(*rows, strict=True)
+    features = np.random.default_rng(0).normal(size=(len(rows), 4, 2)).astype(np.float32)
+    scores = evaluate("sustech1k", features, labels, types, views)
+    assert scores["missing"]
+    assert scores["rank1"] == pytest.approx(scores["Overall"]["mean"]["rank1"])
+    numbers = {side: {"sequences": 1, "people": 1} for side in ("probe", "gallery")}
+    names = tuple(name for name in scores if isinstance(scores[name], dict) and "mean" in scores[name])
+    assert {"Normal", "Overall"} <= set(names)
+    what = Compared("s", "sustech1k", "", "sustech1k", None, names, {**numbers, "without_match": 0}, scores["missing"])
+    assert "the scores above are those of Overall" in what.lines("cosine")
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"probe_set": ["a-0-0"], "probe_mask": [True, False, False, False]}, "both probe_set and probe_mask"),
+        ({"probe_set": ["a-0-0", "z-0-0"]}, "1 of the 2 sequences that probe_set names .* 'z-0-0'"),
+    ],
+)
+def test_probes_are_named_in_one_way_and_are_there(data: dict[str, Any], sentence: str) -> None:
+    features = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
+    with pytest.raises(UserError, match=sentence):
+        evaluate("gait3d", features, "aabb", ["0", "1"] * 2, ["0"] * 4, **data)
+    with pytest.raises(UserError, match="real numbers"):
+        evaluate("leave-one-out", features.astype(np.complex64), list("aabb"), ["0", "1"] * 2, ["0"] * 4)
+
+
+def test_one_sequence_each_is_said() -> None:
+    features = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
+    with pytest.raises(UserError, match="each person has one sequence alone"):
+        evaluate("leave-one-out", features, list("abcd"), ["0"] * 4, ["0"] * 4)
+
+
+def test_a_backbone_too_refuses_frames_of_another_height(tmp_path: Path) -> None:
+    """As a pretrained model's features are made; and a height that is not told is said."""
+    small, large = (SequenceStore(named_store(tmp_path / f"{h}", GREW_ROWS, height=h)) for h in (64, 128))
+    model = gaitdiff.create_model("smplgait", "tiny").eval()
+    model.height = 128
+    rows, cpu = held_out_rows(small), torch.device("cpu")
+    assert len(extract(model.backbone, large, rows[:2], cpu)) == 2
+    with pytest.raises(UserError, match="trained on frames 128 px high"):
+        extract(model.backbone, small, rows[:2], cpu)
+    assert len(extract(model.backbone, small, rows[:2], cpu, height=128)) == 2
+
+
+def test_a_height_that_is_not_told_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy, store = tmp_path / "run", named_store(tmp_path / "store", GREW_ROWS)
+    shutil.copytree(run, copy)
+    for file in copy.glob("checkpoints/*/model.json"):
+        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "height"}))
+    assert main(["evaluate", str(copy), "--data", str(store), "--device", "cpu"]) == 0
+    assert "does not say on frames of which height it was trained" in " ".join(capsys.readouterr().err.split())
+    flags = [*TINY_SCRATCH, "--optim.iterations", "1", "--run.evaluate_every", "0", "--data.store", str(store)]
+    words = [*flags, "--mode", "finetune", "--init", str(copy), "--out", str(tmp_path / "more")]
+    assert main(["finetune", *words]) == 0
+    assert "does not say on frames of which height it was trained" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_checkpoint_elsewhere_in_a_run_folder_is_not_the_runs(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "kept").mkdir()
+    shutil.copytree(next((run / "checkpoints").iterdir()), copy / "kept" / "one")
+    state = copy / "kept" / "one" / "state.json"
+    state.write_text(json.dumps({"step": 2, "pending": []}))
+    origin = read_checkpoint_info(copy / "kept" / "one").origin
+    assert (origin.step, origin.iterations, origin.finished) == (2, None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -234,3 +235,16 @@ def test_a_store_without_the_second_gallery_type_is_submitted(
     assert main([*words, "--device", "cpu"]) == 0
     assert "no local check: " in capsys.readouterr().out
     assert (tmp_path / "x.zip").is_file()
+
+
+@pytest.mark.parametrize(("site", "other"), [("hid", "grew"), ("grew", "hid")])
+def test_the_store_of_another_site_is_refused(
+    site: str, other: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = grew_store(tmp_path / "data")
+    header = data / "header.json"
+    header.write_text(json.dumps({**json.loads(header.read_text()), "dataset": other}))
+    words = ["submit", site, str(run), "--data", str(data), "--out", str(tmp_path / "out.zip"), "--device", "cpu"]
+    assert main(words) == 2
+    assert f"is a store of {other}, not of {site}" in capsys.readouterr().err
+    assert not (tmp_path / "out.zip").exists()

@@ -14,7 +14,7 @@ class UserError(Exception):
     """
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the known word nearest to ``word``, or "" when nothing is near."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str:
+    """Return " (did you mean 'x'?)" for the known word nearest to ``word``, or "" when none has this likeness."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)
     return f" (did you mean {match[0]!r}?)" if match else ""

@@ -58,6 +58,9 @@ def submit(
     place = make_accelerator(MachineConfig(device=device)).device
     info.require_features(features)
     store = SequenceStore(data)
+    if store.header.dataset in SITES and store.header.dataset != site:
+        other = store.header.dataset
+        raise UserError(f"{store.path} is a store of {other}, not of {site}: gaitdiff submit {other} makes its file")
     rows = held_out_rows(store)
     names = names_of(store, rows)
     videos, people = rules.asked(names)

@@ -80,6 +80,8 @@ def _check(values: Tensor, shape: tuple[str, ...], what: str) -> None:
     """Refuse what is no tensor of floats of a shape, in which a number stands for itself."""
     if not isinstance(values, Tensor):
         raise UserError(f"{what} must be a tensor, not {type(values).__name__}: see torch.from_numpy")
+    if values.layout != torch.strided:
+        raise UserError(f"{what} must be a dense tensor: see its to_dense()")
     fits = values.ndim == len(shape) and all(
         size == int(name) if name.isdigit() else size > 0 for size, name in zip(values.shape, shape, strict=True)
     )

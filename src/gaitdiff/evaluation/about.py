@@ -75,7 +75,8 @@ class Compared:
             sides.append(f"{counted(sequences, 'sequence')} of {whose}")
         alone = self.counts["without_match"]
         matched = "" if alone is None else f"; {counted(alone, 'probe')} without a possible match"
-        mean = f"the scores above are those of {' and '.join(self.conditions)}" if self.missing else ""
+        shown = ("Overall",) if "Overall" in self.conditions else self.conditions
+        mean = f"the scores above are those of {' and '.join(shown)}" if self.missing else ""
         return [
             f"store: {self.store} ({self.dataset or 'no named data set'}, {self.frames})",
             f"protocol: {self.protocol}{setting}; {metric} distance; gaitdiff {__version__}",

@@ -88,6 +88,8 @@ def extract(
     Raises:
         UserError: the file cannot be written.
     """
+    if height is None:
+        check_height(getattr(network, "height", None), store, "this model")
     packs = bool(getattr(network.backbone if isinstance(network, GaitModel) else network, "packs", False))
     lengths = _lengths(store, rows, max_frames)
     batches = _packed_batches(lengths) if packs else _equal_batches(lengths)

@@ -147,10 +147,10 @@ def as_features(given: Tensor | np.ndarray | Sequence[Any]) -> Tensor | np.ndarr
     Raises:
         UserError: rows of different shapes, or of anything but numbers.
     """
-    if isinstance(given, np.ndarray):
-        return given
-    if isinstance(given, Tensor):
-        return given.detach()
+    if isinstance(given, Tensor | np.ndarray):
+        if torch.is_complex(given) if isinstance(given, Tensor) else np.iscomplexobj(given):
+            raise UserError(f"features must be real numbers, not {given.dtype}")
+        return given.detach() if isinstance(given, Tensor) else given
     try:
         if len(given) and isinstance(given[0], Tensor):
             return torch.stack([row.detach() for row in given])

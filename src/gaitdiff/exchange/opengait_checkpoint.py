@@ -41,6 +41,8 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _PROTOCOLS = (2, 3)
 #: How files of torch.save from before 2020 begin in pickle protocols 0 and 1.
 _OLD = b"L119547037146038801333356L"
+#: The same number as later protocols write it.
+_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 #: Settings in which OpenGait's configurations of a model differ, beside the presets.
 _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "gaitgl": ({"bn_neck": True},),
@@ -89,7 +91,7 @@ def import_opengait(
     document = model_document(
         name, preset, model.head.num_classes, chosen, height=height, distance="euclidean"
     )  # as it compares them
-    _place(out.absolute(), step, tensors, {"state": {"step": step, "pending": []}, "model": document})
+    _place(out.absolute(), step or 0, tensors, {"state": {"step": step, "pending": []}, "model": document})
     for note in notes:
         console.print(f"{file}: {note}", markup=False, soft_wrap=True)
     return out
@@ -157,7 +159,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def read_opengait(file: Path) -> tuple[dict[str, Tensor], int, list[str]]:
+def read_opengait(file: Path) -> tuple[dict[str, Tensor], int | None, list[str]]:
     """Weights of a file that OpenGait saved; nothing in it is executed.
 
     Args:
@@ -165,8 +167,8 @@ def read_opengait(file: Path) -> tuple[dict[str, Tensor], int, list[str]]:
             as safetensors. Keys may begin with ``module.``, as data-parallel training leaves them.
 
     Returns:
-        The tensors by OpenGait's keys, weights as float32; the training step, 0 where it is not told; what was
-        changed, in words.
+        The tensors by OpenGait's keys, weights as float32; the training step, None where it is not told; what
+        was changed or left out, in words.
 
     Raises:
         UserError: the file is missing or damaged, would need code to load, holds no weights, or some that are not
@@ -191,9 +193,19 @@ def read_opengait(file: Path) -> tuple[dict[str, Tensor], int, list[str]]:
     other = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.dtype in _FLOATS[1:]}
     if other:
         notes.append(f"converted weights from {', '.join(sorted(other))} to float32")
-    step = content.get("iteration", 0)
+    told = content.get("iteration") if "model" in content else None
+    step = _whole_number(told)
+    if step is None and told is not None:
+        notes.append(f"left out the entry 'iteration', {str(told)[:40]!r}, which is no number of steps")
     whole = {key: value.float() if value.dtype in _FLOATS else value for key, value in state.items()}
-    return whole, step if type(step) is int and step >= 0 else 0, notes
+    return whole, step, notes
+
+
+def _whole_number(told: Any) -> int | None:
+    """A number of steps, also one of NumPy's or a tensor; None for anything else."""
+    if isinstance(told, Tensor | np.generic | np.ndarray) and told.ndim == 0:
+        told = told.item()
+    return told if type(told) is int and told >= 0 else None
 
 
 def _load(file: Path) -> Any:
@@ -204,7 +216,7 @@ def _load(file: Path) -> Any:
     except OSError as error:
         raise UserError(f"{file} cannot be read ({_reason(error)})") from error
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix.lower() == ".safetensors":
             return load_file(file)
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
@@ -219,8 +231,13 @@ def _load(file: Path) -> Any:
     except Exception as error:  # a damaged pickle raises anything
         if (protocol := _pickle_protocol(file)) not in (None, *_PROTOCOLS):
             raise UserError(
-                f"{file} was saved with pickle_protocol={protocol}, which torch does not read without executing what "
+                f"{file} was saved with pickle_protocol {protocol}, which torch does not read without executing what "
                 "the file says: load it where you trust it, and torch.save its weights again without that argument"
+            ) from error
+        if _is_plain_pickle(file):
+            raise UserError(
+                f"{file} was written by pickle, not by torch.save, and would have to be executed to be read: load it "
+                "where you trust it, and torch.save({'model': …}) its weights"
             ) from error
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
@@ -230,23 +247,33 @@ def _load(file: Path) -> Any:
         raise UserError(f"{file} is no checkpoint, or a damaged one: copy or download it again") from error
 
 
-def _pickle_protocol(file: Path) -> int | None:
-    """The pickle protocol of a file of torch.save; None where it is none. 1 stands for 0 too, which looks alike."""
+def _is_plain_pickle(file: Path) -> bool:
+    """Whether a file begins as a pickled mapping does in some protocol; torch's magic number comes first in its own."""
+    with file.open("rb") as stream:
+        begin = stream.read(64)
+    return _MAGIC not in begin and begin.startswith((b"\x80", b"(d", b"}q", b"}(", b"ccollections\nOrderedDict"))
+
+
+def _pickle_protocol(file: Path) -> int | str | None:
+    """The pickle protocol of a file of torch.save, "0 or 1" where these look alike; None where it is none."""
     try:
-        packed = zipfile.is_zipfile(file)
-        if packed:
+        if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
                 with archive.open(name) as stream:
                     begin = stream.read(2)
+            if begin and begin[0] != 0x80:
+                return 0 if begin.startswith((b"(", b"c")) else 1
         else:
             with file.open("rb") as stream:
                 begin = stream.read(len(_OLD))
+            if begin == _OLD:
+                return "0 or 1"
+            if _MAGIC not in begin:
+                return None
     except (OSError, KeyError, StopIteration, zipfile.BadZipFile):
         return None
-    if len(begin) >= 2 and begin[0] == 0x80:
-        return begin[1]
-    return 1 if packed or begin == _OLD else None
+    return begin[1] if len(begin) >= 2 and begin[0] == 0x80 else None
 
 
 def _numpy_numbers() -> list[Any]:

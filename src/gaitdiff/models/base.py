@@ -55,12 +55,14 @@ class Backbone(nn.Module):
         sampling: how training clips are drawn for it.
         packs: sequences of unequal lengths may share a batch, packed. False for models with convolutions over time:
             batch equal lengths there.
+        height: of the frames it was trained on, in pixels; None where that is not known.
     """
 
     channels: int
     parts: int
     sampling: Sampling
     packs: bool = True
+    height: int | None = None
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """(B, T, 64, 44) in [0, 1], or packed (1, ΣT, 64, 44) with ``lengths`` → (B, C, P)."""
@@ -99,16 +101,23 @@ class GaitModel(nn.Module):
     Attributes:
         name: what ``create_model`` calls it.
         config: its settings, the dataclass of its presets.
-        height: of the frames it was trained on, in pixels; None where that is not known.
+        height: of the frames it was trained on, in pixels, the backbone's; None where that is not known.
     """
-
-    height: int | None = None
 
     def __init__(self, name: str, config: Any, backbone: Backbone, head: Head) -> None:
         super().__init__()
         self.name, self.config = name, config
         self.backbone = backbone
         self.head = head
+
+    @property
+    def height(self) -> int | None:
+        """Of the frames that the backbone was trained on."""
+        return self.backbone.height
+
+    @height.setter
+    def height(self, pixels: int | None) -> None:
+        self.backbone.height = pixels
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | Tensor | None = None) -> GaitOutput:
         """Embed silhouettes.
@@ -182,6 +191,8 @@ def check_clip(clip: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int
     """
     if not isinstance(clip, Tensor):
         raise UserError(f"a clip must be a tensor, not {type(clip).__name__}: see torch.from_numpy")
+    if clip.layout != torch.strided:
+        raise UserError("a clip must be a dense tensor: see its to_dense()")
     if clip.ndim != 4:
         raise UserError(f"a clip must have the shape (B, T, 64, 44), not {tuple(clip.shape)}")
     height, width = clip.shape[2:]
@@ -209,7 +220,12 @@ def check_clip(clip: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int
 
 def _whole_numbers(lengths: Sequence[int] | Tensor) -> list[int]:
     """Lengths as a flat list: the field keeps them as [1, n]."""
-    numbers = torch.as_tensor(lengths)
+    try:
+        numbers = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"lengths must be whole numbers, one a sequence, not {lengths!r}") from error
+    if numbers.numel() == 0:
+        raise UserError("lengths are empty: give the number of frames of each packed sequence")
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
         raise UserError(f"lengths must be whole numbers, not {numbers.flatten().tolist()}")
     return [int(number) for number in numbers.flatten().tolist()]

@@ -26,10 +26,11 @@ from gaitdiff.models.base import NeckModel, NoHead
 from gaitdiff.models.registry import model_config
 from gaitdiff.training.run_folder import read_config
 from gaitdiff.utils.files import atomic_folder
+from gaitdiff.utils.progress import console
 
 #: Of model.json; raised when older versions could not read it.
 FORMAT = 1
-_PREFIX = "step-"
+CHECKPOINTS, _PREFIX = "checkpoints", "step-"
 
 
 def save_checkpoint(
@@ -44,7 +45,7 @@ def save_checkpoint(
     Raises:
         UserError: it cannot be written (a full disk, say); older checkpoints are untouched.
     """
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     final = folder / f"{_PREFIX}{step:08d}"
     remedy = "the older ones are untouched, free some space or mend the folder, then start the same command again"
     with atomic_folder(final, remedy) as draft:
@@ -62,7 +63,7 @@ def save_checkpoint(
 
 def list_checkpoints(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    return sorted((run / "checkpoints").glob(f"{_PREFIX}*"))
+    return sorted((run / CHECKPOINTS).glob(f"{_PREFIX}*"))
 
 
 def latest_checkpoint(path: Path) -> Path:
@@ -201,10 +202,23 @@ class CheckpointInfo:
         if features in ("embedding", "neck") and not self.headed:
             raise UserError(f"{self.origin.run} holds a backbone without a trained head: use --features raw")
 
-    def require_height(self, store: SequenceStore, resize: bool) -> None:
-        """Raise a UserError for frames of another height, unless they are to be resized and it is known to what."""
-        if not resize:
-            check_height(self.height, store, self.origin.run, ", or let --resize convert them")
+    def require_height(self, store: SequenceStore, resize: bool | None = None) -> None:
+        """Raise a UserError for frames of another height, unless they are to be resized and it is known to what.
+
+        Args:
+            resize: whether they are to be resized; None where there is no such choice.
+        """
+        if not resize and self.height is None:
+            console.print(
+                f"{self.origin.run} does not say on frames of which height it was trained: those of {store.path} are "
+                f"{store.height} px, and are taken",
+                markup=False,
+                soft_wrap=True,
+            )
+        elif not resize:
+            check_height(
+                self.height, store, self.origin.run, "" if resize is None else ", or let --resize convert them"
+            )
         elif self.height is None:
             raise UserError(
                 f"{self.origin.run} does not say on which frames it was trained, so --resize has no size to go to: "
@@ -227,7 +241,7 @@ def read_checkpoint_info(path: str | Path) -> CheckpointInfo:
         for key, value in (("step", step), ("iterations", iterations)):
             if value is not None and type(value) is not int:
                 raise UserError(f"{folder / 'state.json'} is damaged: its {key} is {value!r}, not a whole number")
-        if iterations is None:  # of an older version
+        if iterations is None and folder.parent.name == CHECKPOINTS:  # of an older version
             with suppress(UserError, KeyError, TypeError, ValueError):
                 iterations = int(read_config(folder.parent.parent)["optim"]["iterations"])
     return CheckpointInfo(

@@ -14,7 +14,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.errors import UserError
-from gaitdiff.utils.parallel import launched_processes
+from gaitdiff.utils.parallel import LAUNCHED, launched_processes
 
 #: Where launchers say which of the processes this one is.
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -58,8 +58,7 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         raise UserError("machine.device is cuda, but torch finds no CUDA device: use --machine.device cpu")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("machine.device is mps, but torch finds none: use --machine.device cpu")
-    if world > 1:
-        _check_launch(device, world)
+    _check_launch(device, world)
     half = machine.precision == "bfloat16" or (machine.precision == "auto" and _has_fast_bfloat16(device))
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one process evaluates, the others wait
     try:
@@ -68,7 +67,12 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
             mixed_precision="bf16" if half else "no",
             kwargs_handlers=[patience],
         )
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
+        if launched := [variable for variable in (*LAUNCHED, *_RANKS, "LOCAL_RANK") if os.environ.get(variable)]:
+            raise UserError(
+                f"the run that {', '.join(launched)} in the environment speak of cannot be joined "
+                f"({str(error).splitlines()[0]}): start it with torchrun, or unset them"
+            ) from error
         raise UserError(
             f"machine.device {device} and machine.precision {machine.precision} cannot be had here ({error})"
         ) from error
@@ -85,15 +89,24 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
 def _check_launch(device: str, world: int) -> None:
     """Refuse a launch in which each process would believe to be alone, or wait for others for ever."""
     variable = next((variable for variable in _RANKS if os.environ.get(variable)), None)
-    if variable is None:
+    size = next((size for size in LAUNCHED if os.environ.get(size)), None)
+    if variable is None and world > 1:
         raise UserError(
-            f"this run has {world} processes by its environment (WORLD_SIZE), which does not say which one this is "
-            "(RANK): start it with torchrun, or unset WORLD_SIZE"
+            f"this run has {world} processes by its environment ({size}), which does not say which one this is "
+            f"(RANK): start it with torchrun, or unset {size}"
         )
-    if _number(variable) >= world:
+    if variable is not None and _number(variable) >= world:
+        how_many = f"{size} is {world}" if size is not None else "no variable tells of more than one process"
         raise UserError(
-            f"{variable} is {os.environ[variable]}, but there are {world} processes: start them with torchrun"
+            f"the environment variable {variable} is {os.environ[variable]}, but {how_many}: start the run with "
+            f"torchrun, or unset {variable}"
         )
+    if port := os.environ.get("MASTER_PORT"):
+        _number("MASTER_PORT")
+        if not 0 < int(port) < 1 << 16:
+            raise UserError(f"the environment variable MASTER_PORT is {port}, which no port is: start it with torchrun")
+    if world == 1:
+        return
     here = _number("LOCAL_WORLD_SIZE") if os.environ.get("LOCAL_WORLD_SIZE") else world
     if os.environ.get("LOCAL_RANK"):
         _number("LOCAL_RANK")

@@ -19,7 +19,7 @@ from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
-from gaitdiff.evaluation.features import check_height, evaluate_store, extract, rows_to_score, store_protocol
+from gaitdiff.evaluation.features import evaluate_store, extract, rows_to_score, store_protocol
 from gaitdiff.evaluation.protocols.registry import headline
 from gaitdiff.evaluation.protocols.selection import NAMELESS
 from gaitdiff.evaluation.shards import extract_shared
@@ -27,7 +27,14 @@ from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.base import evaluating
 from gaitdiff.models.registry import model_config
 from gaitdiff.recognition.losses import cross_entropy, pairwise_distance, triplet_terms
-from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_model_document, read_tensors
+from gaitdiff.training.checkpoint import (
+    latest_checkpoint,
+    load_into,
+    model_document,
+    read_checkpoint_info,
+    read_model_document,
+    read_tensors,
+)
 from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
@@ -88,6 +95,7 @@ class TransferStage:
 
     def __init__(self, config: TransferConfig, device: torch.device, world: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
+        rows = labelled_rows(self.store, config.data, config.seed)
         self.held_out = rows_to_score(self.store, config.run.protocol)
         protocol = store_protocol(self.store, config.run.protocol)
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
@@ -95,8 +103,7 @@ class TransferStage:
         self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}
         start, choice = starting_point(config)
         if start is not None:
-            check_height(read_model_document(start).get("height"), self.store, str(start))
-        rows = labelled_rows(self.store, config.data, config.seed)
+            read_checkpoint_info(start).require_height(self.store)
         subjects = len({self.store.rows[row].subject for row in rows})
         weight = cross_entropy_weight(config.loss, choice)
         classes = subjects if weight > 0 else 0

@@ -60,6 +60,7 @@ class PretrainStage:
 
     def __init__(self, config: PretrainConfig, device: torch.device, world: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
+        rows = training_rows(self.store, config.data.min_frames)
         self.held_out = rows_to_score(self.store, config.run.protocol)
         protocol = store_protocol(self.store, config.run.protocol)
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
@@ -72,7 +73,7 @@ class PretrainStage:
             self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
         self.batches = PretrainBatches(
             self.store,
-            training_rows(self.store, config.data.min_frames),
+            rows,
             batch=optim.batch,
             latent_frames=config.data.latent_frames,
             gait_frames=config.data.gait_frames,

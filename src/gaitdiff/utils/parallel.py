@@ -22,7 +22,7 @@ R = TypeVar("R")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 #: Where launchers say how many processes a run has.
-_LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 def processors() -> int:
@@ -36,7 +36,7 @@ def launched_processes() -> int:
     Raises:
         UserError: the environment variable that says so is no positive whole number.
     """
-    for variable in _LAUNCHED:
+    for variable in LAUNCHED:
         if value := os.environ.get(variable):
             if not (value.isascii() and value.isdigit() and int(value) > 0):
                 raise UserError(

@@ -150,7 +150,8 @@ def gather(source: Source, skipped: Counts) -> dict[str, Files]:
             skipped.add("files that are neither images nor pickles", printable(name))
     for folder, files in result.items():
         frames = [name for name in files.images if not _SUMMARY.search(name, len(folder))]
-        if 0 < len(files.images) - len(frames) <= max(1, len(files.images) // 5) and frames:
+        summaries = len(files.images) - len(frames)
+        if 0 < summaries < max(2, len(frames)) and frames:  # where most are called so, it is what frames are called
             for name in set(files.images).difference(frames):
                 skipped.add("images of whole sequences (such as gait energy images) beside frames", printable(name))
             files.images = frames

@@ -110,6 +110,15 @@ def divide(walks: Sequence[SourceSequence], partition: Partition, role: Callable
         else:
             places.append(("test", role(walk) if silent else partition.role(_sequence_name(walk))))
     people, there = {walk.subject for walk in walks}, set(map(_sequence_name, walks))
+    tested = people & test
+    for key, named in ((PROBE_KEY, partition.probes), (GALLERY_KEY, partition.gallery)):
+        theirs = sorted(name for name in named or () if _walkers(name) & tested)
+        if theirs and not there.intersection(theirs):
+            example = min(_sequence_name(walk) for walk in walks if walk.subject in test)
+            raise UserError(
+                f"none of the {len(theirs)} sequences that {key} of {partition.source} names of these people is there, "
+                f"such as {_quoted(theirs[0])}: they are called {_quoted(example)} here, write them so"
+            )
     return Division(
         places=tuple(places),
         absent=tuple(person for person in (*partition.train, *partition.test) if person not in people),
@@ -133,6 +142,12 @@ def index(walks: Sequence[SourceSequence], partition: Partition) -> tuple[int, .
         return place[walk.subject], walk.condition, walk.view, walk.sequence
 
     return tuple(sorted(named, key=order))
+
+
+def _walkers(name: str) -> set[str]:
+    """Who may walk in ``id-type-view``, since all three may hold hyphens."""
+    parts = name.split("-")
+    return {"-".join(parts[:count]) for count in range(1, len(parts) - 1)}
 
 
 def _sequence_name(walk: SourceSequence) -> str:
@@ -170,7 +185,7 @@ def _near(key: str, known: Iterable[str]) -> str:
     for other in known:
         if other.casefold() == key.casefold():
             return f" (did you mean {other!r}?)"
-    return nearest(key, known)
+    return nearest(key, known, 0.7)  # VAL_SET is no misspelt GALLERY_SET
 
 
 def _kind(value: Any) -> str:
@@ -229,7 +244,7 @@ def _check_sequences(path: str | Path, key: str, names: Iterable[str], test: set
                 f"{key} of the partition file {path} holds {_quoted(name)}, which is not <id>-<type>-<view>, "
                 "such as '0002-camid33_videoid2-seq0'"
             )
-        if not any("-".join(parts[:count]) in test for count in range(1, len(parts) - 1)):
+        if not _walkers(name) & test:
             raise UserError(
                 f"{key} of the partition file {path} holds {_quoted(name)}, but {TEST_KEY} names no {_quoted(parts[0])}"
             )

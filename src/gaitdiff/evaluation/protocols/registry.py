@@ -168,6 +168,8 @@ def _gait3d(
     probe_mask: Sequence[bool] | None = None,
     gallery_mask: Sequence[bool] | None = None,
 ) -> Selection:
+    if probe_set is not None and probe_mask is not None:
+        raise UserError("protocol 'gait3d' has both probe_set and probe_mask: give one of them")
     is_probe = _named(walks, probe_set) if probe_mask is None else _masked(walks, probe_mask, "probe_mask")
     in_gallery = ~is_probe if gallery_mask is None else _masked(walks, gallery_mask, "gallery_mask") & ~is_probe
     told = walks.labels != NAMELESS
@@ -179,9 +181,14 @@ def _named(walks: Names, probe_set: Collection[str] | None) -> np.ndarray:
         raise UserError(
             f"protocol 'gait3d' needs probe_set, a list of label-type-view, or probe_mask, not {probe_set!r}"
         )
-    keys = zip(walks.labels, walks.types, walks.views, strict=True)
+    keys = ["-".join(key) for key in zip(walks.labels, walks.types, walks.views, strict=True)]
     named = set(probe_set)
-    return np.array(["-".join(key) in named for key in keys])
+    if unknown := named.difference(keys):
+        raise UserError(
+            f"{len(unknown)} of the {len(named)} sequences that probe_set names are not there, such as "
+            f"{min(map(str, unknown))!r}: give those that are, as label-type-view"
+        )
+    return np.array([key in named for key in keys])
 
 
 def _masked(walks: Names, mask: Sequence[bool], name: str) -> np.ndarray:

@@ -66,6 +66,8 @@ class Selection:
         if len(self.unmatched(labels)) < len(self.probe):
             return ""
         if np.isin(labels[self.probe], people).any():
+            if self.same is not None and len(np.unique(self.same)) == len(self.same):
+                return "each person has one sequence alone, and none counts for itself"
             return "the gallery has the probes' people only in the probe's own view or camera, which does not count"
         return "no probe's person is in the gallery: check the labels, or which sequences are probes"
 
