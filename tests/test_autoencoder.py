@@ -205,6 +205,7 @@ def test_taesd_s_round_trip_of_people_in_a_street(street: Tensor, street_latents
         (torch.rand(0, 3, 64, 64), r"not \(0, 3, 64, 64\)"),
         (torch.rand(1, 2, 64, 44), "64x44, .* multiples of 8"),
         (255 * torch.rand(1, 2, 64, 64), "divide by 255"),
+        (torch.rand(1, 2, 64, 64).to_sparse(), "dense tensor"),
         (2 * torch.rand(1, 2, 64, 64) - 1, "scale them"),
         (torch.full((1, 2, 64, 64), float("nan")), "from nan"),
         (torch.zeros(1, 2, 64, 64, dtype=torch.uint8), "floats, not uint8"),

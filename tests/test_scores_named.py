@@ -519,7 +519,7 @@ def test_where_overall_is_shown_its_name_is_said() -> None:
 def test_probes_are_named_in_one_way_and_are_there(data: dict[str, Any], sentence: str) -> None:
     features = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
     with pytest.raises(UserError, match=sentence):
-        evaluate("gait3d", features, "aabb", ["0", "1"] * 2, ["0"] * 4, **data)
+        evaluate("gait3d", features, list("aabb"), ["0", "1"] * 2, ["0"] * 4, **data)
     with pytest.raises(UserError, match="real numbers"):
         evaluate("leave-one-out", features.astype(np.complex64), list("aabb"), ["0", "1"] * 2, ["0"] * 4)
 

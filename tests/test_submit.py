@@ -242,7 +242,7 @@ def test_the_store_of_another_site_is_refused(
     site: str, other: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = grew_store(tmp_path / "data")
-    header = data / "header.json"
+    header = data / "store.json"
     header.write_text(json.dumps({**json.loads(header.read_text()), "dataset": other}))
     words = ["submit", site, str(run), "--data", str(data), "--out", str(tmp_path / "out.zip"), "--device", "cpu"]
     assert main(words) == 2

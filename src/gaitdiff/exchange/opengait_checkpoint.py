@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickletools
 import re
 import shutil
 import warnings
@@ -248,10 +249,13 @@ def _load(file: Path) -> Any:
 
 
 def _is_plain_pickle(file: Path) -> bool:
-    """Whether a file begins as a pickled mapping does in some protocol; torch's magic number comes first in its own."""
-    with file.open("rb") as stream:
-        begin = stream.read(64)
-    return _MAGIC not in begin and begin.startswith((b"\x80", b"(d", b"}q", b"}(", b"ccollections\nOrderedDict"))
+    """Whether a file is a pickle of a mapping; a file of torch.save begins with a number. Nothing is executed."""
+    try:
+        with file.open("rb") as stream:
+            operations = {operation.name for operation, _, _ in pickletools.genops(stream)}
+    except Exception:  # what is no pickle raises anything
+        return False
+    return not operations.isdisjoint(("DICT", "EMPTY_DICT", "GLOBAL", "STACK_GLOBAL"))
 
 
 def _pickle_protocol(file: Path) -> int | str | None:
