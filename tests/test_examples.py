@@ -13,6 +13,8 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 #: What each prints, and the arguments that make it short.
 RUNS = {
     "method.py": (["--people", "12", "--steps", "2"], "step 2: loss"),
+    "own_backbone.py": (["--people", "12", "--steps", "2"], "rank-1"),
+    "own_silhouettes.py": ([], "is nearest to"),
     "score_features.py": ([], "rank-1"),
 }
 
