@@ -168,9 +168,9 @@ def _gait3d(
     probe_mask: Sequence[bool] | None = None,
     gallery_mask: Sequence[bool] | None = None,
 ) -> Selection:
+    is_probe = _named(walks, probe_set) if probe_mask is None else _masked(walks, probe_mask, "probe_mask")
     if probe_set is not None and probe_mask is not None:
         raise UserError("protocol 'gait3d' has both probe_set and probe_mask: give one of them")
-    is_probe = _named(walks, probe_set) if probe_mask is None else _masked(walks, probe_mask, "probe_mask")
     in_gallery = ~is_probe if gallery_mask is None else _masked(walks, gallery_mask, "gallery_mask") & ~is_probe
     told = walks.labels != NAMELESS
     return Selection(np.flatnonzero(is_probe & told), np.flatnonzero(in_gallery & told))
