@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import pickletools
 import re
-import shutil
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gaitdiff.data.formats.pickles import TORCH_BINARY, TORCH_TEXT
 from gaitdiff.errors import UserError
 from gaitdiff.exchange import opengait_weights as opengait
 from gaitdiff.exchange.onnx import Features, export_onnx
@@ -29,9 +28,9 @@ from gaitdiff.training.checkpoint import (
     model_document,
     pick_features,
     read_checkpoint_info,
-    save_checkpoint,
+    write_checkpoint,
 )
-from gaitdiff.utils.files import require_new, sync, write_whole
+from gaitdiff.utils.files import require_new, write_whole
 from gaitdiff.utils.progress import console
 
 #: What the features of a checkpoint are called, and an exported model's.
@@ -40,10 +39,6 @@ _KINDS: dict[str, Features] = {"raw features": "raw", "embeddings": "embedding",
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 #: The pickle protocols that torch reads without executing anything.
 _PROTOCOLS = (2, 3)
-#: How files of torch.save from before 2020 begin in pickle protocols 0 and 1.
-_OLD = b"L119547037146038801333356L"
-#: The same number as later protocols write it.
-_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 #: Settings in which OpenGait's configurations of a model differ, beside the presets.
 _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "gaitgl": ({"bn_neck": True},),
@@ -92,7 +87,7 @@ def import_opengait(
     document = model_document(
         name, preset, model.head.num_classes, chosen, height=height, distance="euclidean"
     )  # as it compares them
-    _place(out.absolute(), step or 0, tensors, {"state": {"step": step, "pending": []}, "model": document})
+    write_checkpoint(out.absolute(), tensors, {"state": {"step": step, "pending": []}, "model": document})
     for note in notes:
         console.print(f"{file}: {note}", markup=False, soft_wrap=True)
     return out
@@ -270,10 +265,10 @@ def _pickle_protocol(file: Path) -> int | str | None:
                 return 0 if begin.startswith((b"(", b"c")) else 1
         else:
             with file.open("rb") as stream:
-                begin = stream.read(len(_OLD))
-            if begin == _OLD:
+                begin = stream.read(len(TORCH_TEXT))
+            if begin == TORCH_TEXT:
                 return "0 or 1"
-            if _MAGIC not in begin:
+            if TORCH_BINARY not in begin:
                 return None
     except (OSError, KeyError, StopIteration, zipfile.BadZipFile):
         return None
@@ -338,21 +333,6 @@ def _fits(
         return _shapes(name, preset, _classes(state, name, preset, overrides), overrides) == wanted
     except UserError:  # settings that OpenGait does not have
         return False
-
-
-def _place(out: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]) -> None:
-    """Write a checkpoint beside its place, then rename it."""
-    draft = out.with_name(f".{out.name}.partial")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        os.rename(save_checkpoint(draft, step, tensors, documents, keep=0), out)
-        sync(out.parent)
-    except (OSError, UserError) as error:
-        reason = _reason(error.__cause__ or error)
-        raise UserError(f"{out} cannot be written ({reason}): choose another --out") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _reason(error: BaseException) -> str:

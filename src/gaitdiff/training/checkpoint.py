@@ -45,10 +45,26 @@ def save_checkpoint(
     Raises:
         UserError: it cannot be written (a full disk, say); older checkpoints are untouched.
     """
-    folder = run / CHECKPOINTS
-    final = folder / f"{_PREFIX}{step:08d}"
+    final = run / CHECKPOINTS / f"{_PREFIX}{step:08d}"
     remedy = "the older ones are untouched, free some space or mend the folder, then start the same command again"
-    with atomic_folder(final, remedy) as draft:
+    write_checkpoint(final, tensors, documents, remedy)
+    for old in list_checkpoints(run)[:-keep] if keep > 0 else []:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def write_checkpoint(
+    folder: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    documents: Mapping[str, Any],
+    remedy: str = "choose another --out",
+) -> None:
+    """Write one checkpoint, which appears whole or not at all; see ``save_checkpoint``.
+
+    Raises:
+        UserError: it cannot be written; the sentence ends with ``remedy``.
+    """
+    with atomic_folder(folder, remedy) as draft:
         try:
             for stem, named in tensors.items():
                 save_file({key: value.detach().cpu().contiguous() for key, value in named.items()}, _file(draft, stem))
@@ -56,9 +72,6 @@ def save_checkpoint(
             raise OSError(_reason(error)) from error
         for stem, document in documents.items():
             (draft / f"{stem}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-    for old in list_checkpoints(run)[:-keep] if keep > 0 else []:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
 
 
 def list_checkpoints(run: Path) -> list[Path]:

@@ -34,7 +34,7 @@ _OTHER_FILES: Mapping[bytes, str] = MappingProxyType(
 )
 
 #: The number that files of torch.save from before 2020 begin with, as pickle protocols from 2 on and before 2 write it.
-_TORCH = (b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", b"L119547037146038801333356L")
+TORCH_BINARY, TORCH_TEXT = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", b"L119547037146038801333356L"
 
 
 def load_silhouettes(data: bytes) -> np.ndarray | list[np.ndarray]:
@@ -63,7 +63,7 @@ def read_silhouettes(data: bytes) -> tuple[np.ndarray | list[np.ndarray], str]:
     for start, what in _OTHER_FILES.items():
         if data.startswith(start):
             raise ValueError(f"is {what}, no pickle")
-    if any(number in data[:64] for number in _TORCH):
+    if any(number in data[:64] for number in (TORCH_BINARY, TORCH_TEXT)):
         raise ValueError("is a PyTorch file, no pickle of silhouettes: save its array with pickle.dump")
     content = unpickle(data)
     if isinstance(content, np.ndarray):
