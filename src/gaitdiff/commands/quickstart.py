@@ -25,7 +25,7 @@ from gaitdiff.models import create_model
 from gaitdiff.report.page import BASELINE, QuickstartResult, write_report
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator, seeded
-from gaitdiff.training.finetune import embeddings, finetune
+from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_config
 from gaitdiff.utils.progress import console
@@ -173,8 +173,8 @@ def _scores(
         BASELINE: gait_energy_images(store, rows),
         _UNTRAINED: extract(fresh.backbone, store, rows, place),
         _PRETRAINED: extract(learned.backbone, store, rows, place),
-        _SCRATCH: embeddings(load_checkpoint(scratch, place), store, rows, place),
-        _FINETUNED: embeddings(load_checkpoint(finetuned, place), store, rows, place),
+        _SCRATCH: extract(load_checkpoint(scratch, place), store, rows, place),
+        _FINETUNED: extract(load_checkpoint(finetuned, place), store, rows, place),
     }
     return {name: evaluate_store(value, store, rows, PROTOCOL, DEFAULT_METRIC) for name, value in features.items()}
 

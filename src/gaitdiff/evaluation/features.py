@@ -25,6 +25,7 @@ from gaitdiff.evaluation.protocols.registry import (
 from gaitdiff.evaluation.protocols.selection import Selected
 from gaitdiff.evaluation.ranking import Features
 from gaitdiff.models import GaitModel
+from gaitdiff.models.base import evaluating
 from gaitdiff.utils.files import atomic_file
 from gaitdiff.utils.progress import ProgressHandle, console, progress_bar
 
@@ -76,7 +77,7 @@ def extract(
     (``Backbone.packs``); for others each batch holds sequences of one length. What comes out is the same.
 
     Args:
-        network: a gait model, for its embeddings, or a backbone, for its raw features; in evaluation mode.
+        network: a gait model, for its embeddings, or a backbone, for its raw features; it computes in evaluation mode.
         rows: row numbers in the store.
         out: write the features there as they come, a ``.npy`` file, and hold none in memory.
         max_frames: of longer sequences only so many first frames count.
@@ -94,7 +95,8 @@ def extract(
     lengths = _lengths(store, rows, max_frames)
     batches = _packed_batches(lengths) if packs else _equal_batches(lengths)
     features = (_features(network, store, rows[batch], lengths[batch], packs, device, height) for batch in batches)
-    return _gathered(features, batches, out)
+    with evaluating(network):
+        return _gathered(features, batches, out)
 
 
 @overload

@@ -37,11 +37,13 @@ def extract_shared(network: nn.Module, store: SequenceStore, rows: np.ndarray, d
     All compute with the first one's BatchNorm statistics: each process sees batches of its own while it trains.
 
     Args:
-        network, rows: as for ``extract``, the same in all processes; at least one row.
+        network, rows: as for ``extract``, the same in all processes.
 
     Returns:
-        (N, C, P) float32 on the CPU in the order of ``rows``, in the first process; None in the others.
+        (N, C, P) float32 on the CPU in the order of ``rows``, in the first process; None in the others, and of no rows.
     """
+    if len(rows) == 0:
+        return None
     if not (dist.is_available() and dist.is_initialized()):
         return extract(network, store, rows, device)
     for buffer in network.buffers():

@@ -10,7 +10,7 @@ import torch
 
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.evaluation.features import held_out_rows
+from gaitdiff.evaluation.features import extract, held_out_rows
 from gaitdiff.report.animation import (
     ADDED,
     REMOVED,
@@ -24,7 +24,6 @@ from gaitdiff.report.animation import (
 from gaitdiff.report.examples import AUGMENTATIONS, Denoised, augmented, latent_example
 from gaitdiff.report.neighbours import Ranking, pick_probes, rank_gallery
 from gaitdiff.training.checkpoint import load_checkpoint
-from gaitdiff.training.finetune import embeddings
 from gaitdiff.training.run_folder import read_config
 
 _FRAMES = 30  # of an animated walk
@@ -37,7 +36,7 @@ def neighbours(store_path: Path, finetuned: Path, scratch: Path, device: torch.d
     config = read_config(finetuned)
     rows, protocol, metric = held_out_rows(store), config["run"]["protocol"], config["loss"]["distance"]
     tuned, other = (
-        rank_gallery(embeddings(load_checkpoint(run, device), store, rows, device), rows, store, protocol, metric)
+        rank_gallery(extract(load_checkpoint(run, device), store, rows, device), rows, store, protocol, metric)
         for run in (finetuned, scratch)
     )
     chosen = pick_probes(tuned, other)

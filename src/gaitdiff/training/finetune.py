@@ -19,12 +19,11 @@ from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
-from gaitdiff.evaluation.features import evaluate_store, extract, rows_to_score, store_protocol
+from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_protocol
 from gaitdiff.evaluation.protocols.registry import headline
 from gaitdiff.evaluation.protocols.selection import NAMELESS
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import GaitModel, create_model
-from gaitdiff.models.base import evaluating
 from gaitdiff.models.registry import model_config
 from gaitdiff.recognition.losses import cross_entropy, pairwise_distance, triplet_terms
 from gaitdiff.training.checkpoint import (
@@ -175,14 +174,10 @@ class TransferStage:
 
     def evaluate(self) -> dict[str, float]:
         """Scores of the embeddings on the test split, by the distance trained with; nothing where there is none."""
-        model, rows = self.module.model, self.held_out
-        if len(rows) == 0:
-            return {}
-        with evaluating(model):
-            features = extract_shared(model, self.store, rows, self.device)
+        protocol, rows, metric = self.config.run.protocol, self.held_out, self.config.loss.distance
+        features = extract_shared(self.module.model, self.store, rows, self.device)
         if features is None:
             return {}
-        protocol, metric = self.config.run.protocol, self.config.loss.distance
         return headline(evaluate_store(features, self.store, rows, protocol, metric, self.device))
 
     def about(self, origin: Origin) -> dict[str, Any]:
@@ -286,12 +281,6 @@ def labelled_rows(store: SequenceStore, data: TransferData, seed: int) -> np.nda
         raise UserError(f"{store.path} has {len(subjects)} training people, fewer than data.people = {data.people}")
     chosen = set(np.random.default_rng([seed, 40]).choice(subjects, data.people, replace=False))
     return np.array([row for row in rows if store.rows[row].subject in chosen])
-
-
-def embeddings(model: GaitModel, store: SequenceStore, rows: Any, device: torch.device) -> Tensor:
-    """Embeddings (N, C', P) of whole sequences, in evaluation mode."""
-    with evaluating(model):
-        return extract(model, store, rows, device)
 
 
 def _optimizer(config: TransferConfig, model: GaitModel) -> torch.optim.Optimizer:

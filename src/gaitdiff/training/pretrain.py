@@ -26,7 +26,6 @@ from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_pr
 from gaitdiff.evaluation.protocols.registry import headline
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import Backbone, create_model
-from gaitdiff.models.base import evaluating
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
 from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loggers import side_by_side
@@ -128,11 +127,8 @@ class PretrainStage:
 
     def evaluate(self) -> dict[str, float]:
         """Rank-1 of the raw gait features on the test split; nothing where there is none."""
-        protocol, rows, backbone = self.config.run.protocol, self.held_out, self.module.backbone
-        if len(rows) == 0:
-            return {}
-        with evaluating(backbone):
-            features = extract_shared(backbone, self.store, rows, self.device)
+        protocol, rows = self.config.run.protocol, self.held_out
+        features = extract_shared(self.module.backbone, self.store, rows, self.device)
         if features is None:
             return {}
         scores: dict[str, float] = {}
