@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from gaitdiff.datasets.conditions import conditions_of
 from gaitdiff.datasets.sequences import ALIGN, SourceSequence
 from gaitdiff.utils.counts import Counts
 from gaitdiff.utils.text import printable
@@ -90,6 +91,12 @@ def by_rule(words: str, identities: Iterable[str], trains: Callable[[str], bool]
     people = sorted(set(identities))
     train = tuple(person for person in people if trains(person))
     return Partition(words, train, tuple(person for person in people if not trains(person)))
+
+
+def role_in(protocol: str) -> Callable[[SourceSequence], str]:
+    """The role of a test sequence by its type: in the gallery of the protocol's first condition, or else a probe."""
+    gallery = conditions_of(protocol)[0].gallery
+    return lambda sequence: "gallery" if sequence.condition in gallery else "probe"
 
 
 @dataclass(frozen=True)

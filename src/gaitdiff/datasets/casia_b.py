@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gaitdiff.datasets.card import DatasetCard, FolderPattern, Partition, by_rule
-from gaitdiff.datasets.sequences import SourceSequence
-
-_GALLERY = frozenset({"nm-01", "nm-02", "nm-03", "nm-04"})
+from gaitdiff.datasets.card import DatasetCard, FolderPattern, Partition, by_rule, role_in
 
 
 def _rule(identities: Sequence[str]) -> Partition:
     everybody = [*identities, *(f"{i:03}" for i in range(1, 125))]
     return by_rule("001 to 074 train, the others are tested", everybody, lambda person: int(person) <= 74)
-
-
-def _role(walk: SourceSequence) -> str:
-    return "gallery" if walk.condition in _GALLERY else "probe"
 
 
 CASIA_B = DatasetCard(
@@ -34,5 +27,5 @@ CASIA_B = DatasetCard(
         ),
     ),
     rule=_rule,
-    role=_role,
+    role=role_in("casia-b"),
 )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gaitdiff.datasets.card import DatasetCard, FolderPattern, Partition, by_rule
-from gaitdiff.datasets.sequences import SourceSequence
+from gaitdiff.datasets.card import DatasetCard, FolderPattern, Partition, by_rule, role_in
 
 _FIELDS = {
     "id": "(?!00000)(?:0[0-9]{4}|10[0-2][0-9]{2}|1030[0-7])",
@@ -20,10 +19,6 @@ def _rule(identities: Sequence[str]) -> Partition:
     return by_rule(words, everybody, lambda person: int(person) % 2 == 1 and person != "10307")
 
 
-def _role(walk: SourceSequence) -> str:
-    return "gallery" if walk.condition == "01" else "probe"
-
-
 OUMVLP = DatasetCard(
     name="oumvlp",
     title="OU-MVLP",
@@ -33,5 +28,5 @@ OUMVLP = DatasetCard(
         FolderPattern("<id>/<seq>/<view>", _FIELDS, condition="<seq>"),
     ),
     rule=_rule,
-    role=_role,
+    role=role_in("oumvlp"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from gaitdiff.datasets.card import DatasetCard, FolderPattern
+from gaitdiff.datasets.card import DatasetCard, FolderPattern, role_in
 from gaitdiff.datasets.sequences import SourceSequence, silhouette_rank
 from gaitdiff.utils.counts import Counts
 from gaitdiff.utils.text import printable
@@ -38,10 +38,6 @@ def _settle(walks: list[SourceSequence], skipped: Counts) -> list[SourceSequence
     return result
 
 
-def _role(walk: SourceSequence) -> str:
-    return "gallery" if walk.condition == "00-nm" else "probe"
-
-
 #: Who trains and who is tested stands in a partition file alone.
 SUSTECH1K = DatasetCard(
     name="sustech1k",
@@ -52,5 +48,5 @@ SUSTECH1K = DatasetCard(
         FolderPattern("<id>/<type>/<view>/<sensor>", _FIELDS, sequence="<sensor>"),
     ),
     settle=_settle,
-    role=_role,
+    role=role_in("sustech1k"),
 )
