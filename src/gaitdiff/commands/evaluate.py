@@ -158,8 +158,10 @@ def _check_files(protocol: str, files: dict[str, Path | None]) -> None:
     for flag, path in files.items():
         if path is None:
             continue
-        if flag == "--submission" and protocol not in ("grew", "hid"):
-            raise UserError(f"protocol {protocol!r} has no file to submit: --submission goes with grew and hid")
+        if flag == "--submission" and protocol not in SITES:
+            raise UserError(
+                f"protocol {protocol!r} has no file to submit: --submission goes with {' and '.join(SITES)}"
+            )
         require_file(path, flag)
         other = flags.setdefault(path.resolve(), flag)
         if other != flag:

@@ -27,7 +27,7 @@ from gaitdiff.evaluation.ranking import Features
 from gaitdiff.models import GaitModel
 from gaitdiff.models.base import evaluating
 from gaitdiff.utils.files import atomic_file
-from gaitdiff.utils.progress import ProgressHandle, console, progress_bar
+from gaitdiff.utils.progress import ProgressHandle, progress_bar, say
 
 #: Frames that go through the network at a time.
 _FRAMES_A_BATCH = 1024
@@ -213,7 +213,7 @@ def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
     except UserError as error:
         if protocol.lower() not in (AUTO, "gait3d"):
             raise
-        console.print(f"this run is not scored: {error}", markup=False, soft_wrap=True)
+        say(f"this run is not scored: {error}")
         return rows[:0]
     return rows
 

@@ -31,7 +31,7 @@ from gaitdiff.training.checkpoint import (
     write_checkpoint,
 )
 from gaitdiff.utils.files import require_new, write_whole
-from gaitdiff.utils.progress import console
+from gaitdiff.utils.progress import say
 
 #: What the features of a checkpoint are called, and an exported model's.
 _KINDS: dict[str, Features] = {"raw features": "raw", "embeddings": "embedding", "neck features": "neck"}
@@ -89,7 +89,7 @@ def import_opengait(
     )  # as it compares them
     write_checkpoint(out.absolute(), tensors, {"state": {"step": step, "pending": []}, "model": document})
     for note in notes:
-        console.print(f"{file}: {note}", markup=False, soft_wrap=True)
+        say(f"{file}: {note}")
     return out
 
 

@@ -26,7 +26,7 @@ from gaitdiff.models.base import NeckModel, NoHead
 from gaitdiff.models.registry import model_config
 from gaitdiff.training.run_folder import read_config
 from gaitdiff.utils.files import atomic_folder
-from gaitdiff.utils.progress import console
+from gaitdiff.utils.progress import say
 
 #: Of model.json; raised when older versions could not read it.
 FORMAT = 1
@@ -221,22 +221,19 @@ class CheckpointInfo:
         Args:
             resize: whether they are to be resized; None where there is no such choice.
         """
-        if not resize and self.height is None:
-            console.print(
-                f"{self.origin.run} does not say on frames of which height it was trained: those of {store.path} are "
-                f"{store.height} px, and are taken",
-                markup=False,
-                soft_wrap=True,
-            )
-        elif not resize:
-            check_height(
-                self.height, store, self.origin.run, "" if resize is None else ", or let --resize convert them"
-            )
-        elif self.height is None:
+        if self.height is None and resize:
             raise UserError(
                 f"{self.origin.run} does not say on which frames it was trained, so --resize has no size to go to: "
                 "leave it out, or import it again with --size"
             )
+        if self.height is None:
+            say(
+                f"{self.origin.run} does not say on frames of which height it was trained: those of {store.path} are "
+                f"{store.height} px, and are taken"
+            )
+        elif not resize:
+            other = "" if resize is None else ", or let --resize convert them"
+            check_height(self.height, store, self.origin.run, other)
 
 
 def read_checkpoint_info(path: str | Path) -> CheckpointInfo:

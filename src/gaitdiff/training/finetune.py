@@ -38,7 +38,7 @@ from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder
-from gaitdiff.utils.progress import console
+from gaitdiff.utils.progress import say
 
 _SHOWN = 10  # frames of a pictured clip
 
@@ -267,11 +267,9 @@ def labelled_rows(store: SequenceStore, data: TransferData, seed: int) -> np.nda
     rows = training_rows(store, data.min_frames)
     told = np.array([row for row in rows if store.rows[row].subject != NAMELESS], dtype=np.int64)
     if len(told) < len(rows):
-        console.print(
+        say(
             f"{len(rows) - len(told)} sequences of {store.path} are of {NAMELESS!r}, people whose names are not told: "
             "they are left out",
-            markup=False,
-            soft_wrap=True,
         )
         rows = told
     subjects = sorted({store.rows[row].subject for row in rows})

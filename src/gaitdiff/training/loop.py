@@ -28,7 +28,7 @@ from gaitdiff.training.checkpoint import (
     save_checkpoint,
 )
 from gaitdiff.training.run_folder import RunFolder
-from gaitdiff.utils.progress import console, progress_bar
+from gaitdiff.utils.progress import progress_bar, say
 
 Batch = TypeVar("Batch")
 
@@ -95,7 +95,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     rank, main = accelerator.process_index, accelerator.is_main_process
     first, pending = _resume(stage, folder, main)
     if first >= stage.iterations:
-        console.print(f"{folder.path} is complete: {stage.iterations} iterations", markup=False, soft_wrap=True)
+        say(f"{folder.path} is complete: {stage.iterations} iterations")
         return
     if main:
         folder.track(run.track, first)

@@ -19,7 +19,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.training.loggers import Logger, open_loggers
 from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
-from gaitdiff.utils.progress import console
+from gaitdiff.utils.progress import say
 
 #: Parts of a configuration that may differ when a run is continued.
 _FREE = ("machine", "run", "out", "data.store")
@@ -193,7 +193,7 @@ def _require_same(
         if key in _FREE or key.split(".")[0] in _FREE or before.get(key) == after[key]:
             continue
         if key in growing and after[key] > before[key]:
-            console.print(f"{path}: {key} is {after[key]} instead of {before[key]}", markup=False, soft_wrap=True)
+            say(f"{path}: {key} is {after[key]} instead of {before[key]}")
             continue
         raise UserError(
             f"{path} holds a run with {key} = {before.get(key)!r}, not {after[key]!r}: "

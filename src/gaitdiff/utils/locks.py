@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from gaitdiff.errors import UserError
 from gaitdiff.utils.files import write_whole
-from gaitdiff.utils.progress import console
+from gaitdiff.utils.progress import say
 
 #: What operating systems say where a file system has no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -46,10 +46,8 @@ class FolderLock:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            console.print(
+            say(
                 f"{self.folder} lies on a file system without locks: see to it yourself that one process writes it",
-                markup=False,
-                soft_wrap=True,
             )
             return
         now = datetime.now(timezone.utc).isoformat(" ", "seconds")

@@ -22,6 +22,11 @@ T = TypeVar("T")
 console = Console(stderr=True, highlight=False)
 
 
+def say(text: str) -> None:
+    """Write a note to stderr as it stands: brackets are no markup, and lines are broken by the terminal alone."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def progress_bar(what: str, total: int | None = None) -> Iterator[ProgressHandle]:
     """Show a bar with counts, elapsed and remaining time while the block runs; nothing when stderr is no terminal."""

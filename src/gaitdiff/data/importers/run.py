@@ -28,7 +28,7 @@ from gaitdiff.datasets.card import Partition
 from gaitdiff.datasets.sequences import SourceSequence, Tree
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.utils.counts import Counts
-from gaitdiff.utils.progress import console, progress_bar
+from gaitdiff.utils.progress import progress_bar, say
 from gaitdiff.utils.text import printable
 
 SIZES = (64, 128)
@@ -160,10 +160,10 @@ def import_data(
         if not dry_run:
             StoreWriter(out, source=origin)  # refuses another import's store
         seen = look(opened, plan.walks, plan.size, codec, workers)
-        console.print(seen.describe(report), markup=False, soft_wrap=True)
+        say(seen.describe(report))
         if dry_run:
             for line in report.skipped.lines("  skipped: "):
-                console.print(line, markup=False, soft_wrap=True)
+                say(line)
             return report
         _write(opened, plan, seen.crop, options, origin, fingerprint, report)
     print(report)
@@ -286,7 +286,7 @@ def _write(
             _recall(note, report)
         done = len(writer.notes)
         if done:
-            console.print(f"going on after {done:,} of {len(plan.walks):,} sequences", markup=False)
+            say(f"going on after {done:,} of {len(plan.walks):,} sequences")
         with (
             progress_bar(f"Importing {source.path.name}", len(plan.walks)) as bar,
             closing(load_all(source, plan.walks[done:], plan.size, options.codec, options.workers)) as loading,

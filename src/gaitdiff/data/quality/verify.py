@@ -18,7 +18,7 @@ from gaitdiff.data.quality.measure import Measures, measure
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.utils.counts import Counts
-from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.files import require_file, write_whole
 from gaitdiff.utils.parallel import in_order, processors
 from gaitdiff.utils.progress import progress_bar
 
@@ -145,10 +145,8 @@ def verify_store(path: str | Path, *, json_file: str | Path | None = None, worke
     if workers is not None and workers < 1:
         raise UserError(f"the number of workers is {workers}, but must be at least 1")
     store = SequenceStore(path)
-    if json_file is not None and Path(json_file).is_dir():
-        raise UserError(f"{json_file} cannot be written: it is a folder, --json takes a file")
-    if json_file is not None and not Path(json_file).absolute().parent.is_dir():
-        raise UserError(f"{json_file} cannot be written: its folder does not exist")
+    if json_file is not None:
+        require_file(Path(json_file), "--json")
     found = _verified(store, workers or (1 if len(store) < _LITTLE else processors()))
     Console(markup=False, highlight=False).print(found.table())
     if json_file is not None:
