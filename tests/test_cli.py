@@ -62,10 +62,10 @@ def test_a_name_that_is_too_long_is_a_mistake_as_others_are(
 def test_errors_of_the_operating_system_become_a_sentence(
     error: OSError, code: int, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(words: object) -> None:
+    def fail() -> None:
         raise error
 
-    monkeypatch.setitem(cli._VERBS, "models", fail)
+    monkeypatch.setitem(cli.VERBS, "models", fail)
     assert main(["models"]) == code
     assert capsys.readouterr().err == sentence
 
@@ -101,7 +101,7 @@ def test_an_empty_source_is_not_the_current_folder(
     assert "the source is an empty name" in _only_line(capsys)
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "finetune", "evaluate", "data import"])
+@pytest.mark.parametrize("verb", ["pretrain", "finetune", "evaluate", "submit", "data import"])
 def test_help_loads_no_torch(verb: str) -> None:
     """It is asked for often, and torch takes seconds."""
     words = [*verb.split(), "--help"]

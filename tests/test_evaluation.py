@@ -10,7 +10,8 @@ import torch
 
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation import distance_matrix, evaluate, rank_metrics, ranking
-from gaitdiff.evaluation.protocols.registry import check_protocol, headline
+from gaitdiff.evaluation.protocols import get_protocol
+from gaitdiff.evaluation.scoring import headline
 from gaitdiff.models.base import evaluating
 from reference import golden_arrays, golden_document
 
@@ -221,7 +222,7 @@ def test_a_mask_of_any_kind_chooses_the_probes() -> None:
     ("Leave_One_Out", "leave-one-out"),
 ])  # fmt: skip
 def test_protocols_go_by_their_letters(written: str, name: str) -> None:
-    assert check_protocol(written) == name
+    assert get_protocol(written).name == name
 
 
 def test_unknown_protocol_and_missing_data_are_named() -> None:

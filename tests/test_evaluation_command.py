@@ -133,7 +133,7 @@ def test_a_store_that_gives_no_submission_is_refused_at_the_start(
         (("--protocol", "casia-b"), "finds no gallery for NM"),
         (("--protocol", "casia-b", "--setting", "side-view"), "has no setting 'side-view'"),
         (("--protocol", "ccpg", "--setting", "cross-view"), "protocol 'ccpg' has no setting 'cross-view'"),
-        (("--protocol", "gait3d", "--setting", "cross-view"), "has no settings"),
+        (("--protocol", "gait3d", "--setting", "cross-view"), "has no setting 'cross-view'"),
         (("--protocol", "gait3d", "--submission", "x.csv"), "has no file to submit"),
         (("--protocol", "oumvlp", "--save-features", "no/where/x.npy"), "its folder does not exist"),
         ((), "has the role 'probe', by which protocol 'gait3d' goes"),

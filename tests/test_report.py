@@ -425,7 +425,7 @@ def test_ranking_agrees_with_evaluation(world: QuickstartResult, protocol: str, 
 def test_nobody_to_find(world: QuickstartResult, protocol: str) -> None:
     store = SequenceStore(world.store)
     rows = store.select(role="probe")  # one sequence a person, so nobody else's is anyone's
-    with pytest.raises(UserError, match="nothing to rank"):
+    with pytest.raises(UserError, match="gives no score"):
         rank_gallery(torch.ones(len(rows), 2, 1), rows, store, protocol, "cosine")
 
 

@@ -21,7 +21,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation import distance_matrix, evaluate, grew_submission, hid_submission
 from gaitdiff.evaluation.about import Compared
 from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows, store_protocol
-from gaitdiff.evaluation.protocols.registry import PROTOCOLS
+from gaitdiff.evaluation.protocols import PROTOCOLS
 from gaitdiff.recognition.losses import triplet_loss
 from gaitdiff.training.checkpoint import read_checkpoint_info
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
@@ -117,8 +117,8 @@ def test_secret_probes_are_in_no_gallery(protocol: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dataset", ["grew", "casia-b", "gait3d", "walkers", "frames", "", "unheard-of"])
 def test_default_protocol_is_the_data_sets(dataset: str, tmp_path: Path) -> None:
     store = SequenceStore(named_store(tmp_path / "store", GREW_ROWS, dataset))
-    assert store_protocol(store) == (dataset if dataset in PROTOCOLS else "gait3d")
-    assert store_protocol(store, "Leave_One_Out") == "leave-one-out"
+    assert store_protocol(store).name == (dataset if dataset in PROTOCOLS else "gait3d")
+    assert store_protocol(store, "Leave_One_Out").name == "leave-one-out"
 
 
 @pytest.mark.parametrize(

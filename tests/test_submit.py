@@ -17,7 +17,8 @@ from gaitdiff.commands import submit
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import extract
-from gaitdiff.evaluation.protocols.submission import check_grew_submission, read_probe_list, zip_submission
+from gaitdiff.evaluation.protocols.grew import check_grew_submission
+from gaitdiff.evaluation.protocols.submission import read_probe_list, zip_submission
 from gaitdiff.training.checkpoint import load_checkpoint
 from worlds import make_run
 

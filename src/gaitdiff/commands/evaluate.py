@@ -11,12 +11,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gaitdiff.commands.sites import SITES
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, Origin, about, compared
 from gaitdiff.evaluation.features import (
+    AUTO,
     evaluate_store,
     extract,
     gait_energy_images,
@@ -24,7 +24,8 @@ from gaitdiff.evaluation.features import (
     names_of,
     store_protocol,
 )
-from gaitdiff.evaluation.protocols.registry import AUTO, headline
+from gaitdiff.evaluation.protocols import PROTOCOLS, Protocol
+from gaitdiff.evaluation.scoring import as_names, headline
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.utils.files import require_file, write_whole
@@ -109,34 +110,34 @@ def score_checkpoint(
     """
     place = make_accelerator(MachineConfig(device=device)).device
     info, store = read_checkpoint_info(checkpoint), SequenceStore(data)
-    name = store_protocol(store, protocol)
-    _check_files(name, {"--json": json_file, "--submission": submission, "--save-features": save_features})
+    how = store_protocol(store, protocol)
+    _check_files(how, {"--json": json_file, "--submission": submission, "--save-features": save_features})
     rows = held_out_rows(store)
     info.require_features(features)
     info.require_height(store, resize)
     resized = info.height if resize else None
-    what = compared(store, rows, name, setting, resized)
+    what = compared(store, rows, how.name, setting, resized)
     names = names_of(store, rows)
-    if submission is not None:
-        SITES[name].asked(names)
+    if submission is not None and how.submission is not None:
+        how.submission.asked(as_names(*names))
     metric = metric or info.metric
     settings = {} if setting is None else {"setting": setting}
     network, row_name = pick_features(load_checkpoint(info.folder, place), features)
     scores: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
         energy, ours = Path(folder) / "energy.npy", save_features or Path(folder) / "features.npy"
-        if name != "hid":
+        if not how.secret:
             images = gait_energy_images(store, rows, energy)
-            scores[BASELINE] = evaluate_store(images, store, rows, name, metric, place, **settings)
+            scores[BASELINE] = evaluate_store(images, store, rows, how.name, metric, place, **settings)
             scores[BASELINE]["about"] = about(what, Origin(), BASELINE, metric)
             del images
         found = extract(network, store, rows, place, ours, height=resized)
-        scores[row_name] = evaluate_store(found, store, rows, name, metric, place, **settings)
+        scores[row_name] = evaluate_store(found, store, rows, how.name, metric, place, **settings)
         scores[row_name]["about"] = about(what, info.origin, row_name, metric)
-        if submission is not None:
-            SITES[name].write(submission, found, *names, metric, device=place)
+        if submission is not None and how.submission is not None:
+            how.submission.write(submission, found, *names, metric, device=place)
         del found
-    print_scores({} if name == "hid" else scores, what, metric, [f"run: {info.origin} ({row_name})"])
+    print_scores({} if how.secret else scores, what, metric, [f"run: {info.origin} ({row_name})"])
     if json_file is not None:
         write_whole(json_file, (json.dumps(scores, indent=1) + "\n").encode("utf-8"), "choose another --json")
     return scores
@@ -152,19 +153,18 @@ def print_scores(scores: dict[str, dict[str, Any]], what: Compared, metric: str,
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _check_files(protocol: str, files: dict[str, Path | None]) -> None:
+def _check_files(protocol: Protocol, files: dict[str, Path | None]) -> None:
     """Refuse what would fail, or show nothing, after minutes of work."""
     flags: dict[Path, str] = {}
     for flag, path in files.items():
         if path is None:
             continue
-        if flag == "--submission" and protocol not in SITES:
-            raise UserError(
-                f"protocol {protocol!r} has no file to submit: --submission goes with {' and '.join(SITES)}"
-            )
+        if flag == "--submission" and protocol.submission is None:
+            with_file = " and ".join(name for name, known in PROTOCOLS.items() if known.submission is not None)
+            raise UserError(f"protocol {protocol.name!r} has no file to submit: --submission goes with {with_file}")
         require_file(path, flag)
         other = flags.setdefault(path.resolve(), flag)
         if other != flag:
             raise UserError(f"{other} and {flag} are the same file, {path}: give each its own")
-    if protocol == "hid" and files["--submission"] is None and files["--json"] is None:
-        raise UserError("protocol 'hid' has no scores to print: give --submission or --json a file")
+    if protocol.secret and files["--submission"] is None and files["--json"] is None:
+        raise UserError(f"protocol {protocol.name!r} has no scores to print: give --submission or --json a file")

@@ -20,7 +20,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import compared
 from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_images, held_out_rows
-from gaitdiff.evaluation.protocols.registry import DEFAULT_METRIC
+from gaitdiff.evaluation.scoring import DEFAULT_METRIC
 from gaitdiff.models import create_model
 from gaitdiff.report.page import BASELINE, QuickstartResult, write_report
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from gaitdiff.commands.evaluate import print_scores
-from gaitdiff.commands.sites import SITES
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, about, compared
 from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows, names_of
+from gaitdiff.evaluation.protocols import PROTOCOLS, get_protocol
 from gaitdiff.evaluation.protocols.submission import compare_probes, read_probe_list, zip_submission
+from gaitdiff.evaluation.scoring import as_names
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.utils.files import require_file
@@ -54,21 +55,24 @@ def submit(
             written.
     """
     _check_out(out)
-    rules, info = SITES[site], read_checkpoint_info(checkpoint)
+    how, info = get_protocol(site), read_checkpoint_info(checkpoint)
+    rules = how.submission
+    if rules is None:
+        raise UserError(f"{site} takes no file: gaitdiff submit goes with {' and '.join(_sites())}")
     place = make_accelerator(MachineConfig(device=device)).device
     info.require_features(features)
     store = SequenceStore(data)
-    if store.header.dataset in SITES and store.header.dataset != site:
+    if store.header.dataset in _sites() and store.header.dataset != site:
         other = store.header.dataset
         raise UserError(f"{store.path} is a store of {other}, not of {site}: gaitdiff submit {other} makes its file")
     rows = held_out_rows(store)
     names = names_of(store, rows)
-    videos, people = rules.asked(names)
+    videos, people = rules.asked(as_names(*names))
     official = videos if probes is None else read_probe_list(probes)
     compare_probes(videos, set(official), str(store.path), "the store" if probes is None else str(probes))
     info.require_height(store, resize)
     metric, resized = metric or info.metric, info.height if resize else None
-    what, unscored = _local_check(store, rows, site, resized) if rules.scored else (None, "")
+    what, unscored = _local_check(store, rows, site, resized) if not how.secret else (None, "")
     network, row_name = pick_features(load_checkpoint(info.folder, place), features)
     scores: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
@@ -85,9 +89,13 @@ def submit(
     listed = "as in the store, not compared with a list" if probes is None else f"those of {probes}"
     print(f"{out}: {len(videos)} probes, {listed}; {len(people)} people in the gallery of {store.path}")
     print(f"{row_name} of {info.origin}, {metric} distance, gaitdiff {__version__}")
-    if rules.scored:
+    if not how.secret:
         print("the scores above are not the site's" if what is not None else f"no local check: {unscored}")
     return scores
+
+
+def _sites() -> list[str]:
+    return [name for name, protocol in PROTOCOLS.items() if protocol.submission is not None]
 
 
 def _local_check(store: SequenceStore, rows: np.ndarray, site: str, resized: int | None) -> tuple[Compared | None, str]:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.datasets.conditions import CONDITIONS, setting_name
-from gaitdiff.evaluation.features import names_of, select_in_store, store_protocol
-from gaitdiff.evaluation.protocols.registry import AUTO
+from gaitdiff.datasets.conditions import setting_name
+from gaitdiff.evaluation.features import AUTO, names_of, select_in_store, store_protocol
 from gaitdiff.evaluation.protocols.selection import counts
 from gaitdiff.utils.text import counted
 from gaitdiff.version import __version__
@@ -101,21 +100,20 @@ def compared(
     Raises:
         UserError: see ``select_in_store``.
     """
-    name = store_protocol(store, protocol)
-    selected = select_in_store(store, rows, name, setting)
+    how = store_protocol(store, protocol)
+    selected = select_in_store(store, rows, how.name, setting)
     labels = np.array(names_of(store, rows)[0])
-    settings = [known for known in CONDITIONS.get(name, {}) if known]
-    chosen = setting_name(setting) if setting is not None else settings[0] if settings else None
+    chosen = setting_name(setting) if setting is not None else how.settings[0] if how.settings else None
     frames = f"frames {store.height} x {store.width}"
     numbers = counts(list(selected.conditions.values()), labels)
-    if name == "hid":
+    if how.secret:
         numbers["probe"]["people"] = numbers["without_match"] = None
     return Compared(
         str(store.path),
         store.header.dataset,
         frames if resized in (None, store.height) else f"{frames}, resized to a height of {resized}",
-        name,
-        "local check (types 02 among 01)" if name == "grew" else chosen,
+        how.name,
+        how.remark or chosen,
         tuple(filter(None, selected.conditions)),
         numbers,
         selected.missing,

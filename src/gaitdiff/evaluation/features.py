@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.protocols.registry import (
-    AUTO,
-    DEFAULT_METRIC,
-    PROTOCOLS,
-    check_protocol,
-    evaluate,
-    select_rows,
-)
+from gaitdiff.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from gaitdiff.evaluation.protocols.selection import Selected
 from gaitdiff.evaluation.ranking import Features
+from gaitdiff.evaluation.scoring import DEFAULT_METRIC, evaluate, select_rows
 from gaitdiff.models import GaitModel
 from gaitdiff.models.base import evaluating
 from gaitdiff.utils.files import atomic_file
 from gaitdiff.utils.progress import ProgressHandle, progress_bar, say
+
+#: In place of a protocol's name: that of the store's data set.
+AUTO = "auto"
+
+#: For stores of no data set that has a protocol of its own.
+_BY_ROLE = "gait3d"
 
 #: Frames that go through the network at a time.
 _FRAMES_A_BATCH = 1024
@@ -137,29 +137,29 @@ def evaluate_store(
     Raises:
         UserError: see ``evaluate``.
     """
-    name = store_protocol(store, protocol)
+    how = store_protocol(store, protocol)
     labels, types, views = names_of(store, rows)
-    data = {**role_masks(store, rows, name), **protocol_data}
-    return evaluate(name, features, labels, types, views, metric, device=device, **data)
+    data = {**_role_masks(store, rows, how), **protocol_data}
+    return evaluate(how.name, features, labels, types, views, metric, device=device, **data)
 
 
-def store_protocol(store: SequenceStore, protocol: str = AUTO) -> str:
-    """The protocol's name, and for "auto" that of the store's data set; "gait3d", which goes by roles, for others.
+def store_protocol(store: SequenceStore, protocol: str = AUTO) -> Protocol:
+    """Return a protocol by its name; for "auto" that of the store's data set, or "gait3d", which goes by roles.
 
     Raises:
         UserError: unknown protocol.
     """
     if protocol.lower() != AUTO:
-        return check_protocol(protocol)
-    return store.header.dataset if store.header.dataset in PROTOCOLS else "gait3d"
+        return get_protocol(protocol)
+    return PROTOCOLS.get(store.header.dataset, PROTOCOLS[_BY_ROLE])
 
 
-def role_masks(store: SequenceStore, rows: np.ndarray, protocol: str) -> dict[str, list[bool]]:
-    """Masks of probes and gallery by the rows' roles, for the one protocol that goes by them.
+def _role_masks(store: SequenceStore, rows: np.ndarray, protocol: Protocol) -> dict[str, list[bool]]:
+    """Masks of probes and gallery by the rows' roles, for a protocol that goes by them.
 
     Where no row has the role "gallery", all that are not probes are the gallery.
     """
-    if protocol != "gait3d":
+    if not protocol.by_role:
         return {}
     roles = [store.rows[int(row)].role for row in rows]
     masks = {"probe_mask": [role == "probe" for role in roles]}
@@ -183,12 +183,12 @@ def select_in_store(
     Raises:
         UserError: what ``evaluate`` would say of the names alone; the sentence names the store.
     """
-    name = store_protocol(store, protocol)
-    roles: dict[str, Any] = role_masks(store, rows, name)
-    if name == "gait3d" and setting is None and not any(roles["probe_mask"]):
-        raise UserError(f"no test sequence of {store.path} has the role 'probe', by which protocol 'gait3d' goes")
+    how = store_protocol(store, protocol)
+    roles: dict[str, Any] = _role_masks(store, rows, how)
+    if how.by_role and setting is None and not any(roles["probe_mask"]):
+        raise UserError(f"no test sequence of {store.path} has the role 'probe', by which protocol {how.name!r} goes")
     try:
-        return select_rows(name, *names_of(store, rows), setting=setting, **roles)
+        return select_rows(how.name, *names_of(store, rows), setting=setting, **roles)
     except UserError as error:
         raise UserError(f"{store.path}: {error}") from error
 
@@ -202,16 +202,18 @@ def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
     Raises:
         UserError: a protocol that was asked for is unknown or does not fit the store.
     """
-    name = store_protocol(store, protocol)
+    how = store_protocol(store, protocol)
     rows = store.select(split="test")
     if len(rows) == 0:
         return rows
     try:
-        if name == "hid":
-            raise UserError("protocol 'hid' gives no scores, its probes have no names: choose another --run.protocol")
-        select_in_store(store, rows, name)
+        if how.secret:
+            raise UserError(
+                f"protocol {how.name!r} gives no scores, its probes have no names: choose another --run.protocol"
+            )
+        select_in_store(store, rows, how.name)
     except UserError as error:
-        if protocol.lower() not in (AUTO, "gait3d"):
+        if protocol.lower() not in (AUTO, _BY_ROLE):
             raise
         say(f"this run is not scored: {error}")
         return rows[:0]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.metrics import (
     ProbeRanks,
+    as_features,
     common_shift,
     distances,
     encoded,
@@ -171,3 +173,52 @@ def release(array: np.ndarray) -> None:
     mapping = getattr(array, "_mmap", None)
     if mapping is not None and getattr(array, "mode", "c") != "c" and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def feature_set(
+    features: Features,
+    labels: Sequence[str],
+    types: Sequence[str],
+    views: Sequence[str],
+    metric: str,
+    device: str | torch.device | None = None,
+) -> FeatureSet:
+    """Put features and names together, checked against each other.
+
+    Raises:
+        UserError: features that are not (N, C, P), lists of other lengths.
+    """
+    rows = as_features(features)
+    if rows.ndim != 3 or 0 in rows.shape:
+        raise UserError(f"features must have the shape (N, C, P), one row a sequence, not {tuple(rows.shape)}")
+    who, what, where = (
+        strings(name, column, len(rows)) for name, column in (("labels", labels), ("types", types), ("views", views))
+    )
+    return FeatureSet(rows, who, what, where, metric, _usable(device, rows))
+
+
+def strings(name: str, column: Any, count: int) -> np.ndarray:
+    """A column of names as (N,) str, from strings, bytes or numbers in a list, an array or a tensor.
+
+    Raises:
+        UserError: not ``count`` of them.
+    """
+    if column is None or isinstance(column, (str, bytes)):
+        raise UserError(f"{name} must be a list with one name a row, not {column!r}")
+    words = column.tolist() if isinstance(column, (Tensor, np.ndarray)) else list(column)
+    if len(words) != count:
+        raise UserError(f"there are {count} features but {len(words)} {name}: give one a row")
+    words = [word.item() if isinstance(word, Tensor) else word for word in words]
+    return np.array(
+        [word.decode(errors="backslashreplace") if isinstance(word, bytes) else str(word) for word in words]
+    )
+
+
+def _usable(device: str | torch.device | None, features: Features) -> torch.device:
+    """The device, or the features' own; a UserError where this machine has no such device."""
+    if device is None:
+        return features.device if isinstance(features, Tensor) else torch.device("cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        raise UserError(f"this machine has no device {str(device)!r} for the distances: choose another") from error

@@ -8,10 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import role_masks, store_protocol
+from gaitdiff.evaluation.features import select_in_store
 from gaitdiff.evaluation.metrics import distance_matrix
-from gaitdiff.evaluation.protocols.selection import NAMELESS
 
 
 @dataclass(frozen=True)
@@ -39,30 +37,22 @@ def rank_gallery(
     Args:
         features: (N, C, P) of the rows.
         rows: (N,) row numbers of the store.
-        protocol: ``"gait3d"`` (rows whose role is probe against all others) or ``"leave-one-out"``.
+        protocol: one with a single set of probes, such as ``"gait3d"`` or ``"leave-one-out"``; of others the first
+            condition counts.
         metric: ``"cosine"`` or ``"euclidean"``.
 
     Raises:
-        UserError: no probe's person is in the gallery.
+        UserError: the protocol gives no score, such as where no probe's person is in the gallery.
     """
-    protocol = store_protocol(store, protocol)
     subjects = np.array([store.rows[int(row)].subject for row in rows])
-    told = subjects != NAMELESS
-    if protocol == "gait3d":
-        roles = role_masks(store, rows, protocol)
-        is_probe = np.array(roles["probe_mask"])
-        in_gallery = np.array(roles.get("gallery_mask", ~is_probe))
-        probe, gallery = np.flatnonzero(is_probe & told), np.flatnonzero(in_gallery & told)
-    else:
-        probe = gallery = np.flatnonzero(told)
-    itself = probe[:, None] == gallery[None, :]
-    match = (subjects[probe][:, None] == subjects[gallery][None, :]) & ~itself
+    selection = next(iter(select_in_store(store, rows, protocol).conditions.values()))
+    probe, gallery, same = selection.probe, selection.gallery, selection.same
+    left_out = np.zeros((len(probe), len(gallery)), bool) if same is None else same[probe][:, None] == same[gallery]
+    match = (subjects[probe][:, None] == subjects[gallery][None, :]) & ~left_out
     counted = match.any(1)
-    if not counted.any():
-        raise UserError(f"no probe of {store.path} has its person in the gallery, so there is nothing to rank")
     distance = distance_matrix(features[probe[counted]], features[gallery], metric).cpu().numpy()
-    distance = np.where(itself[counted], np.inf, distance)
-    others = len(gallery) - int(protocol != "gait3d")
+    distance = np.where(left_out[counted], np.inf, distance)
+    others = int((~left_out[counted]).sum(axis=1).min())
     order = np.argsort(distance, axis=1, kind="stable")[:, : min(k, others)]
     return Ranking(
         probes=rows[probe[counted]],

@@ -20,7 +20,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin
 from gaitdiff.evaluation.features import check_height
 from gaitdiff.evaluation.metrics import METRICS
-from gaitdiff.evaluation.protocols.registry import DEFAULT_METRIC
+from gaitdiff.evaluation.scoring import DEFAULT_METRIC
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.base import NeckModel, NoHead
 from gaitdiff.models.registry import model_config

@@ -20,8 +20,8 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
 from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_protocol
-from gaitdiff.evaluation.protocols.registry import headline
 from gaitdiff.evaluation.protocols.selection import NAMELESS
+from gaitdiff.evaluation.scoring import headline
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.registry import model_config
@@ -96,7 +96,7 @@ class TransferStage:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = labelled_rows(self.store, config.data, config.seed)
         self.held_out = rows_to_score(self.store, config.run.protocol)
-        protocol = store_protocol(self.store, config.run.protocol)
+        protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
         self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}

@@ -23,7 +23,7 @@ from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, N
 from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.evaluation.about import Origin, about, compared
 from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_protocol
-from gaitdiff.evaluation.protocols.registry import headline
+from gaitdiff.evaluation.scoring import headline
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import Backbone, create_model
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
@@ -61,7 +61,7 @@ class PretrainStage:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = training_rows(self.store, config.data.min_frames)
         self.held_out = rows_to_score(self.store, config.run.protocol)
-        protocol = store_protocol(self.store, config.run.protocol)
+        protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}
         optim = config.optim

@@ -6,18 +6,22 @@ Conditions".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gaitdiff.datasets.conditions import Condition
-from gaitdiff.evaluation.protocols.selection import counts, select, several_people
+from gaitdiff.datasets.conditions import conditions_of
+from gaitdiff.evaluation.protocols.protocol import Protocol, register_protocol
+from gaitdiff.evaluation.protocols.selection import Names, Selected, counts, select, several_people
 from gaitdiff.evaluation.protocols.views import averaged, view_matrix, without_diagonal
 from gaitdiff.evaluation.ranking import FeatureSet
 
 
-def ccpg(walks: FeatureSet, protocol: str, conditions: Sequence[Condition]) -> dict[str, Any]:
+def _select(names: Names) -> Selected:
+    return select(names, "ccpg", conditions_of("ccpg"), "camera")
+
+
+def _score(walks: FeatureSet) -> dict[str, Any]:
     """Score changed clothes (CL), upper (UP) and lower (DN) clothes, and a bag (BG), in two ways.
 
     A camera is the view up to its first "_". ``reid`` ranks among all cameras, without the gallery rows of the probe's
@@ -35,7 +39,7 @@ def ccpg(walks: FeatureSet, protocol: str, conditions: Sequence[Condition]) -> d
         UserError: no condition has probes, a gallery of several people, and a match.
     """
     cameras = np.array([view.split("_", 1)[0] for view in walks.views])
-    selected = select(walks, protocol, conditions, "camera")
+    selected = _select(walks)
     both = [np.concatenate([one.probe, one.gallery]) for one in selected.conditions.values()]
     views = np.unique(cameras[np.concatenate(both)])
     result: dict[str, Any] = {}
@@ -64,3 +68,6 @@ def ccpg(walks: FeatureSet, protocol: str, conditions: Sequence[Condition]) -> d
     together = counts(list(selected.conditions.values()), walks.labels)
     names = {"views": views.tolist(), "counts": together, "missing": selected.missing}
     return {**headline, "probes": together["probe"]["sequences"], **names, **result}
+
+
+CCPG = register_protocol(Protocol("ccpg", _select, _score))

@@ -1,4 +1,4 @@
-"""The CSV files that GREW's and HID's servers score."""
+"""CSV files for the sites of benchmarks: written, checked as the site reads them, and packed."""
 
 from __future__ import annotations
 
@@ -9,107 +9,42 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from gaitdiff.datasets.conditions import Condition, split
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.metrics import check_metric
-from gaitdiff.evaluation.protocols.registry import evaluate, gather_walks
-from gaitdiff.evaluation.protocols.selection import NAMELESS
-from gaitdiff.evaluation.ranking import Features
 from gaitdiff.utils.files import write_whole
-
-_GREW = Condition("the submission", ("03",), ("01", "02"))
-_GREW_RANKS = 20
-_GREW_HEADER = ("videoId", *(f"rank{k}" for k in range(1, _GREW_RANKS + 1)))
-
-_HID_HEADER = ("videoID", "label")
 
 #: The file's name within the archive that the sites take.
 CSV_NAME = "submission.csv"
 
 
-def grew_submission(
-    path: str | Path,
-    features: Features,
-    labels: Sequence[str],
-    types: Sequence[str],
-    views: Sequence[str],
-    metric: str = "cosine",
-    device: str | torch.device | None = None,
-) -> Path:
-    """Write GREW's file: for each probe (type 03) its video and the people of the 20 nearest gallery rows (01, 02).
-
-    One person may stand in a row more than once: the file ranks sequences, not people.
-
-    Args:
-        path: the CSV, with the header ``videoId,rank1,…,rank20``; rows in the order of the features.
-        features: (N, C, P); see ``evaluate`` for the rest.
-        labels: whole numbers for the gallery, such as "00013", which is written as 13.
-        views: the video's name for probes.
-
-    Returns:
-        The path.
-
-    Raises:
-        UserError: no probes, fewer than 20 gallery rows, a label that is no whole number, or what ``evaluate`` raises.
-    """
-    walks = gather_walks(features, labels, types, views, check_metric(metric), device)
-    probe, gallery, people = grew_rows(walks.labels, walks.types)
-    walks.require_finite()
-    nearest = walks.nearest(probe, gallery, _GREW_RANKS)
-    lines = [[str(walks.views[i]), *(people[int(j)] for j in near)] for i, near in zip(probe, nearest, strict=True)]
-    return write_csv(path, [_GREW_HEADER, *lines])
-
-
-def grew_rows(labels: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """Row numbers of GREW's probes and gallery, and each gallery row's label as the file writes it.
-
-    Raises:
-        UserError: no probes, fewer than 20 gallery rows, or a label that is no whole number.
-    """
-    probe, gallery = split(_GREW, types, "grew")
-    if len(gallery) < _GREW_RANKS:
-        raise UserError(
-            f"GREW's file needs the {_GREW_RANKS} nearest gallery rows, but the types 01 and 02 have {len(gallery)}"
-        )
-    people = {}
-    for row in gallery:
-        label = str(labels[row])
-        if not (label.isascii() and label.isdigit()):
-            raise UserError(f"GREW's file needs whole numbers as labels, but gallery row {row} has {label!r}")
-        people[int(row)] = str(int(label))
-    return probe, gallery, people
-
-
-def check_grew_submission(text: str, probes: Sequence[str], people: Collection[str]) -> None:
-    """Check a CSV as GREW's server takes it: its header, and a line of 21 values for every probe.
+def check_csv(text: str, what: str, header: Sequence[str], probes: Sequence[str], people: Collection[str]) -> None:
+    """Check a CSV as a site takes it: its header, and one line with a video and people for every probe.
 
     Args:
         text: the file's content.
+        what: what to call the file.
+        header: the first line's words.
         probes: the videos asked for.
-        people: the gallery's people as the file writes them, such as "13".
+        people: those of the gallery, as the file writes them.
 
     Raises:
         UserError: says which line is wrong, or which video is missing, there twice or not asked for.
     """
     lines = text.split("\n")
-    if lines[0] != ",".join(_GREW_HEADER):
-        raise UserError(
-            f"GREW's file begins with {','.join(_GREW_HEADER[:2])},…,rank{_GREW_RANKS}, not {lines[0][:60]!r}"
-        )
+    if lines[0] != ",".join(header):
+        begin = ",".join(header) if len(header) < 4 else f"{header[0]},{header[1]},…,{header[-1]}"
+        raise UserError(f"{what} begins with {begin}, not {lines[0][:60]!r}")
     if lines.pop() != "":
-        raise UserError("GREW's file ends with a line break, this one does not: it may be cut short")
-    videos = []
+        raise UserError(f"{what} ends with a line break, this one does not: it may be cut short")
+    videos, most = [], len(header) - 1
     for number, line in enumerate(lines[1:], start=2):
         video, *ranked = line.split(",")
-        if len(ranked) != _GREW_RANKS or not video:
-            raise UserError(f"line {number} of GREW's file has a video and {_GREW_RANKS} people, not {line[:60]!r}")
+        if len(ranked) != most or not video:
+            who = "a person" if most == 1 else f"{most} people"
+            raise UserError(f"line {number} of {what} has a video and {who}, not {line[:60]!r}")
         if unknown := [person for person in ranked if person not in people]:
-            raise UserError(f"line {number} of GREW's file names {unknown[0]!r}, who is not in the gallery")
+            raise UserError(f"line {number} of {what} names {unknown[0]!r}, who is not in the gallery")
         videos.append(video)
-    compare_probes(videos, probes, "GREW's file", "the probes")
+    compare_probes(videos, probes, what, "the probes")
 
 
 def compare_probes(found: Sequence[str], wanted: Collection[str], where: str, wanted_from: str) -> None:
@@ -127,7 +62,7 @@ def compare_probes(found: Sequence[str], wanted: Collection[str], where: str, wa
     missing = sorted(set(wanted) - set(found))
     surplus = sorted(set(found) - set(wanted))
     kinds = (("there more than once", twice), ("missing", missing), (f"not in {wanted_from}", surplus))
-    wrong = [f"{len(videos)} {what} ({_some(videos)})" for what, videos in kinds if videos]
+    wrong = [f"{len(videos)} {what} ({some(videos)})" for what, videos in kinds if videos]
     if wrong:
         raise UserError(
             f"{where} does not have each probe video once: {', '.join(wrong)}; import the data set's whole folder of "
@@ -160,7 +95,7 @@ def read_probe_list(path: str | Path) -> tuple[str, ...]:
     if not videos:
         raise UserError(f"{path} names no video: give --probes the list of the probe videos, one a line")
     if twice := [video for video, count in Counter(videos).items() if count > 1]:
-        raise UserError(f"{path} names videos more than once ({_some(twice)}): list each once")
+        raise UserError(f"{path} names videos more than once ({some(twice)}): list each once")
     return tuple(videos)
 
 
@@ -179,88 +114,9 @@ def zip_submission(path: str | Path, text: str) -> Path:
     return target
 
 
-def _some(videos: Sequence[str], most: int = 3) -> str:
+def some(videos: Sequence[str], most: int = 3) -> str:
+    """The first few of some names, for a sentence."""
     return ", ".join(map(repr, videos[:most])) + (", …" if len(videos) > most else "")
-
-
-def hid_submission(
-    path: str | Path,
-    features: Features,
-    labels: Sequence[str],
-    types: Sequence[str],
-    views: Sequence[str],
-    metric: str = "cosine",
-    rerank: bool = True,
-    device: str | torch.device | None = None,
-) -> Path:
-    """Write HID's file: for each probe (label "probe") its video and the label of its nearest gallery row.
-
-    Args:
-        path: the CSV, with the header ``videoID,label``; rows in the order of the features.
-        features: (N, C, P); see ``evaluate`` for the rest.
-        rerank: rank by k-reciprocal distances (k₁ = 6, k₂ = 6, λ = 0.3).
-
-    Returns:
-        The path.
-
-    Raises:
-        UserError: a probe without a video's name, two of one name, what ``evaluate`` raises, or the file cannot be
-            written.
-    """
-    hid_rows(labels, views)
-    found = evaluate("hid", features, labels, types, views, metric, device=device, rerank=rerank)
-    return write_csv(path, [list(_HID_HEADER), *zip(found["videos"], found["labels"], strict=True)])
-
-
-def hid_rows(labels: Sequence[str], views: Sequence[str]) -> tuple[list[str], set[str]]:
-    """The videos of HID's probes, and the people of its gallery.
-
-    Raises:
-        UserError: no probes, no gallery, a probe whose view does not name a video, or two of one name.
-    """
-    videos = [view for label, view in zip(labels, views, strict=True) if label == NAMELESS]
-    people = {label for label in labels if label != NAMELESS}
-    if not videos or not people:
-        raise UserError(
-            f"HID's file needs probes, of the person {NAMELESS!r}, and a gallery: there are {len(videos)} probes and "
-            f"{len(people)} people in the gallery"
-        )
-    if nameless := sum(not video or video == "default" for video in videos):
-        raise UserError(
-            f"{nameless} of {len(videos)} probes have no video's name as view: import HID's test set with --as hid"
-        )
-    if odd := [word for word in (*videos, *sorted(people)) if re.search(r'[,"\r\n]', word)]:
-        raise UserError(f"HID's file cannot name {odd[0]!r}: it holds a comma, a quote or a line break")
-    if twice := [video for video, count in Counter(videos).items() if count > 1]:
-        raise UserError(f"HID's file has each video once, but {len(twice)} are there more than once ({_some(twice)})")
-    return videos, people
-
-
-def check_hid_submission(text: str, probes: Sequence[str], people: Collection[str]) -> None:
-    """Check a CSV as HID's server takes it: its header, and a line with a person of the gallery for every probe.
-
-    Args:
-        text: the file's content.
-        probes: the videos asked for.
-        people: the gallery's.
-
-    Raises:
-        UserError: says which line is wrong, or which video is missing, there twice or not asked for.
-    """
-    lines = text.split("\n")
-    if lines[0] != ",".join(_HID_HEADER):
-        raise UserError(f"HID's file begins with {','.join(_HID_HEADER)}, not {lines[0][:60]!r}")
-    if lines.pop() != "":
-        raise UserError("HID's file ends with a line break, this one does not: it may be cut short")
-    videos = []
-    for number, line in enumerate(lines[1:], start=2):
-        video, *labels = line.split(",")
-        if len(labels) != 1 or not video:
-            raise UserError(f"line {number} of HID's file has a video and a person, not {line[:60]!r}")
-        if labels[0] not in people:
-            raise UserError(f"line {number} of HID's file names {labels[0]!r}, who is not in the gallery")
-        videos.append(video)
-    compare_probes(videos, probes, "HID's file", "the probes")
 
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[str]]) -> Path:

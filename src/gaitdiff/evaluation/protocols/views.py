@@ -1,22 +1,31 @@
-"""Scores by view: CASIA-B, OU-MVLP and SUSTech1K, from one view to another or among all views."""
+"""Protocols by view: CASIA-B, OU-MVLP and SUSTech1K, from one view to another or among all views."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from gaitdiff.datasets.conditions import Condition
-from gaitdiff.evaluation.protocols.selection import Selected, counts, select, several_people
+from gaitdiff.datasets.conditions import conditions_of, setting_name
+from gaitdiff.evaluation.protocols.protocol import Protocol, register_protocol
+from gaitdiff.evaluation.protocols.selection import Names, Selected, counts, select, several_people
 from gaitdiff.evaluation.ranking import FeatureSet
 
 Table = list[list[float | None]]
 
 
-def single_view(
-    walks: FeatureSet, protocol: str, conditions: Sequence[Condition], ranks: Sequence[int] = (1, 5)
-) -> dict[str, Any]:
+def _select(names: Names, protocol: str, setting: str = "single-view") -> Selected:
+    return select(names, protocol, conditions_of(protocol, setting), setting_name(setting))
+
+
+def _score(walks: FeatureSet, protocol: str, ranks: Sequence[int], setting: str = "single-view") -> dict[str, Any]:
+    scores = cross_view if setting_name(setting) == "cross-view" else single_view
+    return scores(walks, _select(walks, protocol, setting), ranks)
+
+
+def single_view(walks: FeatureSet, selected: Selected, ranks: Sequence[int]) -> dict[str, Any]:
     """Rank-k and mAP from each probe view to each gallery view.
 
     As the field reports it: each pair of views is rounded to 2 decimals, then averaged for a probe view without the
@@ -24,13 +33,13 @@ def single_view(
     miss for rank-k and left out of mAP. A pair without probes or without gallery, or with one of a single person,
     has no score (None) and is left out of the averages.
 
+    Args:
+        selected: conditions, all with one gallery.
+        ranks: the k of rank-k.
+
     Returns:
         See ``_results``; ``matrix`` [probe view][gallery view].
-
-    Raises:
-        UserError: no condition has probes, a gallery of several people, a match, and a pair of different views.
     """
-    selected = select(walks, protocol, conditions, "single-view")
     gallery = next(iter(selected.conditions.values())).gallery  # of all conditions
     probe = np.unique(np.concatenate([one.probe for one in selected.conditions.values()]))
     views = np.unique(walks.views[np.concatenate([probe, gallery])])
@@ -50,22 +59,20 @@ def single_view(
     return _results(walks, selected, found, views)
 
 
-def cross_view(
-    walks: FeatureSet, protocol: str, conditions: Sequence[Condition], ranks: Sequence[int] = (1, 5)
-) -> dict[str, Any]:
+def cross_view(walks: FeatureSet, selected: Selected, ranks: Sequence[int]) -> dict[str, Any]:
     """Rank-k and mAP of each probe view against all views.
 
     As the field reports it: gallery rows of the probe's person in the probe's view do not count; the scores of a probe
     view are rounded to 2 decimals, then averaged over the views; a probe without a match is a miss for rank-k and left
     out of mAP. A view without probes, or whose probes all lack a match, has no score (None).
 
+    Args:
+        selected: conditions.
+        ranks: the k of rank-k.
+
     Returns:
         See ``_results``; ``matrix`` is None, since a probe view meets all gallery views at once.
-
-    Raises:
-        UserError: no condition has probes, a gallery of several people, and a match.
     """
-    selected = select(walks, protocol, conditions, "cross-view")
     both = [np.concatenate([one.probe, one.gallery]) for one in selected.conditions.values()]
     views = np.unique(walks.views[np.concatenate(both)])
     found: dict[str, dict[str, Any]] = {}
@@ -155,3 +162,13 @@ def averaged(values: Sequence[float | None]) -> float | None:
     """Mean of the values that are there; None of nothing."""
     there = [value for value in values if value is not None]
     return float(np.mean(there)) if there else None
+
+
+def _protocol(name: str, ranks: Sequence[int]) -> Protocol:
+    score = partial(_score, protocol=name, ranks=ranks)
+    return register_protocol(Protocol(name, partial(_select, protocol=name), score, takes=("setting",)))
+
+
+CASIA_B = _protocol("casia-b", (1, 5))
+OUMVLP = _protocol("oumvlp", (1, 5))
+SUSTECH1K = _protocol("sustech1k", (1, 2, 3, 4, 5))

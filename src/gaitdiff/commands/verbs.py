@@ -1,0 +1,267 @@
+"""One function a verb: its signature is its options, its first line its help, its work is another's.
+
+Positional parameters are given as such, keyword-only ones as flags. What is slow to load is imported by the function
+that needs it, so that help and mistakes in the flags cost no seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+#: Texts of options that several verbs have.
+Checkpoint = Annotated[Path, "run folder or checkpoint"]
+Store = Annotated[Path, "folder of a sequence store"]
+Device = Annotated[str, "auto, cpu, cuda or mps"]
+Workers = Annotated[int | None, "processes (default: one a core)"]
+Features = Annotated[
+    Literal["auto", "raw", "embedding", "neck"],
+    "the backbone's raw features, the head's embeddings, or what its BN neck makes of them, which published DeepGaitV2 "
+    "numbers are of (default: embeddings where a head was trained)",
+]
+Metric = Annotated[
+    Literal["cosine", "euclidean"] | None,
+    "distance (default: the one that the checkpoint was trained with, cosine for one from pretraining)",
+]
+Resize = Annotated[bool, "convert frames of another height than the checkpoint was trained on"]
+
+
+def _prepare(device: str) -> None:
+    from gaitdiff.config.schema import MachineConfig
+    from gaitdiff.training.device import prepare_process
+
+    prepare_process(MachineConfig(device=device))
+
+
+def quickstart(
+    *,
+    out: Annotated[Path, "folder"] = Path("runs/quickstart"),
+    small: Annotated[bool, "a tiny run that shows the way, in about a minute"] = False,
+    device: Device = "auto",
+    seed: Annotated[int, "of walkers and training"] = 0,
+) -> None:
+    """Run the whole method, from made-up walkers to a report."""
+    from gaitdiff.commands.quickstart import run
+
+    _prepare(device)
+    run(out, small=small, device=device, seed=seed)
+
+
+def data_walkers(
+    *,
+    people: Annotated[int, "number of identities"],
+    sequences: Annotated[int, "sequences of each"],
+    preset: Annotated[str, "how people and cameras vary, such as lite or wild"] = "lite",
+    seed: Annotated[int, "the same seed gives the same bytes"] = 0,
+    frames: Annotated[int, "frames of each sequence"] = 40,
+    test_people: Annotated[int | None, "identities of the test split (default: three in ten)"] = None,
+    workers: Workers = None,
+    out: Annotated[Path, "folder of the new store"],
+) -> None:
+    """Make synthetic walking people as a sequence store."""
+    from gaitdiff.walkers import generate
+
+    made = generate(
+        out,
+        people=people,
+        sequences=sequences,
+        preset=preset,
+        seed=seed,
+        frames=frames,
+        test_people=test_people,
+        workers=workers,
+    )
+    print(made)
+
+
+def data_import(
+    source: Annotated[str, "folder, .zip or .tar file"],
+    *,
+    as_: Annotated[str, "name of a data set, frames or opengait; auto tells it from the folders' names"] = "auto",
+    out: Annotated[Path, "folder of the new store"],
+    partition: Annotated[Path | None, "JSON file with TRAIN_SET and TEST_SET"] = None,
+    size: Annotated[int | None, "height of the frames, 64 or 128 (default: as found, or 64)"] = None,
+    layout: Annotated[str, "what folders of frames mean, such as '*/subject/sequence'"] = "auto",
+    split: Annotated[str | None, "auto (by chance), train or test, in place of the data set's own"] = None,
+    test_fraction: Annotated[float | None, "share of the people in the test split"] = None,
+    seed: Annotated[int, "of the split into train and test"] = 0,
+    workers: Workers = None,
+    codec: Annotated[str, "raw reads three times as fast and takes nine times the space"] = "lz4-columns",
+    dry_run: Annotated[bool, "only look, and say what would be imported"] = False,
+) -> None:
+    """Align silhouettes and pack them into a sequence store; the same command continues after a kill."""
+    from gaitdiff.data.importers import import_data
+
+    import_data(
+        source,
+        out,
+        kind=as_,
+        partition=partition,
+        size=size,
+        layout=layout,
+        split=split,
+        test_fraction=test_fraction,
+        seed=seed,
+        workers=workers,
+        codec=codec,
+        dry_run=dry_run,
+    )
+
+
+def data_inspect(
+    store: Store, *, sheet: Annotated[Path | None, "contact sheet (default: beside the store)"] = None
+) -> None:
+    """Check a store's checksums, print its table, draw a contact sheet."""
+    from gaitdiff.data.quality.inspect import inspect
+
+    inspect(store, sheet=sheet)
+
+
+def data_verify(
+    store: Store,
+    *,
+    json: Annotated[Path | None, "write the report there too, with every sequence"] = None,
+    workers: Workers = None,
+) -> None:
+    """Check every frame of a store, and say which sequences look wrong."""
+    from gaitdiff.data.quality.verify import verify_store
+
+    verify_store(store, json_file=json, workers=workers)
+
+
+def data_export(
+    store: Store,
+    *,
+    out: Annotated[Path, "folder to create"],
+    split: Annotated[Literal["train", "test"] | None, "only this part (default: all)"] = None,
+) -> None:
+    """Write a store in OpenGait's layout of folders and pickles."""
+    from gaitdiff.exchange.opengait_data import export_store
+
+    print(export_store(store, out, split=split))
+
+
+def pretrain(*words: str) -> None:
+    """Stage 1: learn a backbone from unlabelled sequences, by diffusion."""
+    from gaitdiff.config.recipe import parse_config
+    from gaitdiff.config.schema import PretrainConfig
+
+    config = parse_config(PretrainConfig, "gaitdiff pretrain", words)
+    from gaitdiff.training.device import prepare_process
+    from gaitdiff.training.pretrain import pretrain as run
+
+    prepare_process(config.machine)
+    print(run(config))
+
+
+def finetune(*words: str) -> None:
+    """Stage 2: recognition with labels, from a pretrained backbone or from scratch."""
+    from gaitdiff.config.recipe import parse_config
+    from gaitdiff.config.schema import TransferConfig
+
+    config = parse_config(TransferConfig, "gaitdiff finetune", words)
+    from gaitdiff.training.device import prepare_process
+    from gaitdiff.training.finetune import finetune as run
+
+    prepare_process(config.machine)
+    print(run(config))
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    *,
+    data: Store,
+    features: Features = "auto",
+    metric: Metric = None,
+    resize: Resize = False,
+    protocol: Annotated[
+        str,
+        "gait3d (one probe a person), leave-one-out, casia-b, oumvlp, sustech1k, ccpg, grew or hid (default: that of "
+        "the store's data set)",
+    ] = "auto",
+    setting: Annotated[str | None, "of casia-b and oumvlp: single-view (default) or cross-view"] = None,
+    device: Device = "auto",
+    json: Annotated[Path | None, "write the scores there too, with all details"] = None,
+    submission: Annotated[Path | None, "write the CSV file for GREW's or HID's server"] = None,
+    save_features: Annotated[Path | None, "keep the features there, a .npy file"] = None,
+) -> None:
+    """Score a checkpoint on the test split of a store, beside the gait energy image."""
+    from gaitdiff.commands.evaluate import score_checkpoint
+
+    _prepare(device)
+    score_checkpoint(
+        checkpoint,
+        data,
+        features,
+        metric,
+        protocol,
+        device,
+        json,
+        setting=setting,
+        submission=submission,
+        save_features=save_features,
+        resize=resize,
+    )
+
+
+def submit(
+    site: Annotated[Literal["grew", "hid"], "whose site takes it"],
+    checkpoint: Checkpoint,
+    *,
+    data: Store,
+    out: Annotated[Path, "archive to write, such as submission.zip"],
+    probes: Annotated[Path | None, "the official list of probe videos, such as the sample submission"] = None,
+    features: Features = "auto",
+    metric: Metric = None,
+    resize: Resize = False,
+    device: Device = "auto",
+) -> None:
+    """Write the archive that a benchmark's site takes, checked, beside local scores."""
+    from gaitdiff.commands.submit import submit as run
+
+    _prepare(device)
+    run(site, checkpoint, data, out, probes=probes, features=features, metric=metric, device=device, resize=resize)
+
+
+def export(
+    checkpoint: Checkpoint, *, out: Annotated[Path, "file to create, such as model.onnx"], features: Features = "auto"
+) -> None:
+    """Write a checkpoint as an ONNX file, checked by onnxruntime."""
+    from gaitdiff.exchange.opengait_checkpoint import export_checkpoint
+
+    print(export_checkpoint(checkpoint, out, features))
+
+
+def import_opengait(
+    file: Annotated[Path, ".pt file that OpenGait saved; nothing in it is executed"],
+    *,
+    model: Annotated[str, "its model, one of gaitdiff models"],
+    preset: Annotated[str, "the model's preset"] = "gait3d",
+    override: Annotated[
+        tuple[str, ...],
+        "a setting in which the model differs from the preset, such as channels=[32,64,128]; may be repeated",
+    ] = (),
+    size: Annotated[Literal[64, 128] | None, "height of the frames it was trained on, if known"] = None,
+    drop_classifier: Annotated[bool, "leave out the columns of its identities"] = False,
+    out: Annotated[Path, "folder of the new checkpoint"],
+) -> None:
+    """Turn a checkpoint file of OpenGait into a checkpoint."""
+    from gaitdiff.exchange.opengait_checkpoint import import_opengait as run
+    from gaitdiff.exchange.opengait_checkpoint import parse_overrides
+
+    print(run(file, out, model, preset, parse_overrides(override), drop_classifier, size))
+
+
+def export_opengait(checkpoint: Checkpoint, *, out: Annotated[Path, "file to create, such as model.pt"]) -> None:
+    """Write a checkpoint with a trained head as a file that OpenGait loads."""
+    from gaitdiff.exchange.opengait_checkpoint import export_opengait as run
+
+    print(run(checkpoint, out))
+
+
+def models() -> None:
+    """List models and their presets."""
+    from gaitdiff.models import list_models, list_presets
+
+    for name in list_models():
+        print(f"{name}: {', '.join(list_presets(name))}")
