@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend.
+    """Error that the user can fix.
 
     The message is one sentence: what is wrong, which file or key, what to do. The command line prints it without a
     stack trace and ends with exit code 2.

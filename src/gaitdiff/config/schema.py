@@ -81,7 +81,7 @@ class RunConfig:
         keep: number of checkpoints kept, the newest ones; 0 keeps all.
         protocol: evaluation protocol, such as "gait3d" (one probe a person), "leave-one-out" or "casia-b"; "auto" is
             that of the store's data set.
-        track: where metrics and pictures go besides metrics.jsonl: "none" or "tensorboard".
+        track: where metrics and pictures go besides metrics.jsonl: "none", "tensorboard" or "trackio".
     """
 
     log_every: Count = 50
@@ -89,7 +89,7 @@ class RunConfig:
     save_every: Count = 1000
     keep: CountOrNone = 2
     protocol: str = "auto"
-    track: Literal["none", "tensorboard"] = "none"
+    track: str = "none"
 
 
 @dataclass(frozen=True)

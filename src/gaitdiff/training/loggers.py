@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,8 +66,50 @@ class TensorBoard:
         self._writer.close()
 
 
+class Trackio:
+    """A run of the project "gaitdiff" on this machine, named by the run folder and the one around it.
+
+    What is measured again after a kill stands there twice, with the same numbers: trackio takes nothing back.
+    """
+
+    def __init__(self, folder: Path, step: int, before: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            import trackio
+        except ImportError as error:
+            raise UserError("run.track is trackio, which is not installed: pip install 'gaitdiff[trackio]'") from error
+        self._image, self._finish = trackio.Image, trackio.finish
+        options = {"name": "-".join(folder.resolve().parts[-2:]), "embed": False}
+        options |= {"auto_log_cpu": False, "auto_log_gpu": False}
+        with redirect_stdout(sys.stderr):  # what it says is no result of the run
+            try:
+                self._run = trackio.init("gaitdiff", resume="must" if step else "never", **options)
+                before = ()
+            except ValueError:  # it tracks from here on
+                self._run = trackio.init("gaitdiff", resume="never", **options)
+        for record in before:
+            self.log(record)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Log each number and string under its dotted name with slashes."""
+        values = dict(_flat({key: value for key, value in record.items() if key != "step"}))
+        self._run.log(values, step=record["step"])
+
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Log each picture."""
+        pictures = {name: self._image(np.repeat(image[:, :, None], 3, axis=2)) for name, image in images.items()}
+        self._run.log(pictures, step=step)
+
+    def close(self) -> None:
+        """Send what has not been sent yet."""
+        with redirect_stdout(sys.stderr):
+            self._finish()
+
+
 #: Trackers by name.
-LOGGERS: dict[str, Callable[[Path, int, Sequence[Mapping[str, Any]]], Logger]] = {"tensorboard": TensorBoard}
+LOGGERS: dict[str, Callable[[Path, int, Sequence[Mapping[str, Any]]], Logger]] = {
+    "tensorboard": TensorBoard,
+    "trackio": Trackio,
+}
 
 
 def open_loggers(track: str, folder: Path, step: int, before: Sequence[Mapping[str, Any]]) -> list[Logger]:

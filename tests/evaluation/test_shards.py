@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,25 +18,13 @@ from gaitdiff.models import GaitModel, create_model
 from gaitdiff.training.finetune import TransferStage
 from gaitdiff.training.pretrain import PretrainStage
 from reference import golden_document
-from test_resume import records
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, records, torchrun
 
 COUNTS = (1, 2, 7, 601)
 STAGES = {
     "pretrain": (PretrainConfig, PretrainStage, TINY_PRETRAIN),
     "finetune": (TransferConfig, TransferStage, TINY_SCRATCH),
 }
-
-
-def torchrun(*words: str | Path) -> None:
-    """Run two processes with one thread each."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, *map(str, words)], capture_output=True, text=True, env=environment, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Grad strides" not in done.stderr
 
 
 @pytest.mark.parametrize("case", golden_document("inference_sampler"))

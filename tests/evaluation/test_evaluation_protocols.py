@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,9 @@ import pytest
 
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation import evaluate, grew_submission, hid_submission, rerank
-from reference import GOLDEN
+from reference import GOLDEN, Set, golden_set
 
 METRICS = [("euclidean", "euc"), ("cosine", "cos")]
-Set = dict[str, Any]
-
-
-def golden(name: str) -> tuple[Set, Any]:
-    """A recorded test set, as arguments of ``evaluate``, and what the reference made of it."""
-    folder = GOLDEN / "evaluation" / name
-    words = json.loads((folder / "meta.json").read_text())
-    with np.load(folder / "features.npz") as file:
-        walks = {"features": file["features"], **{key: words[key] for key in ("labels", "types", "views")}}
-    expected = folder / "expected.json"
-    return walks, json.loads(expected.read_text()) if expected.exists() else None
 
 
 def assert_within(ours: Any, theirs: Any, tolerance: float) -> None:
@@ -41,7 +29,7 @@ def assert_within(ours: Any, theirs: Any, tolerance: float) -> None:
 @pytest.mark.parametrize("setting", ["single-view", "cross-view"])
 @pytest.mark.parametrize("name", ["casia_b", "oumvlp"])
 def test_casia_b_and_oumvlp_equal_the_reference(name: str, setting: str, metric: str, short: str) -> None:
-    walks, expected = golden(name)
+    walks, expected = golden_set(name)
     scores = evaluate(name, **walks, metric=metric, setting=setting)
     theirs = expected[f"{setting.replace('-', '_')}_{short}"]
     assert_within(scores, theirs, 1e-9)
@@ -52,7 +40,7 @@ def test_casia_b_and_oumvlp_equal_the_reference(name: str, setting: str, metric:
 
 @pytest.mark.parametrize(("metric", "short"), METRICS)
 def test_sustech1k_equals_the_reference(metric: str, short: str) -> None:
-    walks, expected = golden("sustech1k")
+    walks, expected = golden_set("sustech1k")
     scores = evaluate("sustech1k", **walks, metric=metric)
     assert_within(scores, expected[f"single_view_{short}"], 1e-9)
     assert scores["rank5"] == pytest.approx(expected[f"single_view_{short}"]["Overall"]["mean"]["rank5"])
@@ -61,7 +49,7 @@ def test_sustech1k_equals_the_reference(metric: str, short: str) -> None:
 
 @pytest.mark.parametrize(("metric", "short"), METRICS)
 def test_ccpg_equals_the_reference(metric: str, short: str) -> None:
-    walks, expected = golden("ccpg")
+    walks, expected = golden_set("ccpg")
     before = {key: np.copy(value) for key, value in walks.items()}
     assert_within(evaluate("ccpg", **walks, metric=metric), expected[short], 1e-5)  # its ranks are float32
     assert all(np.array_equal(before[key], walks[key]) for key in walks)
@@ -69,7 +57,7 @@ def test_ccpg_equals_the_reference(metric: str, short: str) -> None:
 
 @pytest.mark.parametrize(("metric", "short"), METRICS)
 def test_grew_equals_the_reference(metric: str, short: str, tmp_path: Path) -> None:
-    walks, expected = golden("grew")
+    walks, expected = golden_set("grew")
     scores = evaluate("grew", **walks, metric=metric)
     for name, value in expected[f"real_scene_{short}"].items():
         assert scores[name.lower().replace("-", "")] == value
@@ -80,7 +68,7 @@ def test_grew_equals_the_reference(metric: str, short: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(("metric", "short"), METRICS)
 @pytest.mark.parametrize(("again", "kind"), [(True, "rerank"), (False, "plain")])
 def test_hid_equals_the_reference(metric: str, short: str, again: bool, kind: str, tmp_path: Path) -> None:
-    walks, _ = golden("hid")
+    walks, _ = golden_set("hid")
     written = hid_submission(tmp_path / "hid.csv", **walks, metric=metric, rerank=again)
     assert written.read_bytes() == (GOLDEN / "evaluation" / "hid" / f"submission_{kind}_{short}.csv").read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["hid.csv"]
@@ -315,7 +303,7 @@ def test_features_that_are_not_finite_are_named_by_their_row() -> None:
 
 
 def test_mistakes_in_submissions_are_named(tmp_path: Path) -> None:
-    walks, _ = golden("grew")
+    walks, _ = golden_set("grew")
     file = tmp_path / "grew.csv"
     with pytest.raises(UserError, match=r"gallery row .* has 'x7'"):
         grew_submission(file, **{**walks, "labels": ["x7"] * 70})

@@ -16,7 +16,7 @@ from gaitdiff.commands import evaluate as scores
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation import evaluate
 from gaitdiff.evaluation.features import names_of, rows_to_score
-from test_evaluation_protocols import golden
+from reference import golden_set
 from worlds import TINY_SCRATCH, make_run, make_store
 
 
@@ -74,7 +74,7 @@ ROWS = {
 
 @pytest.mark.parametrize("name", ROWS)
 def test_tables_have_a_line_a_row_at_80_columns(name: str) -> None:
-    result = evaluate(name, **golden(name)[0])
+    result = evaluate(name, **golden_set(name)[0])
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(scores.score_table(name, {"gait energy image": result, "embeddings": result}))
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in console.export_text().splitlines()]

@@ -13,29 +13,10 @@ import pytest
 
 from gaitdiff.cli import main
 from gaitdiff.data.store import SequenceStore
-from masks import Tree, encode, make_folder, person, tar_bytes, zip_bytes
+from masks import Tree, encode, make_folder, oracle, person, tar_bytes, zip_bytes
 
 #: folder → subject, condition, view, sequence, split, role
 Expected = dict[str, tuple[str, str, str, str, str, str]]
-
-
-def oracle(mask: np.ndarray, size: int, by_area: bool = False) -> np.ndarray | None:
-    """Alignment as the field describes it, step by step; or that of CCPG, by area and of masks of any mass."""
-    if int(mask.astype(np.int64).sum()) <= (0 if by_area else 10_000):
-        return None
-    rows = [y for y in range(len(mask)) if mask[y].sum() > 0]
-    mask = mask[rows[0] : rows[-1] + 1]
-    width = int(size * (mask.shape[1] / mask.shape[0]))
-    mask = cv2.resize(mask, (width, size), interpolation=cv2.INTER_AREA if by_area else cv2.INTER_CUBIC)
-    total, seen, centre = int(mask.astype(np.int64).sum()), 0, -1
-    for x in range(width):
-        seen += int(mask[:, x].astype(np.int64).sum())
-        if 2 * seen > total:
-            centre = x
-            break
-    wide = np.zeros((size, width + 2 * size), np.uint8)
-    wide[:, size : size + width] = mask
-    return wide[:, centre + size - size // 2 : centre + size + size // 2]
 
 
 def masks_of(seed: int, count: int) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -79,3 +80,24 @@ def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("gaitdiff: ")
     return lines[0]
+
+
+def records(run: Path) -> list[dict[str, object]]:
+    """Metrics without what depends on the clock, and on where the run lies."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for record in found:
+        record.pop("seconds_per_step", None)
+        if "about" in record:
+            assert record["about"].pop("run") == str(run)
+    return found
+
+
+def torchrun(*words: str | Path) -> None:
+    """Run two processes with one thread each."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [*launch, *map(str, words)], capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Grad strides" not in done.stderr

@@ -20,8 +20,7 @@ from gaitdiff.evaluation import evaluate, grew_submission, rank_metrics, ranking
 from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_images
 from gaitdiff.models import create_model
 from gaitdiff.models.base import Backbone
-from reference import golden_arrays, golden_document
-from test_evaluation_protocols import Set, golden
+from reference import Set, golden_arrays, golden_document, golden_set
 
 CPU = torch.device("cpu")
 
@@ -74,7 +73,7 @@ CASES: list[tuple[str, str, Set]] = [
 def test_tiny_pieces_from_disk_give_the_same(
     name: str, protocol: str, data: Set, metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    walks, _ = golden(name)
+    walks, _ = golden_set(name)
     whole = evaluate(protocol, **walks, metric=metric, **data)
     np.save(tmp_path / "features.npy", walks["features"])
     on_disk = {**walks, "features": np.load(tmp_path / "features.npy", mmap_mode="r")}
@@ -101,7 +100,7 @@ def count_pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_gait3d_in_pieces_and_the_submission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meta, features = golden_document("gait3d"), golden_arrays("gait3d")["features"]
     names = [meta[key] for key in ("labels", "types", "views")]
-    walks, _ = golden("grew")
+    walks, _ = golden_set("grew")
     results = []
     for memory in (ranking.MEMORY, 10_000):
         monkeypatch.setattr(ranking, "MEMORY", memory)

@@ -1,4 +1,4 @@
-"""Gradients of every layer beside float64, in this process: ``python tests/layers.py PRECISION THREADS ENDING…``.
+"""Gradients of every layer beside float64, in this process: ``layers.py PRECISION THREADS ENDING…``.
 
 Prints a line of JSON before each layer and one with its errors after it, so that whoever started the process knows the
 layer in which it ended.

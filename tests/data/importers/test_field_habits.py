@@ -24,8 +24,8 @@ from gaitdiff.evaluation.features import extract, held_out_rows
 from gaitdiff.models import create_model
 from gaitdiff.models.base import NeckModel
 from gaitdiff.training.checkpoint import load_checkpoint
-from test_import_stores import oracle
-from test_opengait import imported, small_file, weights
+from masks import oracle
+from opengait_files import imported, small_file, weights
 from worlds import make_run
 
 CPU = torch.device("cpu")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
+import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +134,17 @@ def test_a_missing_package_is_told_before_the_first_step(
 
 
 def test_an_unknown_tracker_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["finetune", *TINY_SCRATCH, "--run.track", "abacus", "--data.store", "x", "--out", str(tmp_path / "run")]
+    store = make_store(tmp_path / "store")
+    words = [
+        "finetune",
+        *TINY_SCRATCH,
+        "--run.track",
+        "abacus",
+        "--data.store",
+        str(store),
+        "--out",
+        str(tmp_path / "r"),
+    ]
     assert main(words) == 2
     assert "run.track" in capsys.readouterr().err
 
@@ -141,3 +156,33 @@ def test_frames_stand_side_by_side() -> None:
     for i in range(3):
         np.testing.assert_array_equal(picture[:, 6 * i : 6 * i + 5], (clip[i].numpy() * 255).round().astype(np.uint8))
         assert not picture[:, 6 * i + 5].any()
+
+
+def trackio_points(folder: Path) -> list[tuple[str, int, dict[str, Any]]]:
+    """Run, step and content of every line that trackio keeps."""
+    points = []
+    for file in folder.glob("*.db"):
+        with closing(sqlite3.connect(file)) as database:
+            rows = database.execute("SELECT run_name, step, metrics FROM metrics ORDER BY id")
+            points += [(name, step, json.loads(content)) for name, step, content in rows]
+    return points
+
+
+def test_trackio_has_the_metrics_and_pictures(tmp_path: Path) -> None:
+    """In a process of its own, as trackio reads where it writes to when it is imported."""
+    store, run, kept = make_store(tmp_path / "store"), tmp_path / "runs" / "tracked", tmp_path / "kept"
+    words = ["pretrain", *TINY_PRETRAIN, *PACE, "--run.track", "trackio", "--data.store", str(store), "--out", str(run)]
+    assert main([*words, "--run.track", "none"]) == 0
+    (run / "checkpoints" / "step-00000004").rename(tmp_path / "away")  # as if it had been stopped before
+    code = f"from gaitdiff.cli import main; raise SystemExit(main({words!r}))"
+    environment = {**os.environ, "TRACKIO_DIR": str(kept), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(run)
+    points = trackio_points(kept)
+    assert {name for name, _, _ in points} == {"runs-tracked"}
+    losses_kept = [(step, values["loss"]) for _, step, values in points if "loss" in values]
+    assert losses_kept == [(record["step"], record["loss"]) for record in read_metrics(run) if "loss" in record]
+    scores = [step for _, step, values in points if "evaluation/probes" in values]
+    assert scores == [record["step"] for record in read_metrics(run) if "evaluation" in record]
+    assert [step for _, step, values in points if "clip" in values and "decoded" in values] == [4]

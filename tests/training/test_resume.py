@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,20 +16,10 @@ from safetensors.torch import load_file
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.training.pretrain import PretrainStage
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, records
 
 PACE = ("--run.log_every", "2", "--run.evaluate_every", "5", "--run.save_every", "3", "--optim.iterations", "24")
 STAGES = {"pretrain": (*TINY_PRETRAIN, *PACE), "finetune": (*TINY_SCRATCH, *PACE)}
-
-
-def records(run: Path) -> list[dict[str, object]]:
-    """Metrics without what depends on the clock, and on where the run lies."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for record in found:
-        record.pop("seconds_per_step", None)
-        if "about" in record:
-            assert record["about"].pop("run") == str(run)
-    return found
 
 
 def kill_after(words: list[str], metrics: Path, lines: int) -> None:

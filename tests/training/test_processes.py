@@ -16,9 +16,7 @@ import pytest
 import yaml
 
 from gaitdiff.utils.locks import FolderLock
-from test_resume import records
-from test_shards import torchrun
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence, records, torchrun
 
 PACE = ("--run.log_every", "2", "--run.evaluate_every", "4", "--run.save_every", "4", "--optim.iterations", "8")
 STAGES = {"pretrain": (*TINY_PRETRAIN, *PACE), "finetune": (*TINY_SCRATCH, *PACE)}

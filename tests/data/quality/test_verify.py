@@ -17,9 +17,10 @@ from gaitdiff.data.quality.verify import TWICE, verify_store
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.walkers import generate
+from reference import RECORDED
 from worlds import gaitdiff, one_sentence
 
-STREET = Path(__file__).parent / "golden" / "street.npz"
+STREET = RECORDED / "street.npz"
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ from torch import Tensor
 from gaitdiff.diffusion.denoiser import PRESETS, Denoiser, attend
 from gaitdiff.diffusion.denoiser_reference import load_reference_state_dict, reference_state_dict
 from gaitdiff.errors import UserError
+from reference import RECORDED
 
-GOLDEN = Path(__file__).parent / "golden" / "denoiser"
+GOLDEN = RECORDED / "denoiser"
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,9 @@ from torch import Tensor
 from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.taesd import VARIABLE, AutoencoderTiny
 from gaitdiff.errors import UserError
+from reference import RECORDED
 
-GOLDEN = Path(__file__).parent / "golden" / "street.npz"
+GOLDEN = RECORDED / "street.npz"
 
 
 @pytest.fixture(autouse=True)

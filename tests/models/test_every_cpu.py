@@ -32,7 +32,7 @@ def wrong_layers(precision: str, threads: int, instructions: str, only: tuple[st
     environment.pop("ONEDNN_MAX_CPU_ISA", None)
     if instructions:
         environment["ONEDNN_MAX_CPU_ISA"] = instructions
-    command = [sys.executable, str(Path(__file__).with_name("layers.py")), precision, str(threads), *only]
+    command = [sys.executable, str(Path(__file__).parents[1] / "support" / "layers.py"), precision, str(threads), *only]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
         output, ending = done.stdout, f"ended with {done.returncode}: {done.stderr[-500:]}" if done.returncode else ""

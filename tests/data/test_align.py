@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
 from gaitdiff.data.align import align, align_sequence
+from reference import RECORDED
 
-GOLDEN = Path(__file__).parent / "golden" / "align"
+GOLDEN = RECORDED / "align"
 GROUPS = sorted(folder.name for folder in (GOLDEN / "png").iterdir())
 FLAW = "mass_in_first_column"
 CASES = [(group, size) for group in GROUPS for size in (64, 128)]

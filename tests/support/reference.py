@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GOLDEN = Path(__file__).parent / "golden" / "reference"
+#: All recorded numbers, and those of the field's reference.
+RECORDED = Path(__file__).parents[1] / "golden"
+GOLDEN = RECORDED / "reference"
 
 
 def golden_arrays(name: str) -> dict[str, np.ndarray]:
@@ -49,3 +51,17 @@ def filled(key: str, shape: list[int], salt: str) -> Tensor:
     else:
         value = z * np.sqrt(2 / np.prod(shape[1:]))
     return torch.from_numpy(value.astype(np.float32))
+
+
+#: Arguments of ``evaluate``.
+Set = dict[str, Any]
+
+
+def golden_set(name: str) -> tuple[Set, Any]:
+    """A recorded test set, as arguments of ``evaluate``, and what the reference made of it."""
+    folder = GOLDEN / "evaluation" / name
+    words = json.loads((folder / "meta.json").read_text())
+    with np.load(folder / "features.npz") as file:
+        walks = {"features": file["features"], **{key: words[key] for key in ("labels", "types", "views")}}
+    expected = folder / "expected.json"
+    return walks, json.loads(expected.read_text()) if expected.exists() else None

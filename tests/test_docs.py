@@ -1,0 +1,42 @@
+"""What the documentation says of the code is so."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from gaitdiff.cli import VERBS
+from gaitdiff.config.recipe import list_recipes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_python_interface_is_that_of_the_code() -> None:
+    made = runpy.run_path(str(ROOT / "tools" / "make_api.py"))
+    assert (ROOT / "docs" / "api.md").read_text(encoding="utf-8") == made["document"](), "run python tools/make_api.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere_and_verbs_and_recipes_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+    commands = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    for words in re.findall(r"^\s*(?:\S*/)?gaitdiff +((?:data )?[a-z-]+)", commands, re.MULTILINE):
+        assert words in VERBS, words
+    for name in re.findall(r"--recipe ([\w/]+)", text):
+        assert name in list_recipes() or name.endswith("yaml"), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_can_be_read(page: Path) -> None:
+    """Tables, commands and signatures cannot be broken; prose can."""
+    prose = re.sub(
+        r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), page.read_text("utf-8"), flags=re.M | re.S
+    )
+    for number, line in enumerate(prose.splitlines(), 1):
+        assert len(line) <= 120 or line.lstrip().startswith(("|", "- `")), f"{page.name}:{number}"
