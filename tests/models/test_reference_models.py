@@ -40,7 +40,8 @@ def run(model: GaitModel, name: str) -> GaitOutput:
     """One case: equal lengths, packed, or the packed sequences one by one."""
     case = GOLDEN["cases"][name]
     if name != "separate":
-        return model(clip_of(case), case.get("lengths"))
+        clip = clip_of(case).to(next(model.parameters()).dtype)
+        return model(clip, case.get("lengths"))
     outputs = [model(part) for part in clip_of(case).split(case["lengths"], dim=1)]
     logits = None if outputs[0].logits is None else torch.cat([output.logits for output in outputs])
     return GaitOutput(*(torch.cat([getattr(o, key) for o in outputs]) for key in ("feature", "embedding")), logits)
@@ -88,26 +89,28 @@ def total_loss(name: str, output: GaitOutput, labels: Tensor) -> tuple[Tensor, d
     return total, terms
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize(("name", "case"), TRAINED)
-def test_training_step_equals_the_reference(name: str, case: str) -> None:
-    model, arrays = reference_model(name).train(), golden_arrays(f"model_{name}")
+def test_training_step_equals_the_reference(name: str, case: str, precision: torch.dtype) -> None:
+    """As it is trained, and in double precision, where no near tie of two frames can flip: there it is exact."""
+    model, arrays = reference_model(name).train().to(precision), golden_arrays(f"model_{name}")
     golden = GOLDEN["models"][name]["train"][case]
     output = run(model, case)
     total, terms = total_loss(name, output, torch.tensor(GOLDEN["cases"][case]["labels"]))
     total.backward()
-    assert total.item() == pytest.approx(golden["losses"]["total_loss"], rel=1e-4)
+    assert total.item() == pytest.approx(golden["losses"]["total_loss"], rel=2e-4)  # the reference's own is 1.1e-4 off
     assert differs(output.embedding[:, ::9], arrays[f"{case}/embedding"]) < 1e-4
     # A neck's BatchNorm over four rows amplifies rounding: the reference's own logits are 1.6e-4 off float64's.
     assert output.logits is None or differs(output.logits, arrays[f"{case}/logits"]) < 1e-3
     for key, value in terms.items():
         noise = 1e-2 if key == "mean_dist" else 1e-3  # the reference's distances of rows to themselves are not 0
         assert differs(value, arrays[f"{case}/triplet/{key}"]) < noise
-    check_gradients(model, golden)
-    check_statistics(model, golden["buffers"])
+    check_gradients(model, golden, precision)
+    check_statistics(model, golden["buffers"], 5e-6 if precision == torch.float64 else 1e-4)
 
 
-def check_gradients(model: GaitModel, golden: dict[str, Any]) -> None:
-    """Norm and projection of every gradient, as sharply as float32 gives them: a near tie of two frames may flip."""
+def check_gradients(model: GaitModel, golden: dict[str, Any], precision: torch.dtype) -> None:
+    """Norm and projection of every gradient, in float32 as sharply as it gives them: near ties may flip."""
     gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -116,13 +119,14 @@ def check_gradients(model: GaitModel, golden: dict[str, Any]) -> None:
     assert golden["grad"].keys() <= names.keys()
     for key, (norm, projection) in golden["grad_float64"].items():
         grad = names[key].double()
-        sharp = max(3 * golden["sharp"][key], 2e-3)
+        sharp = 5e-5 if precision == torch.float64 else max(3 * golden["sharp"][key], 2e-3)
+        limit = (2 if precision == torch.float64 else 10) * sharp * norm
         z = torch.from_numpy(standard("grad/" + key, list(grad.shape), GOLDEN["salt"]))
         assert grad.norm().item() == pytest.approx(norm, rel=sharp), key
-        assert (grad * z).sum().item() == pytest.approx(projection, abs=5 * sharp * norm), key
+        assert (grad * z).sum().item() == pytest.approx(projection, abs=limit), key
 
 
-def check_statistics(model: GaitModel, golden: dict[str, Any]) -> None:
+def check_statistics(model: GaitModel, golden: dict[str, Any], limit: float) -> None:
     """Norm and projection of BatchNorm statistics after one forward."""
     state = gaitdiff.opengait.state_dict(model)
     for key, want in golden.items():
@@ -131,5 +135,5 @@ def check_statistics(model: GaitModel, golden: dict[str, Any]) -> None:
             continue
         value = state[key].double()
         z = torch.from_numpy(standard("buffer/" + key, list(value.shape), GOLDEN["salt"]))
-        assert value.norm().item() == pytest.approx(want[0], rel=1e-4), key
-        assert (value * z).sum().item() == pytest.approx(want[1], abs=1e-4 * want[0]), key
+        assert value.norm().item() == pytest.approx(want[0], rel=limit), key
+        assert (value * z).sum().item() == pytest.approx(want[1], abs=limit * want[0]), key

@@ -164,6 +164,7 @@ class PretrainOptim:
         warmup: steps of linear warm-up, at most half of all.
         weight_decay: AdamW's.
         clip_grad: largest gradient norm; 0 does not clip.
+        sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
     """
 
     iterations: Count = 120_000
@@ -173,6 +174,7 @@ class PretrainOptim:
     warmup: CountOrNone = 1000
     weight_decay: NotNegative = 0.01
     clip_grad: NotNegative = 1.0
+    sync_batchnorm: bool = False
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,7 @@ class TransferOptim:
         momentum: of "sgd".
         weight_decay: of any.
         clip_grad: largest gradient norm; 0 does not clip.
+        sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
     """
 
     iterations: Count = 60_000
@@ -265,6 +268,7 @@ class TransferOptim:
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 5e-4
     clip_grad: NotNegative = 0.0
+    sync_batchnorm: bool = False
 
 
 @dataclass(frozen=True)

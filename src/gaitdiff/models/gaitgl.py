@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
-from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead, InputNorm
+from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead, input_norm, over_columns
 from gaitdiff.models.layers.parts import PartLinear, initialize, temporal_max
-from gaitdiff.models.layers.winograd import Conv3d
 from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
 
 _SLOPE = 0.01
@@ -60,7 +59,12 @@ class GlobalLocal(nn.Module):
 
     def local(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, C', T, H, W): the strips' convolution before its LeakyReLU."""
-        return self.strip(x, self.strips)
+        if self.strips == 1:
+            return self.strip(x)
+        rows = x.movedim(1, -1).unflatten(2, (self.strips, -1))  # (B, T, S, H/S, W, C), as it lies in memory
+        apart = rows.transpose(1, 2).flatten(0, 1).permute(0, 4, 1, 2, 3)  # (B·S, C, T, H/S, W)
+        found = self.strip(apart).unflatten(0, (-1, self.strips))  # (B, S, C', T, H/S, W)
+        return found.permute(0, 2, 3, 1, 4, 5).flatten(3, 4)
 
 
 class GeM(nn.Module):
@@ -143,10 +147,10 @@ class GlobalLocalBackbone(Backbone):
 class GaitGLHead(Head):
     """The original head: part FCs, BatchNorm, part classifiers. The embedding is the vector after the BatchNorm."""
 
-    def __init__(self, parts: int, channels: int, num_classes: int, input_norm: bool) -> None:
+    def __init__(self, parts: int, channels: int, num_classes: int, normalize: bool) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.norm = InputNorm(parts, channels) if input_norm else nn.Identity()
+        self.norm = input_norm(parts, channels, normalize)
         self.fc = PartLinear(parts, channels, channels)
         self.bn = nn.BatchNorm1d(channels)
         self.classifier = PartLinear(parts, channels, num_classes) if num_classes else None
@@ -154,12 +158,12 @@ class GaitGLHead(Head):
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
         """Feature (B, C, P) → embedding (B, C, P), logits (B, K, P) or None."""
-        embedding = self.bn(self.fc(self.norm(feature)))
+        embedding = self.bn(self.fc(over_columns(self.norm, feature)))
         return embedding, self.classifier(embedding) if self.classifier is not None else None
 
 
-def _conv(in_channels: int, channels: int, stride: int = 1) -> Conv3d:
-    return Conv3d(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
+def _conv(in_channels: int, channels: int, stride: int = 1) -> nn.Conv3d:
+    return nn.Conv3d(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
 
 
 def _activate(x: Tensor) -> Tensor:

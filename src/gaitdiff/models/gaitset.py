@@ -16,7 +16,6 @@ from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
 from gaitdiff.models.layers.heads import PartHead
 from gaitdiff.models.layers.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
-from gaitdiff.models.layers.winograd import Conv2d
 from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
 
 _SLOPE = 0.01
@@ -92,7 +91,7 @@ def _block(in_channels: int, channels: int, kernel: int = 3, stride: int = 1) ->
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False),
         nn.LeakyReLU(_SLOPE, inplace=True),
-        Conv2d(channels, channels, 3, padding=1, bias=False),
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
     )
 
 

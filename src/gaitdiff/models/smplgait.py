@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
-from gaitdiff.models.layers.framenorm import FrameNorm
 from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead
+from gaitdiff.models.layers.norm import FrameNorm
 from gaitdiff.models.layers.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
-from gaitdiff.models.layers.winograd import Conv2d
 from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
+
+#: Of the LeakyReLUs.
+_SLOPE = 0.01
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class PlainBackbone(Backbone):
                 layers.insert(len(layers) if config.batch_norm else -1, nn.MaxPool2d(2))
             for _ in range(2):
                 kernel, stride = (3, 1) if layers else (5, config.stem_stride)  # the very first layer looks wider
-                layers.append(Conv2d(in_channels, width, kernel, stride, padding=kernel // 2, bias=False))
-                layers += [FrameNorm(width, 0.01)] if config.batch_norm else [nn.LeakyReLU(0.01, inplace=True)]
+                layers.append(nn.Conv2d(in_channels, width, kernel, stride, padding=kernel // 2, bias=False))
+                layers.append(FrameNorm(width) if config.batch_norm else nn.LeakyReLU(_SLOPE, inplace=True))
                 in_channels = width
         self.layers = nn.Sequential(*layers)
         self.pool = HorizontalPooling(config.bins)
@@ -76,7 +80,11 @@ class PlainBackbone(Backbone):
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Clip (B, T, H, W), or packed (1, ΣT, H, W) with ``lengths`` → feature (B, C, P)."""
-        planes = self.layers(image_frames(clip))  # (B·T, C, H/4, W/4)
+        planes = image_frames(clip)
+        for layer in self.layers:
+            planes = layer(planes)
+            if isinstance(layer, _BatchNorm):  # its LeakyReLU has no place of its own: weights keep their names
+                planes = F.leaky_relu_(planes, _SLOPE)  # (B·T, C, H/4, W/4)
         planes = temporal_max(planes.unflatten(0, clip.shape[:2]), lengths)  # (B, C, H/4, W/4)
         return self.pool(planes)  # (B, C, P)
 

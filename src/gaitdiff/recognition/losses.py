@@ -1,7 +1,7 @@
 """Losses of stage 2: batch-all triplet on part embeddings, and part-wise cross-entropy.
 
-Both are computed in float32 (float64 for float64 input) whatever the autocast, deterministic, and differentiable once;
-on an accelerator nothing waits for the device.
+Both are computed in float32 (float64 for float64 input) whatever the autocast, and deterministic; the triplet loss is
+differentiable once. On an accelerator nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gaitdiff.errors import UserError, nearest
@@ -110,13 +111,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, scale: float = 16.0, smoothing
             f"labels run from {int(labels.min())} to {int(labels.max())}, but the logits have the {classes} classes "
             f"0 to {classes - 1}: number the identities from 0, or build the model with more classes"
         )
-    # Heads give logits whose classes lie side by side in memory: sum over them there, and copy nothing.
-    loss: Tensor = (
-        _CrossEntropy.apply(logits.permute(2, 0, 1), labels.long()[None, :, None], 2, scale, smoothing)
-        if logits.stride(1) == 1
-        else _CrossEntropy.apply(logits, labels.long()[:, None, None], 1, scale, smoothing)
-    )
-    return loss
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    rows = wide.permute(2, 0, 1).flatten(0, 1)  # (P·n, K); classes of our heads lie side by side in memory
+    return F.cross_entropy(rows * scale, labels.long().repeat(logits.shape[2]), label_smoothing=smoothing)
 
 
 def _checked_labels(labels: Tensor, rows: Tensor, what: str) -> Tensor:
@@ -242,32 +239,6 @@ def _counts_by_rank(gaps: Tensor, same: Tensor, margin: float) -> Tensor:
     rank = torch.arange(1, len(same) + 1, device=gaps.device)
     counts = torch.where(positive, rank - passed, passed - passed[:, :, -1:])
     return torch.empty_like(gaps).scatter_(2, columns, counts.to(gaps.dtype))
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """Logits with their classes along ``dim``, and labels of the same rank → the mean loss. Keeps one tensor."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, dim: int, scale: float, smoothing: float) -> Tensor:
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        log_share = torch.log_softmax(wide * scale, dim)
-        labels = labels.expand(*(1 if i == dim else size for i, size in enumerate(logits.shape)))
-        ctx.save_for_backward(log_share, labels)
-        ctx.dim, ctx.scale, ctx.smoothing, ctx.dtype = dim, scale, smoothing, logits.dtype
-        loss = -log_share.gather(dim, labels).mean()
-        return (1 - smoothing) * loss - smoothing * log_share.mean() if smoothing else loss
-
-    @staticmethod
-    @_once
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """Return scale (share - target) / (n P), target = smoothing / K plus, at the label, 1 - smoothing."""
-        log_share, labels = ctx.saved_tensors
-        unit = grad * (ctx.scale / labels.numel())
-        everywhere = unit * (-ctx.smoothing / log_share.shape[ctx.dim])
-        share = log_share.exp()
-        slope = torch.addcmul(everywhere, share, unit, out=share)
-        slope.scatter_add_(ctx.dim, labels, (unit * (ctx.smoothing - 1)).expand_as(labels))
-        return slope.to(ctx.dtype), None, None, None, None
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

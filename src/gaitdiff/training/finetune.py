@@ -24,8 +24,10 @@ from gaitdiff.evaluation.protocols.selection import NAMELESS
 from gaitdiff.evaluation.scoring import headline
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import GaitModel, create_model
+from gaitdiff.models.layers.norm import synchronize
 from gaitdiff.models.registry import model_config
-from gaitdiff.recognition.losses import cross_entropy, pairwise_distance, triplet_terms
+from gaitdiff.recognition.losses import pairwise_distance, triplet_terms
+from gaitdiff.recognition.objective import RecognitionObjective
 from gaitdiff.training.checkpoint import (
     latest_checkpoint,
     load_into,
@@ -61,32 +63,6 @@ def finetune(config: TransferConfig) -> Path:
     with folder:
         train(stage, folder, config.run, accelerator)
     return folder.path
-
-
-class RecognitionObjective(nn.Module):
-    """A gait model and its losses as one module whose forward is the loss."""
-
-    def __init__(self, model: GaitModel, config: LossConfig, cross_entropy_weight: float, frozen: bool) -> None:
-        super().__init__()
-        self.model, self.config, self.cross_entropy_weight, self.frozen = model, config, cross_entropy_weight, frozen
-        if frozen:
-            model.backbone.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> RecognitionObjective:
-        """As any module; a frozen backbone stays in evaluation mode, its BatchNorm statistics too are frozen."""
-        super().train(mode)
-        if self.frozen:
-            self.model.backbone.eval()
-        return self
-
-    def forward(self, clips: Tensor, labels: Tensor) -> Tensor:
-        """The loss of clips (n, T, 64, 44) with labels (n,), a scalar."""
-        output = self.model(clips)
-        loss = triplet_terms(output.embedding, labels, self.config.margin, self.config.distance).loss.mean()
-        if output.logits is not None:
-            entropy = cross_entropy(output.logits, labels, self.config.scale, self.config.smoothing)
-            loss = loss + self.cross_entropy_weight * entropy
-        return loss
 
 
 class TransferStage:
@@ -130,6 +106,8 @@ class TransferStage:
         if start is not None:
             load_into(model.backbone, read_tensors(start, "backbone"), str(start))
         self.module = RecognitionObjective(model, config.loss, weight, frozen=config.mode == "frozen")
+        if config.optim.sync_batchnorm and world > 1:
+            synchronize(self.module, device)
         self.optimizer = _optimizer(config, model)
 
     def make_batch(self, step: int, rank: int) -> LabelledBatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,14 +79,14 @@ class Trackio:
         except ImportError as error:
             raise UserError("run.track is trackio, which is not installed: pip install 'gaitdiff[trackio]'") from error
         self._image, self._finish = trackio.Image, trackio.finish
-        options = {"name": "-".join(folder.resolve().parts[-2:]), "embed": False}
-        options |= {"auto_log_cpu": False, "auto_log_gpu": False}
+        name = "-".join(folder.resolve().parts[-2:])
+        start = partial(trackio.init, "gaitdiff", name, embed=False, auto_log_cpu=False, auto_log_gpu=False)
         with redirect_stdout(sys.stderr):  # what it says is no result of the run
             try:
-                self._run = trackio.init("gaitdiff", resume="must" if step else "never", **options)
+                self._run = start(resume="must" if step else "never")
                 before = ()
             except ValueError:  # it tracks from here on
-                self._run = trackio.init("gaitdiff", resume="never", **options)
+                self._run = start(resume="never")
         for record in before:
             self.log(record)
 

@@ -26,6 +26,7 @@ from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_pr
 from gaitdiff.evaluation.scoring import headline
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import Backbone, create_model
+from gaitdiff.models.layers.norm import synchronize
 from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
 from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loggers import side_by_side
@@ -69,6 +70,8 @@ class PretrainStage:
         with seeded(config.seed):
             model = create_model(config.model.name, config.model.preset, **config.model.overrides)
             self.module = build_objective(model.backbone, config.diffusion)
+            if optim.sync_batchnorm and world > 1:
+                synchronize(self.module, device)
             self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
         self.batches = PretrainBatches(
             self.store,

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitdiff.models.base import Backbone
-from gaitdiff.models.layers.framenorm import FrameNorm
+from gaitdiff.models.layers.norm import FrameNorm
 from gaitdiff.models.layers.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
-from gaitdiff.models.layers.winograd import Conv2d, Conv3d
 from gaitdiff.models.registry import Rules
 
 #: (in_channels, channels, stride) → block
@@ -48,7 +47,7 @@ class ResidualBlock(nn.Module):
         self.skip: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             conv = PointwiseConv2d(in_channels, channels, stride)
-            self.skip = nn.Sequential(conv, FrameNorm(channels, slope=None))
+            self.skip = nn.Sequential(conv, FrameNorm(channels))
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
         """(B·T, C, H, W) → (B·T, C', H', W') with T = ``length``."""
@@ -60,14 +59,15 @@ class BasicBlock(ResidualBlock):
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels, stride)
-        self.conv1 = Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn1 = FrameNorm(channels)
-        self.conv2 = Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = FrameNorm(channels)
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
         """Frames (B·T, C, H, W) → (B·T, C', H', W') with T = ``length``."""
-        return self.bn2(self.conv2(self.bn1(self.conv1(frames))), self.skip(frames))
+        seen = F.relu_(self.bn1(self.conv1(frames)))
+        return F.relu_(self.bn2(self.conv2(seen)).add_(self.skip(frames)))
 
 
 class P3DBlock(BasicBlock):
@@ -83,9 +83,9 @@ class P3DBlock(BasicBlock):
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
         """Frames (B·T, C, H, W) → (B·T, C', H', W') with T = ``length``."""
-        seen = self.bn1(self.conv1(frames))
-        moved = self.bn_time(over_time(self.conv_time, seen, length), seen)
-        return self.bn2(self.conv2(moved), self.skip(frames))
+        seen = F.relu_(self.bn1(self.conv1(frames)))
+        moved = F.relu_(self.bn_time(over_time(self.conv_time, seen, length)).add_(seen))
+        return F.relu_(self.bn2(self.conv2(moved)).add_(self.skip(frames)))
 
 
 class Conv3dBlock(ResidualBlock):
@@ -93,15 +93,15 @@ class Conv3dBlock(ResidualBlock):
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels, stride)
-        self.conv1 = Conv3d(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
+        self.conv1 = nn.Conv3d(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
         self.bn1 = FrameNorm(channels)
-        self.conv2 = Conv3d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = FrameNorm(channels)
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
         """Frames (B·T, C, H, W) → (B·T, C', H', W') with T = ``length``."""
-        seen = self.bn1(over_time(self.conv1, frames, length))
-        return self.bn2(over_time(self.conv2, seen, length), self.skip(frames))
+        seen = F.relu_(self.bn1(over_time(self.conv1, frames, length)))
+        return F.relu_(self.bn2(over_time(self.conv2, seen, length)).add_(self.skip(frames)))
 
 
 class Stage(nn.ModuleList):
@@ -138,7 +138,9 @@ class ResidualBackbone(Backbone):
         super().__init__()
         self.packs = all(make is BasicBlock for make in makers)
         self.sampling = "unordered" if self.packs else "ordered"
-        self.stem = nn.Sequential(nn.Conv2d(1, channels[0], 3, padding=1, bias=False), FrameNorm(channels[0]))
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, channels[0], 3, padding=1, bias=False), FrameNorm(channels[0]), nn.ReLU(inplace=True)
+        )
         before = (channels[0], *channels[:-1])
         stages = zip(makers, before, channels, strides, layers, strict=True)
         self.stages = nn.ModuleList([Stage(*stage) for stage in stages])

@@ -21,14 +21,14 @@ class PartHead(Head):
 
     num_classes = 0
 
-    def __init__(self, parts: int, channels: int, embedding: int, input_norm: bool = False) -> None:
+    def __init__(self, parts: int, channels: int, embedding: int, normalize: bool = False) -> None:
         super().__init__()
-        self.norm = InputNorm(parts, channels) if input_norm else nn.Identity()
+        self.norm = input_norm(parts, channels, normalize)
         self.fc = PartLinear(parts, channels, embedding)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, None]:
         """Feature (B, C, P) → embedding (B, C', P), and no logits."""
-        return self.fc(self.norm(feature)), None
+        return self.fc(over_columns(self.norm, feature)), None
 
 
 class BNNeckHead(Head):
@@ -39,10 +39,10 @@ class BNNeckHead(Head):
 
     cross_entropy = 0.1
 
-    def __init__(self, parts: int, channels: int, embedding: int, num_classes: int, input_norm: bool = False) -> None:
+    def __init__(self, parts: int, channels: int, embedding: int, num_classes: int, normalize: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.norm = InputNorm(parts, channels) if input_norm else nn.Identity()
+        self.norm = input_norm(parts, channels, normalize)
         self.fc = PartLinear(parts, channels, embedding)
         self.neck = PartBNNeck(parts, embedding, num_classes)
         initialize(self)
@@ -51,7 +51,7 @@ class BNNeckHead(Head):
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
         """Feature (B, C, P) → embedding (B, C', P), logits (B, K, P) or None."""
-        embedding = self.fc(self.norm(feature))
+        embedding = self.fc(over_columns(self.norm, feature))
         return embedding, self.neck(embedding)[1] if self.num_classes else None
 
     def neck_feature(self, embedding: Tensor) -> Tensor:
@@ -60,15 +60,15 @@ class BNNeckHead(Head):
         return feature
 
 
-class InputNorm(nn.BatchNorm1d):
-    """BatchNorm without learned scale over all C·P columns of a feature.
+def input_norm(parts: int, channels: int, wanted: bool) -> nn.Module:
+    """BatchNorm without learned scale over all C·P columns of a feature, or nothing; see ``over_columns``.
 
     Not in the published models; it keeps the triplet loss of the narrow presets from resting at its margin.
     """
+    return nn.BatchNorm1d(parts * channels, affine=False) if wanted else nn.Identity()
 
-    def __init__(self, parts: int, channels: int) -> None:
-        super().__init__(parts * channels, affine=False)
 
-    def forward(self, feature: Tensor) -> Tensor:
-        """(B, C, P) → (B, C, P)."""
-        return super().forward(feature.flatten(1)).view_as(feature)
+def over_columns(norm: nn.Module, feature: Tensor) -> Tensor:
+    """Apply a norm to a feature's columns: (B, C, P) → (B, C, P)."""
+    normed: Tensor = norm(feature.flatten(1))
+    return normed.view_as(feature)

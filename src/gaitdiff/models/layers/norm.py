@@ -1,0 +1,139 @@
+"""BatchNorm of frames, as sharp as float32 allows, within one process or over all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+
+#: Numbers whose statistics are taken at a time: few enough to stay in a core's cache.
+_BLOCK = 1 << 20
+
+
+class FrameNorm(nn.BatchNorm2d):
+    """``torch.nn.BatchNorm2d`` whose statistics, in training on a CPU, are sums of sums in double precision.
+
+    On channels-last frames torch's own add up in float32 one by one: over 200 frames of 64 x 44 pixels its variances
+    are off by parts in a thousand, and after the 22 layers of a DeepGaitV2 the gradient points elsewhere.
+    """
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H, W)."""
+        if not self.training or frames.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(frames)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        mean, variance = _statistics(frames.detach())
+        count = frames.numel() // frames.shape[1]
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_((variance * count / max(count - 1, 1)).to(self.running_var.dtype), self.momentum)
+        kind = self.running_mean.dtype
+        return _Normalize.apply(frames, self.weight, self.bias, mean.to(kind), variance.to(kind), self.eps)
+
+
+class _Normalize(torch.autograd.Function):
+    """Frames with statistics of their own, already known → normalised, scaled and moved."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, frames: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(frames, weight, mean, (variance + eps).rsqrt())
+        ctx.eps = eps
+        return torch.native_batch_norm(frames, weight, bias, mean, variance, False, 0.0, eps)[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        frames, weight, mean, scale = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grads = torch.ops.aten.native_batch_norm_backward(
+            grad, frames, weight, None, None, mean, scale, True, ctx.eps, [True, True, True]
+        )
+        return (*grads, None, None, None)
+
+
+def _statistics(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (not corrected) of each channel, (C,) in double precision."""
+    rows = frames.permute(0, 2, 3, 1).flatten(0, 2)
+    blocks = rows.split(max(1, _BLOCK // rows.shape[1]))
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    near = blocks[0].to(wide).mean(0)  # sums of differences from something near keep their digits
+    total, squares = (torch.zeros(rows.shape[1], dtype=torch.double) for _ in range(2))
+    for block in blocks:
+        apart = block - near
+        total += apart.sum(0)
+        squares += apart.square_().sum(0)
+    beyond = total / len(rows)
+    return near + beyond, squares / len(rows) - beyond.square()
+
+
+class _Shared(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        total = part.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Shared.apply(grad)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """BatchNorm over the samples of all processes, on a CPU, where torch has none."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, …) → (N, C, …)."""
+        if not self.training or torch.distributed.get_world_size() == 1:
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        others = [axis for axis in range(input.ndim) if axis != 1]
+        each = (-1, *(1 for _ in others[1:]))
+        wide = input.to(torch.promote_types(input.dtype, torch.float32))
+        total = _Shared.apply(torch.cat([wide.sum(others), wide.new_tensor([input.numel() // input.shape[1]])]))
+        mean, count = total[:-1] / total[-1], total[-1]
+        centred = wide - mean.view(each)
+        variance = _Shared.apply(centred.square().sum(others)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), self.momentum)
+        normed = centred * (variance + self.eps).rsqrt().view(each)
+        if self.affine:
+            normed = normed * self.weight.view(each) + self.bias.view(each)
+        return normed.to(input.dtype)
+
+
+def synchronize(module: nn.Module, device: torch.device) -> None:
+    """Give every BatchNorm within a module the statistics of all processes; weights, and their names, stay the same.
+
+    Args:
+        device: where it will train; on accelerators the layers are torch's own.
+    """
+    if device.type != "cpu":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm):
+            made = SyncBatchNorm(child.num_features, child.eps, child.momentum, child.affine)
+            made._parameters, made._buffers = child._parameters, child._buffers
+            setattr(module, name, made)
+        else:
+            synchronize(child, device)
