@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gaitdiff.cli import VERBS
 from gaitdiff.config.recipe import list_recipes
+from gaitdiff.diffusion.weighting import WEIGHTINGS
+from gaitdiff.evaluation.protocols import PROTOCOLS
+from gaitdiff.models import registry
+from gaitdiff.training.loggers import LOGGERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,3 +47,21 @@ def test_lines_can_be_read(page: Path) -> None:
     )
     for number, line in enumerate(prose.splitlines(), 1):
         assert len(line) <= 120 or line.lstrip().startswith(("|", "- `")), f"{page.name}:{number}"
+
+
+def test_what_extends_the_package_runs() -> None:
+    """The code of docs/extending.md, block after block; what it registers is gone afterwards."""
+    tables: tuple[dict[str, Any], ...] = (registry._REGISTRY, PROTOCOLS, WEIGHTINGS, LOGGERS)
+    known = [{*table} for table in tables]
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {"__name__": "extending"}
+    sys.modules["extending"] = types.ModuleType("extending")  # where dataclasses look for their annotations
+    try:
+        for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            exec(block, names)
+        assert [len(table) for table in tables] == [len(before) + 1 for before in known]
+    finally:
+        del sys.modules["extending"]
+        for table, before in zip(tables, known, strict=True):
+            for key in {*table} - before:
+                del table[key]

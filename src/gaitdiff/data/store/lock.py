@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
@@ -25,6 +24,8 @@ def lock_folder(folder: Path) -> int:
     Raises:
         UserError: another process holds the lock, or the folder is none of a writer's.
     """
+    import fcntl  # which Windows lacks: there stores are read, not written
+
     while True:
         _refuse_foreign(folder)
         folder.mkdir(parents=True, exist_ok=True)
