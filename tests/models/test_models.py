@@ -10,7 +10,8 @@ from gaitdiff.errors import UserError
 from gaitdiff.models import GaitModel, create_model, list_models, list_presets
 from gaitdiff.models.layers.parts import temporal_max
 
-FRAMEWISE = ["gaitset", "smplgait", "gaitbase"]
+#: Models that take frames one by one, in any order.
+FRAMEWISE = [name for name in list_models() if create_model(name, "tiny").backbone.sampling == "unordered"]
 
 
 def narrow(name: str, **overrides: object) -> GaitModel:

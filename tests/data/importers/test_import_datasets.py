@@ -21,7 +21,6 @@ from gaitdiff.utils.counts import Counts
 GAIT3D, GREW, CASIA_B, OUMVLP, CCPG, SUSTECH1K, FRAMES = (
     IMPORTERS[NAMES.index(name)] for name in ("gait3d", "grew", "casia-b", "oumvlp", "ccpg", "sustech1k", "frames")
 )
-ALL = (GAIT3D, GREW, CASIA_B, OUMVLP, CCPG, SUSTECH1K, OPENGAIT, FRAMES)
 
 #: Folders of each layout, and the sequence that each is: subject, condition, view, split.
 Expected = dict[str, tuple[str, str, str, str]]
@@ -128,7 +127,7 @@ def find(dataset: Importer, path: Path) -> tuple[tuple[SourceSequence, ...], Cou
 
 def told(path: Path) -> tuple[str, str]:
     with open_source(path) as source:
-        dataset, reason = detect(source, ALL)
+        dataset, reason = detect(source, IMPORTERS)
     return dataset.card.name, reason
 
 
@@ -419,7 +418,7 @@ def test_one_sequence_in_two_folders_is_refused(dataset: Importer, folders: list
     assert all(place in str(error.value) for place in (places if len(places) == 2 else folders))
 
 
-@pytest.mark.parametrize("dataset", ALL[:-1], ids=lambda dataset: dataset.card.name)
+@pytest.mark.parametrize("dataset", IMPORTERS[:-1], ids=lambda dataset: dataset.card.name)
 def test_a_source_that_is_something_else_is_refused(dataset: Importer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pickles of silhouettes") as empty:
         find(dataset, make(tmp_path / "empty", [], ["nothing"]))
@@ -487,7 +486,7 @@ def test_rules_divide_the_whole_data_set_as_published(dataset: Importer, people:
 
 
 def test_sets_without_rule_take_a_file() -> None:
-    assert [dataset.card.name for dataset in ALL[:-1] if dataset.card.rule is None] == [
+    assert [dataset.card.name for dataset in IMPORTERS[:-1] if dataset.card.rule is None] == [
         "gait3d",
         "sustech1k",
         "opengait",
