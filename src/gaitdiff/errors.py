@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""The exception for what a user can fix, and the nearest word to a mistyped one."""
 
 from __future__ import annotations
 

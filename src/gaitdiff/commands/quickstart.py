@@ -92,7 +92,7 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
         The report's path.
 
     Raises:
-        UserError: anything about the folder or the machine that the user can mend.
+        UserError: anything about the folder or the machine that the user can fix.
     """
     started = time.perf_counter()
     scale = SMALL if small else USUAL

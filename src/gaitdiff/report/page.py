@@ -132,7 +132,7 @@ def _asset(name: str) -> str:
 
 
 def _write(folder: Path, page: str) -> Path:
-    target, remedy = folder / "index.html", "mend the folder or choose another"
+    target, remedy = folder / "index.html", "fix the folder or choose another"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -46,7 +46,7 @@ def save_checkpoint(
         UserError: it cannot be written (a full disk, say); older checkpoints are untouched.
     """
     final = run / CHECKPOINTS / f"{_PREFIX}{step:08d}"
-    remedy = "the older ones are untouched, free some space or mend the folder, then start the same command again"
+    remedy = "the older ones are untouched, free some space or fix the folder, then start the same command again"
     write_checkpoint(final, tensors, documents, remedy)
     for old in list_checkpoints(run)[:-keep] if keep > 0 else []:
         shutil.rmtree(old, ignore_errors=True)

@@ -74,7 +74,7 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
                 f"({str(error).splitlines()[0]}): start it with torchrun, or unset them"
             ) from error
         raise UserError(
-            f"machine.device {device} and machine.precision {machine.precision} cannot be had here ({error})"
+            f"machine.device {device} and machine.precision {machine.precision} are not available here ({error})"
         ) from error
     if device not in ("auto", accelerator.device.type):
         raise UserError(f"machine.device is {device!r}, but this process computes on {accelerator.device.type} already")

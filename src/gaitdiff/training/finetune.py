@@ -52,7 +52,7 @@ def finetune(config: TransferConfig) -> Path:
         The run folder. ``gaitdiff.load_checkpoint`` takes it.
 
     Raises:
-        UserError: anything about data, settings or machine that the user can mend.
+        UserError: anything about data, settings or machine that the user can fix.
     """
     accelerator = make_accelerator(config.machine)
     stage = TransferStage(config, accelerator.device, accelerator.num_processes)

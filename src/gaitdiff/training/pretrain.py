@@ -44,7 +44,7 @@ def pretrain(config: PretrainConfig) -> Path:
         The run folder. Its checkpoints hold ``backbone.safetensors``, which ``finetune`` starts from.
 
     Raises:
-        UserError: anything about data, settings or machine that the user can mend.
+        UserError: anything about data, settings or machine that the user can fix.
     """
     accelerator = make_accelerator(config.machine)
     stage = PretrainStage(config, accelerator.device, accelerator.num_processes)

@@ -24,7 +24,7 @@ from gaitdiff.utils.progress import say
 #: Parts of a configuration that may differ when a run is continued.
 _FREE = ("machine", "run", "out", "data.store")
 _DRAFT = ".config.yaml.partial"
-_UNTOUCHED = "checkpoints are untouched, mend it and start the same command again"
+_UNTOUCHED = "checkpoints are untouched, fix it and start the same command again"
 #: What may lie in a folder whose run was stopped before it had a configuration.
 _BEGUN = (_DRAFT, LOCK_FILE, HOLDER_FILE)
 

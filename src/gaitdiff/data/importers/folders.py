@@ -149,12 +149,7 @@ def gather(source: Source, skipped: Counts) -> dict[str, Files]:
         else:
             skipped.add("files that are neither images nor pickles", printable(name))
     for folder, files in result.items():
-        frames = [name for name in files.images if not _SUMMARY.search(name, len(folder))]
-        summaries = len(files.images) - len(frames)
-        if 0 < summaries < max(2, len(frames)) and frames:  # where most are called so, it is what frames are called
-            for name in set(files.images).difference(frames):
-                skipped.add("images of whole sequences (such as gait energy images) beside frames", printable(name))
-            files.images = frames
+        _without_summaries(folder, files, skipped)
     occupied: set[str] = set()
     for folder in chain(strange, (folder.rpartition("/")[0] for folder in source.folders)):
         while folder and folder not in occupied:
@@ -164,6 +159,15 @@ def gather(source: Source, skipped: Counts) -> dict[str, Files]:
         if folder not in occupied:
             skipped.add("empty folders", printable(folder))
     return result
+
+
+def _without_summaries(folder: str, files: Files, skipped: Counts) -> None:
+    """Leave out images of a whole sequence, unless most images of the folder are called so."""
+    frames = [name for name in files.images if not _SUMMARY.search(name, len(folder))]
+    if frames and 0 < len(files.images) - len(frames) < max(2, len(frames)):
+        for name in set(files.images).difference(frames):
+            skipped.add("images of whole sequences (such as gait energy images) beside frames", printable(name))
+        files.images = frames
 
 
 def sample(source: Source) -> list[str]:

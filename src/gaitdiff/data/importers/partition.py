@@ -171,7 +171,7 @@ def _load(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"the partition file {path} is not UTF-8 text: save it as JSON in UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"the partition file {path} is not JSON ({error}): mend it or download it anew") from error
+        raise UserError(f"the partition file {path} is not JSON ({error}): fix it or download it anew") from error
     if not isinstance(document, dict):
         raise UserError(
             f"the partition file {path} holds {_kind(document)} where an object with the lists {TRAIN_KEY} and "

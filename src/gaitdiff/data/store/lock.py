@@ -22,7 +22,7 @@ def lock_folder(folder: Path) -> int:
     have removed or renamed the folder, so the lock counts only if the path still leads to the locked file.
 
     Raises:
-        UserError: another process holds the lock, or the folder is none of a writer's.
+        UserError: another process holds the lock, or the folder was not created by a writer.
     """
     import fcntl  # which Windows lacks: there stores are read, not written
 

@@ -56,7 +56,7 @@ class StoreWriter:
 
     Raises:
         UserError: the target exists, is being written by another process, or cannot be written, or its hidden sibling
-            is none of a writer's; from the methods: a sequence that no store can hold, a full disk, or a ``with``
+            was not created by a writer; from the methods: a sequence that no store can hold, a full disk, or a ``with``
             block that ended without any sequence.
     """
 
