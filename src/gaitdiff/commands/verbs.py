@@ -51,7 +51,7 @@ def data_walkers(
     *,
     people: Annotated[int, "number of identities"],
     sequences: Annotated[int, "sequences of each"],
-    preset: Annotated[str, "how people and cameras vary, such as lite or wild"] = "lite",
+    preset: Annotated[str, "how people and cameras vary: lite, wild or market"] = "lite",
     seed: Annotated[int, "the same seed gives the same bytes"] = 0,
     frames: Annotated[int, "frames of each sequence"] = 40,
     test_people: Annotated[int | None, "identities of the test split (default: three in ten)"] = None,

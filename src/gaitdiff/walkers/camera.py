@@ -64,10 +64,14 @@ def place_cameras(seed: int, preset: Preset) -> tuple[Camera, ...]:
     )
 
 
-def assign_camera(cameras: tuple[Camera, ...], seed: int, person: int, sequence: int) -> Camera:
-    """Return the camera of one sequence: a person comes past all cameras, in an order of their own, then again."""
+def assign_camera(cameras: tuple[Camera, ...], seed: int, person: int, sequence: int, passed: int = 0) -> Camera:
+    """Return the camera of one sequence: a person comes past cameras in an order of their own, then again.
+
+    Args:
+        passed: how many cameras that are; 0 is all.
+    """
     order = stream(Stream.ROUTE, seed, person).permutation(len(cameras))
-    return cameras[order[sequence % len(cameras)]]
+    return cameras[order[sequence % (passed or len(cameras))]]
 
 
 def draw_view(camera: Camera, preset: Preset, rng: np.random.Generator) -> View:

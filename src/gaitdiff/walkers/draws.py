@@ -27,6 +27,7 @@ class Stream(IntEnum):
     FLAWS = 24
     JITTER = 25
     NOISE = 26
+    LENGTH = 27
 
 
 def stream(kind: Stream, seed: int, *names: int) -> np.random.Generator:

@@ -51,17 +51,19 @@ def generate(
 ) -> Path:
     """Make a data set of walking people and write it as a sequence store.
 
-    The last ``test_people`` people are the test split; the first sequence of each of them is the probe, the others,
-    seen by other cameras, are gallery. The bytes do not depend on ``workers``. With more than one worker a script must
-    protect its entry point by ``if __name__ == "__main__":``, as processes are spawned.
+    The last ``test_people`` people are the test split; the first sequence of each of them is the probe, the others are
+    gallery, seen by other cameras. Not so in the preset "market": the same few cameras see a person again and again,
+    lengths vary, and people with one sequence each are added to the gallery. The bytes do not depend on ``workers``.
+    With more than one worker a script must protect its entry point by ``if __name__ == "__main__":``, as processes are
+    spawned.
 
     Args:
         out: folder to create.
         people: number of identities, at least 2.
         sequences: walks of each of them, at least 2.
-        preset: "lite" or "wild", see :func:`~gaitdiff.walkers.presets.list_presets`.
+        preset: "lite", "wild" or "market", see :func:`~gaitdiff.walkers.presets.list_presets`.
         seed: of everything random, not negative.
-        frames: length of every sequence, at 25 frames a second.
+        frames: length of every sequence, at 25 frames a second; the median where lengths vary.
         test_people: how many people are held out, 0 or at least 2; by default three in ten, none of fewer than four.
         workers: number of processes; by default one for each core.
 
@@ -82,12 +84,14 @@ def generate(
         if value < least:
             raise UserError(f"{what} is {value}, but walkers need at least {least}")
     held_out = _test_people(people, test_people)
+    passers_by = round(chosen.distractors * held_out)
     with (
         StoreWriter(out, source=store_source(preset, seed, people), dataset="walkers") as store,
-        progress_bar("walking people", people * sequences) as bar,
+        progress_bar("walking people", people * sequences + passers_by) as bar,
     ):
-        render = partial(_render_person, sequences=sequences, preset=chosen, seed=seed, frames=frames)
-        for person, walks in enumerate(in_order(render, range(people), min(workers or processors(), people))):
+        render = partial(_render_person, sequences=sequences, people=people, preset=chosen, seed=seed, frames=frames)
+        everybody = range(people + passers_by)
+        for person, walks in enumerate(in_order(render, everybody, min(workers or processors(), people))):
             test = person >= people - held_out
             for number, walk in enumerate(walks):
                 store.add(
@@ -97,7 +101,7 @@ def generate(
                     view=walk.view,
                     sequence=f"s{number:02d}",
                     split="test" if test else "train",
-                    role="" if not test else "probe" if number == 0 else "gallery",
+                    role="" if not test else "probe" if number == 0 and person < people else "gallery",
                 )
                 bar.advance()
     return Path(out)
@@ -116,10 +120,10 @@ def render_sequence(seed: int, person: int, sequence: int, preset: str | Preset 
         person: number of the identity, from 0.
         sequence: number of the walk of this person, from 0.
         preset: name of a preset, or one of your own.
-        frames: number of frames.
+        frames: number of frames; the median where the preset's lengths vary.
 
     Returns:
-        The silhouettes, uint8 (frames, 64, 64).
+        The silhouettes, uint8 (T, 64, 64).
 
     Raises:
         UserError: there is no such preset.
@@ -139,7 +143,10 @@ class _Stage:
         self.cameras = place_cameras(seed, preset)
 
     def render(self, sequence: int, frames: int) -> _Filmed:
-        camera = assign_camera(self.cameras, self.seed, self.number, sequence)
+        camera = assign_camera(self.cameras, self.seed, self.number, sequence, self.preset.passed)
+        if self.preset.length_spread:
+            times = stream(Stream.LENGTH, self.seed, self.number, sequence).normal(0.0, self.preset.length_spread)
+            frames = max(round(frames * float(np.exp(np.clip(times, -1.0, 1.0)))), 1)
         walk = draw_walk(self.seed, self.number, sequence, camera, self.preset)
         seen = self._film(walk, sequence, frames + max(4, frames // 8))
         if len(seen) < frames:  # too much was hidden: the same walk, segmented without a flaw
@@ -160,6 +167,9 @@ def _test_people(people: int, test_people: int | None) -> int:
     return test_people
 
 
-def _render_person(person: int, *, sequences: int, preset: Preset, seed: int, frames: int) -> list[_Filmed]:
+def _render_person(
+    person: int, *, sequences: int, people: int, preset: Preset, seed: int, frames: int
+) -> list[_Filmed]:
+    """All sequences of a person; one alone of those beyond the ``people``."""
     stage = _Stage(seed, person, preset)
-    return [stage.render(sequence, frames) for sequence in range(sequences)]
+    return [stage.render(sequence, frames) for sequence in range(sequences if person < people else 1)]
