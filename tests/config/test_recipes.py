@@ -16,7 +16,7 @@ from reference import RECORDED
 #: All settings of every recipe at commit 979b9ce, with its stage.
 BEFORE: dict[str, dict[str, Any]] = json.loads((RECORDED / "recipes.json").read_text())
 #: What settings are that came later; and the protocol, which has since been that of the store's data set.
-SINCE = {"run.track": "none", "run.protocol": "auto", "optim.sync_batchnorm": False}
+SINCE = {"run.track": "none", "run.linear_probe": False, "run.protocol": "auto", "optim.sync_batchnorm": False}
 
 
 def test_no_recipe_is_gone() -> None:

@@ -212,3 +212,26 @@ def test_prefetcher_keeps_order_and_hands_errors_on() -> None:
     assert [next(batches), next(batches)] == [(0, 0), (1, 1)]
     with pytest.raises(OSError, match="gone"):
         next(batches)
+
+
+class Biased(Oracle):
+    """The oracle, a tenth beside the noise."""
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, drop: Tensor) -> Tensor:
+        return super().forward(x, t, condition, drop) + 0.1
+
+
+def test_gap_by_noise_in_closed_form() -> None:
+    latents, clips = world()
+    biased, levels = objective(Biased()), (-4.0, 0.0, 3.0)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    owner = torch.tensor([0, 1, 1, 2, 3, 4])  # the third is compared with its own sequence: it does not count
+    found = biased.gap_by_noise(latents, clips, noise, owner, levels)
+    condition = MeanFrame()(clips).mean(2).double()
+    apart = (condition - condition.roll(1, 0))[owner != owner.roll(1, 0)]
+    assert found["log_snr"] == pytest.approx(list(levels), abs=0.2)
+    for log_snr, gap, error in zip(found["log_snr"], found["gap"], found["error"], strict=True):
+        snr = float(np.exp(log_snr))
+        each = ((0.1 + snr**0.5 * apart) ** 2).mean(1) - 0.01
+        assert gap == pytest.approx(100 * float(each.mean()) / 0.01, rel=2e-2)
+        assert error == pytest.approx(100 * float(each.std()) / 0.01 / len(each) ** 0.5, rel=2e-2)

@@ -82,6 +82,8 @@ class RunConfig:
         protocol: evaluation protocol, such as "gait3d" (one probe a person), "leave-one-out" or "casia-b"; "auto" is
             that of the store's data set.
         track: where metrics and pictures go besides metrics.jsonl: "none", "tensorboard" or "trackio".
+        linear_probe: in pretraining, score what the best linear map makes of the raw features too; it is learned from
+            labelled training people, and nothing else learns from it.
     """
 
     log_every: Count = 50
@@ -90,6 +92,7 @@ class RunConfig:
     keep: CountOrNone = 2
     protocol: str = "auto"
     track: str = "none"
+    linear_probe: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Source: the paper, eq. 4: L = ‖ε − D(E(s_e)', t, G(s_g)_pooled)‖², weigh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -143,6 +144,40 @@ class DiffusionObjective(nn.Module):
             "gap_dropped": float((without - right).mean()),
             "gap_loss": float(right.mean()),
         }
+
+    @torch.no_grad()
+    def gap_by_noise(
+        self, latents: Tensor, gait_clip: Tensor, noise: Tensor, owner: Tensor, log_snrs: Sequence[float]
+    ) -> dict[str, list[float]]:
+        """The condition gap at some noise levels: there the denoiser listens, and there it does not.
+
+        At each level the same noise, with the right condition and with another sequence's, in evaluation mode.
+
+        Args:
+            noise: of the latents' shape.
+            owner: (B,) which sequence each sample comes from.
+            log_snrs: logarithms of the signal-to-noise ratios; the schedule's nearest levels are taken.
+
+        Returns:
+            ``log_snr`` of these levels; ``gap`` and ``error``, the gap and its standard error in percent of the loss at
+            that level.
+        """
+        was_training = self.training
+        self.eval()
+        condition = self.pooling(self.backbone(gait_clip))
+        different = (owner != owner.roll(1, 0)).nonzero()[:, 0]
+        none = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
+        found: dict[str, list[float]] = {"log_snr": [], "gap": [], "error": []}
+        for level in dict.fromkeys(map(self.schedule.level, log_snrs)):
+            noised = Noised(torch.full_like(owner, level), noise, none)
+            right = self.per_sample(latents, condition, noised, none)
+            gap = (self.per_sample(latents, condition.roll(1, 0), noised, none) - right)[different]
+            share = 100.0 / float(right.mean())
+            found["log_snr"].append(round(float(self.schedule.snr(noised.t)[0].log()), 2))
+            found["gap"].append(share * float(gap.mean()))
+            found["error"].append(share * float(gap.std()) / max(len(gap), 1) ** 0.5)
+        self.train(was_training)
+        return found
 
 
 @torch.no_grad()

@@ -59,6 +59,11 @@ class NoiseSchedule(nn.Module):
         alpha_bar = self.alpha_bar[t]
         return alpha_bar / (1.0 - alpha_bar)
 
+    def level(self, log_snr: float) -> int:
+        """The noise level t whose log SNR is nearest to this."""
+        alpha_bar = self.alpha_bar[1:].double()
+        return int((torch.logit(alpha_bar) - log_snr).abs().argmin()) + 1
+
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = √ᾱ·x0 + √(1−ᾱ)·ε."""
         alpha_bar = self._like(x0, t)

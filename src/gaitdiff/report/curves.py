@@ -50,13 +50,18 @@ def pretraining(run: Path, baseline: dict[str, float] | None) -> str:
     """Loss, condition gap, pair distances, and scores of raw features over pretraining."""
     logged = [record for record in read_metrics(run) if "loss" in record]
     evaluated = _evaluations(run)
+    measured = [record for record in read_metrics(run) if "gap_by_noise" in record and record["step"] > 0]
     panels, notes = [], []
     if logged:
         panels += [_loss(logged), _condition_gap(logged), _distances(logged), _distance_ratio(logged)]
+        if measured:
+            panels.insert(2, _gap_by_noise(measured))
     else:
         notes.append(left_out("The pretraining run logged no losses, so their curves are left out"))
     if evaluated:
-        kinds = (("cosine", "blue", evaluated), ("Euclidean", "red", evaluated))
+        kinds = [("cosine", "blue", evaluated), ("Euclidean", "red", evaluated)]
+        more = (("whitened", "green"), ("linear", "purple"))
+        kinds += [(name, colour, evaluated) for name, colour in more if f"rank1_{name}" in evaluated[0]]
         panels += [
             _scores_panel("Rank-1 of raw features", "rank-1, %", "rank1", kinds, _PRETRAINING, baseline),
             _scores_panel("mAP of raw features", "mAP, %", "mAP", kinds, _PRETRAINING, baseline),
@@ -85,6 +90,26 @@ def _condition_gap(records: list[dict[str, Any]]) -> Panel:
     ]
     picture = chart("Condition gap", series, x_label=_PRETRAINING, y_label="gap, % of the loss", levels=[Level(0.0)])
     return Panel("Condition gap", caption, picture)
+
+
+def _gap_by_noise(records: list[dict[str, Any]]) -> Panel:
+    caption = (
+        "The same by noise level, on clips that were not trained on. Left, almost all is noise; right, almost none. "
+        "Bands are one standard error."
+    )
+    shown = {records[i]["step"]: records[i] for i in (0, (len(records) - 1) // 2, len(records) - 1)}
+    series = []
+    for (step, record), colour in zip(shown.items(), ("muted", "purple", "blue")[-len(shown) :], strict=True):
+        found = record["gap_by_noise"]
+        series.append(Series(f"step {step:,}", found["log_snr"], found["gap"], colour, found["error"]))
+    picture = chart(
+        "Condition gap by noise level",
+        series,
+        x_label="log signal-to-noise ratio",
+        y_label="gap, % of the loss there",
+        levels=[Level(0.0)],
+    )
+    return Panel("Condition gap by noise level", caption, picture)
 
 
 def _distances(records: list[dict[str, Any]]) -> Panel:

@@ -150,6 +150,10 @@ class TransferStage:
         """The first clip as the model gets it."""
         return {"clip": side_by_side(self._inputs(batch)[0][0, :_SHOWN])}
 
+    def measure(self) -> dict[str, Any]:
+        """Nothing besides the scores."""
+        return {}
+
     def evaluate(self) -> dict[str, float]:
         """Scores of the embeddings on the test split, by the distance trained with; nothing where there is none."""
         protocol, rows, metric = self.config.run.protocol, self.held_out, self.config.loss.distance

@@ -67,6 +67,9 @@ class Stage(Protocol, Generic[Batch]):
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         """What a batch looks like, pictures (H, W), uint8, by name; it must not change what is trained."""
 
+    def measure(self) -> dict[str, Any]:
+        """What is measured as often as scores are, without test people; asked of the first process alone."""
+
     def evaluate(self) -> dict[str, float]:
         """Scores on the test split; all processes call it and share the work, the first gets the scores."""
 
@@ -175,9 +178,12 @@ def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float
 
 def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> None:
     scores = stage.evaluate()
+    measured = stage.measure() if main else {}
     if main and scores:
         origin = Origin(str(folder.path), step, stage.iterations)
-        folder.append({"step": step, "evaluation": scores, "about": stage.about(origin)})
+        folder.append({"step": step, "evaluation": scores, "about": stage.about(origin), **measured})
+    elif measured:
+        folder.append({"step": step, **measured})
 
 
 def _stop(batch: Any, folder: RunFolder, step: int, rank: int, loss: float, norm: float) -> NoReturn:

@@ -23,6 +23,7 @@ from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, N
 from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.evaluation.about import Origin, about, compared
 from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_protocol
+from gaitdiff.evaluation.linear import discriminant, whitening
 from gaitdiff.evaluation.scoring import headline
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import Backbone, create_model
@@ -34,6 +35,10 @@ from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder, read_config
 
 _PARTS = ("backbone", "denoiser", "pooling")  # what a checkpoint of stage 1 holds
+_FITTED = 512  # training walks that whitening and the linear probe are learned from
+_UNTRAINED = 10**9  # a step whose batch no run comes to
+#: Logarithms of the signal-to-noise ratios at which the condition gap is measured.
+GAP_LEVELS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0)
 _NOISE = 10  # the stream of random numbers that noise and noise levels come from
 
 
@@ -62,6 +67,7 @@ class PretrainStage:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = training_rows(self.store, config.data.min_frames)
         self.held_out = rows_to_score(self.store, config.run.protocol)
+        self.fitted = rows[np.linspace(0, len(rows) - 1, min(len(rows), _FITTED)).round().astype(int)]
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}
@@ -128,17 +134,38 @@ class PretrainStage:
         decoded = self.autoencoder.decode(self.autoencoder.encode(clip))
         return {"clip": side_by_side(clip[0]), "decoded": side_by_side(decoded[0])}
 
+    def measure(self) -> dict[str, Any]:
+        """The condition gap by noise level, on a batch that is not trained on."""
+        batch = self.make_batch(_UNTRAINED, 0)
+        latents, gait = self._inputs(batch)
+        noise = self._noised(latents, _UNTRAINED, 0).noise
+        owner = torch.from_numpy(batch.sequence).to(self.device)
+        return {"gap_by_noise": self.module.gap_by_noise(latents, gait, noise, owner, GAP_LEVELS)}
+
     def evaluate(self) -> dict[str, float]:
-        """Rank-1 of the raw gait features on the test split; nothing where there is none."""
-        protocol, rows = self.config.run.protocol, self.held_out
-        features = extract_shared(self.module.backbone, self.store, rows, self.device)
+        """Scores of the raw gait features on the test split; nothing where there is none.
+
+        By both distances as they are; by cosine whitened, which is learned from unlabelled training walks; and where
+        ``run.linear_probe`` asks for it by the best linear map, which is learned from labelled ones.
+        """
+        rows = self.held_out
+        if len(rows) == 0:
+            return {}
+        together = np.concatenate([rows, self.fitted])
+        features = extract_shared(self.module.backbone, self.store, together, self.device)
         if features is None:
             return {}
+        raw, learned = features[: len(rows)], features[len(rows) :]
+        kinds = {"cosine": (raw, "cosine"), "euclidean": (raw, "euclidean")}
+        kinds["whitened"] = (whitening(learned)(raw), "cosine")
+        if self.config.run.linear_probe:
+            people = [self.store.rows[int(row)].subject for row in self.fitted]
+            kinds["linear"] = (discriminant(learned, people)(raw), "cosine")
         scores: dict[str, float] = {}
-        for metric in ("cosine", "euclidean"):
-            found = evaluate_store(features, self.store, rows, protocol, metric, self.device)
+        for kind, (some, metric) in kinds.items():
+            found = evaluate_store(some, self.store, rows, self.config.run.protocol, metric, self.device)
             for name, value in headline(found).items():
-                scores[name if name == "probes" else f"{name}_{metric}"] = value
+                scores[name if name == "probes" else f"{name}_{kind}"] = value
         return scores
 
     def about(self, origin: Origin) -> dict[str, Any]:
