@@ -1,0 +1,168 @@
+"""What can go wrong with a run and its folder: one clear sentence, nothing lost or half-written."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from gaitdiff.config.recipe import parse_config
+from gaitdiff.config.schema import PretrainConfig, TransferConfig
+from gaitdiff.data.batches import PretrainBatch
+from gaitdiff.training.finetune import finetune
+from gaitdiff.training.pretrain import PretrainStage, pretrain
+from refusals import refused
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence
+
+
+def test_output_that_cannot_be_written(store: Path, tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("here first")
+    assert "choose another --out" in refused("pretrain", "--data.store", store, "--out", blocker)
+    assert "choose another --out" in refused("pretrain", "--data.store", store, "--out", blocker / "below")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("precious")
+    assert "choose another --out" in refused("pretrain", "--data.store", store, "--out", other)
+    assert [path.name for path in other.iterdir()] == ["thesis.tex"]
+
+
+def test_other_settings_do_not_continue_a_run(store: Path, out: Path) -> None:
+    words = ["pretrain", *TINY_PRETRAIN, "--data.store", store, "--out", out, "--optim.iterations", "2"]
+    assert gaitdiff(*words).returncode == 0
+    config = (out / "config.yaml").read_text()
+    sentence = refused("pretrain", "--data.store", store, "--out", out, "--optim.iterations", "3")
+    assert "optim.iterations = 2, not 3" in sentence
+    assert (out / "config.yaml").read_text() == config
+
+
+def test_loss_that_is_no_number_stops_and_keeps_the_batch(store: Path, out: Path) -> None:
+    sentence = refused(
+        "pretrain",
+        *("--data.store", store, "--out", out, "--optim.iterations", "20", "--optim.lr", "1e30"),
+        *("--optim.clip_grad", "0", "--run.evaluate_every", "0", "--run.save_every", "1"),
+    )
+    assert "no weight was changed" in sentence
+    kept = next(out.glob("nonfinite-step-*.npz"))
+    assert str(kept) in sentence
+    with np.load(kept) as batch:
+        assert batch["latent"].shape == (4, 2, 64, 64)
+        assert batch["gait"].dtype == np.uint8
+        assert batch["gait_plan.homography"].shape == (4, 3, 3)
+    assert_weights_are_finite(out)
+
+
+def assert_weights_are_finite(run: Path) -> None:
+    for checkpoint in (run / "checkpoints").glob("step-*"):
+        for file in checkpoint.glob("*.safetensors"):
+            assert all(tensor.isfinite().all() for tensor in load_file(file).values()), file
+
+
+def test_gradient_that_is_no_number_changes_no_weight(store: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finite loss with a gradient that is not finite stops the run before the optimiser's step."""
+    real = PretrainStage.loss
+
+    def poisoned(self: PretrainStage, module: nn.Module, batch: PretrainBatch, step: int, rank: int) -> torch.Tensor:
+        loss = real(self, module, batch, step, rank)
+        if step == 2:
+            loss.register_hook(lambda grad: grad * float("nan"))
+        return loss
+
+    monkeypatch.setattr(PretrainStage, "loss", poisoned)
+    flags = ("--optim.iterations", "6", "--run.evaluate_every", "0", "--run.save_every", "1")
+    sentence = refused("pretrain", "--data.store", store, "--out", out, *flags)
+    assert "step 3" in sentence
+    assert_weights_are_finite(out)
+    assert max(path.name for path in (out / "checkpoints").iterdir()) == "step-00000002"
+
+
+def limited() -> None:
+    """Files beyond 300 kB fail, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+
+
+def test_full_disk_while_saving_keeps_the_old_checkpoint(store: Path, out: Path) -> None:
+    flags = [*TINY_PRETRAIN, "--data.store", str(store), "--run.save_every", "2", "--run.evaluate_every", "0"]
+    words = [sys.executable, "-m", "gaitdiff", "pretrain", *flags, "--optim.iterations", "4", "--out", str(out)]
+    # A first checkpoint is written whole; then no file may grow, then all is well again.
+    whole = out.parent / "whole"
+    done = gaitdiff("pretrain", *flags, "--optim.iterations", "4", "--run.keep", "9", "--out", whole)
+    assert done.returncode == 0, done.stderr
+    out.mkdir()
+    (out / "checkpoints").mkdir()
+    (whole / "checkpoints" / "step-00000002").rename(out / "checkpoints" / "step-00000002")
+    (out / "config.yaml").write_text((whole / "config.yaml").read_text().replace("keep: 9", "keep: 2"))
+    before = {path.name: path.read_bytes() for path in (out / "checkpoints" / "step-00000002").iterdir()}
+    full = subprocess.run(words, capture_output=True, text=True, preexec_fn=limited, check=False)
+    assert "cannot be written" in one_sentence(full)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000002"]
+    assert {path.name: path.read_bytes() for path in (out / "checkpoints" / "step-00000002").iterdir()} == before
+    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    ours, theirs = (run / "checkpoints" / "step-00000004" / "backbone.safetensors" for run in (out, whole))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("config.yaml", b"stage: [", "config.yaml is damaged"),
+        ("config.yaml", b"\xff\xfe", "config.yaml is damaged"),
+        ("metrics.jsonl", b'{"step": 1}\n{"st\n', "damaged in line 2"),
+        ("checkpoints/step-00000002/state.json", b"{}", "lacks 'step'"),
+        ("checkpoints/step-00000002/model.json", b"{}", "lacks 'format'"),
+        ("checkpoints/step-00000002/backbone.safetensors", b"nonsense", "backbone.safetensors cannot be read"),
+        ("checkpoints/step-00000002/optimizer.safetensors", b"", "optimizer.safetensors cannot be read"),
+    ],
+)
+def test_damaged_run_folders(file: str, content: bytes, sentence: str, store: Path, out: Path) -> None:
+    flags = [*TINY_PRETRAIN, "--data.store", str(store), "--out", str(out), "--optim.iterations", "2"]
+    pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", flags))
+    (out / file).write_bytes(content)
+    if file.endswith("model.json"):
+        where = ("--data.store", store, "--out", out.parent / "next", "--mode", "finetune", "--model.name", "")
+        assert sentence in refused(
+            "finetune", *where, "--model.preset", "gait3d", "--model.overrides", "{}", "--init", out
+        )
+    else:
+        assert sentence in refused("pretrain", "--data.store", store, "--out", out, "--optim.iterations", "2")
+
+
+def test_other_data_does_not_continue_a_run(store: Path, tmp_path: Path, out: Path) -> None:
+    flags = ["--optim.iterations", "2", "--run.evaluate_every", "0"]
+    argv = [*TINY_PRETRAIN, *flags, "--data.store", str(store), "--out", str(out)]
+    pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", argv))
+    moved = store.rename(tmp_path / "moved")
+    pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", [*argv, "--data.store", str(moved)]))
+    other = make_store(tmp_path / "other", frames=7)
+    assert "manifest_sha256" in refused("pretrain", "--data.store", other, "--out", out, *flags)
+
+
+def test_draft_of_a_killed_start_is_no_obstacle(store: Path, out: Path) -> None:
+    out.mkdir()
+    (out / ".config.yaml.partial").write_text("stage: pre")
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "checkpoints").rmdir()
+    argv = [*TINY_PRETRAIN, "--optim.iterations", "2", "--data.store", str(store), "--out", str(out)]
+    assert pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", argv)) == out.resolve()
+
+
+def test_scores_that_cannot_be_written(store: Path, out: Path) -> None:
+    argv = [*TINY_SCRATCH, "--optim.iterations", "1", "--data.store", str(store), "--out", str(out)]
+    finetune(parse_config(TransferConfig, "gaitdiff finetune", argv))
+    where = ("--data", store, "--device", "cpu", "--json")
+    assert "its folder does not exist" in one_sentence(gaitdiff("evaluate", out, *where, out / "no" / "x.json"))
+    done = gaitdiff("evaluate", out, *where, out / "x.json", "--features", "raw", "--metric", "euclidean")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads((out / "x.json").read_text())) == {"gait energy image", "raw features"}
+    one = gaitdiff("evaluate", out, *where, out / "y.json", "--protocol", "leave-one-out")
+    assert one.returncode == 0, one.stderr
+    assert json.loads((out / "y.json").read_text())["embeddings"]["probes"] == 6
