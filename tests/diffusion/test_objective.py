@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gaitdiff.config.schema import NO_AUGMENT, AugmentConfig
 from gaitdiff.data.batches import IdentityBatches, Prefetcher, PretrainBatches, training_rows
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, pair_distances
+from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
 from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.diffusion.weighting import loss_weight
 from worlds import make_store
@@ -235,3 +235,41 @@ def test_gap_by_noise_in_closed_form() -> None:
         each = ((0.1 + snr**0.5 * apart) ** 2).mean(1) - 0.01
         assert gap == pytest.approx(100 * float(each.mean()) / 0.01, rel=2e-2)
         assert error == pytest.approx(100 * float(each.std()) / 0.01 / len(each) ** 0.5, rel=2e-2)
+
+
+def test_frames_apart_are_clips_of_one_frame() -> None:
+    """The loss, its parts, the gap and the prediction, as of a batch whose clips are the frames."""
+    latents, clips = world()
+    latents = latents + torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
+    apart, plain = objective(Biased()), objective(Biased())
+    apart.frames_apart = True
+    noised = apart.draw(latents, torch.Generator().manual_seed(1))
+    assert noised.noise.shape == (18, 4, 1, 8, 8)
+    assert len(noised.t.unique()) > 6  # each frame has a level of its own
+    frames = latents.transpose(1, 2).reshape(18, 4, 1, 8, 8)
+    condition = MeanFrame()(clips).mean(2)
+    each = condition.repeat_interleave(3, 0)
+    want = plain.per_sample(frames, each, noised, noised.drop)
+    torch.testing.assert_close(apart.per_sample(latents, condition, noised, noised.drop), want)
+    torch.testing.assert_close(apart(latents, clips, noised), want.mean())
+    owner = torch.arange(6)
+    gap = apart.condition_gap(latents, clips, noised, owner)
+    other = plain.per_sample(frames, condition.roll(1, 0).repeat_interleave(3, 0), noised, noised.drop)
+    assert gap["gap_shuffled"] == pytest.approx(float((other - want).mean()), rel=1e-4)
+    by_noise = apart.gap_by_noise(latents, clips, noised.noise, owner, (0.0,))
+    same = Noised(torch.full((18,), plain.schedule.level(0.0)), noised.noise, torch.zeros(18, dtype=torch.bool))
+    right = plain.per_sample(frames, each, same, same.drop)
+    wrong = plain.per_sample(frames, condition.roll(1, 0).repeat_interleave(3, 0), same, same.drop)
+    assert by_noise["gap"][0] == pytest.approx(100 * float((wrong - right).mean() / right.mean()), rel=1e-4)
+    t = torch.full((6,), 300)
+    found = apart.predict(latents, t, condition)
+    torch.testing.assert_close(found, plain.predict(latents, t, condition))
+
+
+def test_a_projector_makes_conditions_of_the_same_width() -> None:
+    torch.manual_seed(0)
+    pooling = ConditionPooling("all-parts", 4, 2, normalize=True, projector=16)
+    condition = pooling(torch.rand(64, 4, 2))
+    assert condition.shape == (64, pooling.width) == (64, 8)
+    assert torch.allclose(condition.mean(0), torch.zeros(8), atol=1e-5)
+    assert torch.allclose(condition.var(0, correction=0), torch.ones(8), atol=1e-2)

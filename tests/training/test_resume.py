@@ -113,8 +113,8 @@ def average_of_two(store: Path, run: Path) -> dict[str, torch.Tensor]:
     stage = PretrainStage(config, torch.device("cpu"), world=2)
     base = [group["lr"] for group in stage.optimizer.param_groups]
     for step in range(6):
-        for group, lr in zip(stage.optimizer.param_groups, base, strict=True):
-            group["lr"] = lr * stage.lr_factor(step)
+        for group, lr, factor in zip(stage.optimizer.param_groups, base, stage.lr_factors(step), strict=True):
+            group["lr"] = lr * factor
         stage.module.train()
         for rank in range(2):
             (stage.loss(stage.module, stage.make_batch(step, rank), step, rank) / 2).backward()

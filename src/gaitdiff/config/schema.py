@@ -143,6 +143,9 @@ class DiffusionConfig:
         pooling: from gait feature to condition: "mean", "max", "mean+max" or "all-parts".
         normalize_condition: batch-normalise the condition.
         drop: share of samples trained without a condition (P_uncond).
+        projector: hidden units of a perceptron between the pooled feature and the condition; 0 is none, as in the
+            paper. What is scored and transferred is before it.
+        frames_apart: denoise each latent frame by itself, at a noise level of its own.
     """
 
     autoencoder: str = "student"
@@ -153,6 +156,8 @@ class DiffusionConfig:
     pooling: str = "mean"
     normalize_condition: bool = False
     drop: Share = 0.15
+    projector: CountOrNone = 0
+    frames_apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,8 @@ class PretrainOptim:
         lr: learning rate of the denoiser.
         backbone_lr_ratio: the backbone's learning rate is this times ``lr``.
         warmup: steps of linear warm-up, at most half of all.
+        hold_backbone: steps for which the backbone waits until the denoiser has learned to listen; its learning rate
+            then grows over as many steps again.
         weight_decay: AdamW's.
         clip_grad: largest gradient norm; 0 does not clip.
         sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
@@ -175,6 +182,7 @@ class PretrainOptim:
     lr: Positive = 1e-4
     backbone_lr_ratio: Positive = 5.0
     warmup: CountOrNone = 1000
+    hold_backbone: CountOrNone = 0
     weight_decay: NotNegative = 0.01
     clip_grad: NotNegative = 1.0
     sync_batchnorm: bool = False

@@ -25,9 +25,13 @@ class ConditionPooling(nn.Module):
     ``"mean"`` (the paper's choice), ``"max"`` and ``"mean+max"`` (their sum) over the parts give C numbers;
     ``"all-parts"`` gives C·P. With ``normalize``, each number is batch-normalised (no learned scale): raw features of
     a network fresh from its initialisation are nearly parallel, and a denoiser hears little of their differences.
+
+    With ``projector``, a perceptron with one hidden layer of so many units, both its layers batch-normalised, follows.
+    The features before it are what is scored and transferred: it may keep what the denoiser needs and let go of the
+    rest, so that they need not (Chen et al. 2020, "A Simple Framework for Contrastive Learning", section 4.2).
     """
 
-    def __init__(self, pooling: str, channels: int, parts: int, normalize: bool) -> None:
+    def __init__(self, pooling: str, channels: int, parts: int, normalize: bool, projector: int = 0) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise UserError(
@@ -36,6 +40,7 @@ class ConditionPooling(nn.Module):
         self.pooling = pooling
         self.width = channels * parts if pooling == "all-parts" else channels
         self.norm = nn.BatchNorm1d(self.width, affine=False) if normalize else nn.Identity()
+        self.projector = nn.Identity() if projector == 0 else _perceptron(self.width, projector)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(B, C, P) → (B, width)."""
@@ -47,12 +52,24 @@ class ConditionPooling(nn.Module):
             pooled = feature.mean(2) + feature.amax(2)
         else:
             pooled = feature.mean(2)
-        return self.norm(pooled)
+        return self.projector(self.norm(pooled))
+
+
+def _perceptron(width: int, hidden: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, width),
+        nn.BatchNorm1d(width, affine=False),
+    )
 
 
 @dataclass
 class Noised:
     """What one training step adds to its latents, drawn outside so that a step can be repeated exactly.
+
+    B is the number of latent clips that are noised; with ``frames_apart`` each frame is one.
 
     Attributes:
         t: (B,) int64 noise levels in 1..T.
@@ -74,6 +91,8 @@ class DiffusionObjective(nn.Module):
         denoiser: ``denoiser(x, t, condition, drop)`` → noise of x's shape.
         schedule, weighting, gamma: noise levels and how their losses are weighed.
         drop_probability: share of samples trained without a condition (P_uncond).
+        frames_apart: denoise each frame of a latent clip by itself, at a noise level of its own. Then nothing but the
+            condition tells a frame what its neighbours would, and a step sees T times as many noise levels.
     """
 
     def __init__(
@@ -85,14 +104,21 @@ class DiffusionObjective(nn.Module):
         weighting: str = "mnp",
         gamma: float = 5.0,
         drop_probability: float = 0.15,
+        frames_apart: bool = False,
     ) -> None:
         super().__init__()
         self.backbone, self.pooling, self.denoiser, self.schedule = backbone, pooling, denoiser, schedule
         loss_weight(weighting, torch.ones(1), gamma)  # an unknown name is refused here, not after an hour of loading
         self.weighting, self.gamma, self.drop_probability = weighting, gamma, drop_probability
+        self.frames_apart = frames_apart
+
+    def apart(self, latents: Tensor) -> Tensor:
+        """Latent clips as they are denoised: (B, 4, T, h, w), or with ``frames_apart`` (B·T, 4, 1, h, w)."""
+        return latents.transpose(1, 2).flatten(0, 1).unsqueeze(2) if self.frames_apart else latents
 
     def draw(self, latents: Tensor, generator: torch.Generator) -> Noised:
         """Draw noise levels, noise and dropped conditions for latents (B, 4, T, h, w)."""
+        latents = self.apart(latents)
         count, device = len(latents), latents.device
         t = torch.randint(1, self.schedule.steps + 1, (count,), generator=generator, device=device)
         noise = torch.randn(latents.shape, generator=generator, device=device, dtype=torch.float32)
@@ -110,11 +136,21 @@ class DiffusionObjective(nn.Module):
         return self.per_sample(latents, condition, noised, noised.drop).mean()
 
     def per_sample(self, latents: Tensor, condition: Tensor, noised: Noised, drop: Tensor) -> Tensor:
-        """Weighted squared error of each sample's predicted noise, (B,)."""
+        """Weighted squared error of the noise predicted for each latent clip, or each frame of them, (B,) or (B·T,)."""
+        latents = self.apart(latents)
+        condition = condition.repeat_interleave(len(latents) // len(condition), 0)
         x_t = self.schedule.add_noise(latents, noised.noise, noised.t)
         predicted = self.denoiser(x_t, noised.t, condition, drop)
         error = (predicted.float() - noised.noise).square().flatten(1).mean(1)
         return loss_weight(self.weighting, self.schedule.snr(noised.t), self.gamma) * error
+
+    def predict(self, noised: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """The noise in latent clips (B, 4, T, h, w) at levels (B,), with conditions (B, width): of the clips' shape."""
+        each = self.apart(noised)
+        levels = t.repeat_interleave(len(each) // len(noised))
+        conditions = condition.repeat_interleave(len(each) // len(noised), 0)
+        found = self.denoiser(each, levels, conditions, torch.zeros_like(levels, dtype=torch.bool)).float()
+        return found.squeeze(2).unflatten(0, (len(noised), -1)).transpose(1, 2) if self.frames_apart else found
 
     @torch.no_grad()
     def condition_gap(self, latents: Tensor, gait_clip: Tensor, noised: Noised, owner: Tensor) -> dict[str, float]:
@@ -137,7 +173,7 @@ class DiffusionObjective(nn.Module):
         other = self.per_sample(latents, condition.roll(1, 0), noised, none)
         without = self.per_sample(latents, condition, noised, every)
         self.train(was_training)
-        different = (owner != owner.roll(1, 0)).float()
+        different = (owner != owner.roll(1, 0)).float().repeat_interleave(len(right) // len(owner))
         shuffled = ((other - right) * different).sum() / different.sum().clamp(min=1)
         return {
             "gap_shuffled": float(shuffled),
@@ -154,7 +190,7 @@ class DiffusionObjective(nn.Module):
         At each level the same noise, with the right condition and with another sequence's, in evaluation mode.
 
         Args:
-            noise: of the latents' shape.
+            noise: as ``draw`` gives it.
             owner: (B,) which sequence each sample comes from.
             log_snrs: logarithms of the signal-to-noise ratios; the schedule's nearest levels are taken.
 
@@ -165,11 +201,12 @@ class DiffusionObjective(nn.Module):
         was_training = self.training
         self.eval()
         condition = self.pooling(self.backbone(gait_clip))
-        different = (owner != owner.roll(1, 0)).nonzero()[:, 0]
-        none = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
+        count = len(noise)
+        different = (owner != owner.roll(1, 0)).repeat_interleave(count // len(owner)).nonzero()[:, 0]
+        none = torch.zeros(count, dtype=torch.bool, device=latents.device)
         found: dict[str, list[float]] = {"log_snr": [], "gap": [], "error": []}
         for level in dict.fromkeys(map(self.schedule.level, log_snrs)):
-            noised = Noised(torch.full_like(owner, level), noise, none)
+            noised = Noised(torch.full_like(none, level, dtype=torch.long), noise, none)
             right = self.per_sample(latents, condition, noised, none)
             gap = (self.per_sample(latents, condition.roll(1, 0), noised, none) - right)[different]
             share = 100.0 / float(right.mean())

@@ -104,7 +104,7 @@ def latent_example(
         for share in _LEVELS:
             t = torch.tensor([max(1, round(share * objective.schedule.steps))], device=device)
             noised = objective.schedule.add_noise(latents, noise, t)
-            predicted = objective.denoiser(noised, t, condition, torch.zeros_like(t, dtype=torch.bool)).float()
+            predicted = objective.predict(noised, t, condition)
             clean = objective.schedule.predict_x0(noised, predicted, t)
             signal = float(objective.schedule.alpha_bar[t])
             levels.append(

@@ -118,9 +118,9 @@ class TransferStage:
         """Triplet, and cross-entropy where its weight is not 0."""
         return module(*self._inputs(batch))
 
-    def lr_factor(self, step: int) -> float:
+    def lr_factors(self, step: int) -> list[float]:
         """A tenth at each milestone passed."""
-        return 0.1 ** bisect_right(sorted(self.config.optim.milestones), step)
+        return [0.1 ** bisect_right(sorted(self.config.optim.milestones), step)] * len(self.optimizer.param_groups)
 
     def diagnostics(self, batch: LabelledBatch, step: int, rank: int) -> dict[str, float]:
         """Share of triplets that are violated, and the mean distances of pairs, in evaluation mode.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
@@ -58,8 +58,8 @@ class Stage(Protocol, Generic[Batch]):
     def loss(self, module: nn.Module, batch: Batch, step: int, rank: int) -> Tensor:
         """The loss, a scalar; ``module`` is ``self.module`` as prepared for the machine."""
 
-    def lr_factor(self, step: int) -> float:
-        """What the base learning rates are multiplied with at ``step``."""
+    def lr_factors(self, step: int) -> Sequence[float]:
+        """What the base learning rates are multiplied with at ``step``, one of each group."""
 
     def diagnostics(self, batch: Batch, step: int, rank: int) -> dict[str, float]:
         """What is worth watching of a batch, at the steps that are logged."""
@@ -114,8 +114,8 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
         bar.advance(first)
         for step, batch in batches:
             done, last = step + 1, step + 1 == stage.iterations
-            for group, lr in zip(optimizer.param_groups, base, strict=True):
-                group["lr"] = lr * stage.lr_factor(step)
+            for group, lr, factor in zip(optimizer.param_groups, base, stage.lr_factors(step), strict=True):
+                group["lr"] = lr * factor
             module.train()
             loss = stage.loss(module, batch, step, rank)
             accelerator.backward(loss)

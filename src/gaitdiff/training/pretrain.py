@@ -93,7 +93,7 @@ class PretrainStage:
         )
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             [
-                {"params": _trained(self.module.denoiser), "lr": optim.lr},
+                {"params": [*_trained(self.module.denoiser), *_trained(self.module.pooling)], "lr": optim.lr},
                 {"params": _trained(self.module.backbone), "lr": optim.lr * optim.backbone_lr_ratio},
             ],
             weight_decay=optim.weight_decay,
@@ -108,12 +108,15 @@ class PretrainStage:
         latents, gait = self._inputs(batch)
         return module(latents, gait, self._noised(latents, step, rank))
 
-    def lr_factor(self, step: int) -> float:
-        """Linear warm-up, then cosine annealing to zero."""
-        warmup = min(self.config.optim.warmup, self.iterations // 2)
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, self.iterations - warmup)))
+    def lr_factors(self, step: int) -> tuple[float, float]:
+        """Linear warm-up, then cosine annealing to zero; the backbone's besides as ``hold_backbone`` says."""
+        warmup, hold = min(self.config.optim.warmup, self.iterations // 2), self.config.optim.hold_backbone
+        factor = (
+            (step + 1) / warmup
+            if step < warmup
+            else 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, self.iterations - warmup)))
+        )
+        return factor, factor * (min(max(step + 1 - hold, 0) / hold, 1.0) if hold else 1.0)
 
     def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
         """The condition gap, and the distances of anchor-positive and anchor-negative pairs."""
@@ -206,7 +209,9 @@ class PretrainStage:
 
 def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> DiffusionObjective:
     """A backbone with a pooling and a denoiser made for it."""
-    pooling = ConditionPooling(diffusion.pooling, backbone.channels, backbone.parts, diffusion.normalize_condition)
+    pooling = ConditionPooling(
+        diffusion.pooling, backbone.channels, backbone.parts, diffusion.normalize_condition, diffusion.projector
+    )
     return DiffusionObjective(
         backbone,
         pooling,
@@ -215,6 +220,7 @@ def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> Diffusion
         diffusion.weighting,
         diffusion.gamma,
         diffusion.drop,
+        diffusion.frames_apart,
     )
 
 
