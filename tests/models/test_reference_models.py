@@ -89,8 +89,13 @@ def total_loss(name: str, output: GaitOutput, labels: Tensor) -> tuple[Tensor, d
     return total, terms
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize(("name", "case"), TRAINED)
+#: Double precision does not depend on the CPU: the narrowest and shallowest model of each kind does.
+EXACT = [name for name in MODELS if "c256" not in name and "l1441" not in name]
+STEPS = [(name, case, torch.float32) for name, case in TRAINED]
+STEPS += [(name, "train", torch.float64) for name in EXACT]
+
+
+@pytest.mark.parametrize(("name", "case", "precision"), STEPS)
 def test_training_step_equals_the_reference(name: str, case: str, precision: torch.dtype) -> None:
     """As it is trained, and in double precision, where no near tie of two frames can flip: there it is exact."""
     model, arrays = reference_model(name).train().to(precision), golden_arrays(f"model_{name}")
