@@ -91,14 +91,15 @@ def total_loss(name: str, output: GaitOutput, labels: Tensor) -> tuple[Tensor, d
 
 #: Double precision does not depend on the CPU: the narrowest and shallowest model of each kind does.
 EXACT = [name for name in MODELS if "c256" not in name and "l1441" not in name]
-STEPS = [(name, case, torch.float32) for name, case in TRAINED]
-STEPS += [(name, "train", torch.float64) for name in EXACT]
+STEPS = [(name, case, "float32") for name, case in TRAINED]
+STEPS += [(name, "train", "float64") for name in EXACT]
 
 
 @pytest.mark.parametrize(("name", "case", "precision"), STEPS)
-def test_training_step_equals_the_reference(name: str, case: str, precision: torch.dtype) -> None:
+def test_training_step_equals_the_reference(name: str, case: str, precision: str) -> None:
     """As it is trained, and in double precision, where no near tie of two frames can flip: there it is exact."""
-    model, arrays = reference_model(name).train().to(precision), golden_arrays(f"model_{name}")
+    exact = precision == "float64"
+    model, arrays = reference_model(name).train().to(getattr(torch, precision)), golden_arrays(f"model_{name}")
     golden = GOLDEN["models"][name]["train"][case]
     output = run(model, case)
     total, terms = total_loss(name, output, torch.tensor(GOLDEN["cases"][case]["labels"]))
@@ -110,11 +111,11 @@ def test_training_step_equals_the_reference(name: str, case: str, precision: tor
     for key, value in terms.items():
         noise = 1e-2 if key == "mean_dist" else 1e-3  # the reference's distances of rows to themselves are not 0
         assert differs(value, arrays[f"{case}/triplet/{key}"]) < noise
-    check_gradients(model, golden, precision)
-    check_statistics(model, golden["buffers"], 5e-6 if precision == torch.float64 else 1e-4)
+    check_gradients(model, golden, exact)
+    check_statistics(model, golden["buffers"], 5e-6 if exact else 1e-4)
 
 
-def check_gradients(model: GaitModel, golden: dict[str, Any], precision: torch.dtype) -> None:
+def check_gradients(model: GaitModel, golden: dict[str, Any], exact: bool) -> None:
     """Norm and projection of every gradient, in float32 as sharply as it gives them: near ties may flip."""
     gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
     with torch.no_grad():
@@ -124,8 +125,8 @@ def check_gradients(model: GaitModel, golden: dict[str, Any], precision: torch.d
     assert golden["grad"].keys() <= names.keys()
     for key, (norm, projection) in golden["grad_float64"].items():
         grad = names[key].double()
-        sharp = 5e-5 if precision == torch.float64 else max(3 * golden["sharp"][key], 2e-3)
-        limit = (2 if precision == torch.float64 else 10) * sharp * norm
+        sharp = 5e-5 if exact else max(3 * golden["sharp"][key], 2e-3)
+        limit = (2 if exact else 10) * sharp * norm
         z = torch.from_numpy(standard("grad/" + key, list(grad.shape), GOLDEN["salt"]))
         assert grad.norm().item() == pytest.approx(norm, rel=sharp), key
         assert (grad * z).sum().item() == pytest.approx(projection, abs=limit), key
