@@ -237,6 +237,12 @@ def test_gap_by_noise_in_closed_form() -> None:
         assert error == pytest.approx(100 * float(each.std()) / 0.01 / len(each) ** 0.5, rel=2e-2)
 
 
+def test_one_sequence_alone_has_no_gap() -> None:
+    latents, clips = world()
+    found = objective(Biased()).gap_by_noise(latents, clips, torch.randn_like(latents), torch.zeros(6), (0.0,))
+    assert np.isnan([*found["gap"], *found["error"]]).all()
+
+
 def test_frames_apart_are_clips_of_one_frame() -> None:
     """The loss, its parts, the gap and the prediction, as of a batch whose clips are the frames."""
     latents, clips = world()

@@ -56,3 +56,12 @@ def test_with_all_of_them_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
         one, other = (load_file(path / f"{stem}.safetensors") for path in (kept, run / "checkpoints" / "step-00000006"))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_numbers_that_are_none_are_written_as_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever they stand in what is measured: JSON has no NaN, and the run goes on."""
+    monkeypatch.setattr(PretrainStage, "measure", lambda self: {"gap_by_noise": {"gap": [1.0, float("nan")]}})
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    words = ["pretrain", *TINY_PRETRAIN, "--data.store", str(store), "--out", str(run), "--optim.iterations", "1"]
+    assert main(words) == 0
+    assert [record["gap_by_noise"] for record in records(run) if "gap_by_noise" in record] == [{"gap": [1.0, None]}] * 2

@@ -5,6 +5,7 @@ Source: the paper, eq. 4: L = ‖ε − D(E(s_e)', t, G(s_g)_pooled)‖², weigh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -196,23 +197,23 @@ class DiffusionObjective(nn.Module):
 
         Returns:
             ``log_snr`` of these levels; ``gap`` and ``error``, the gap and its standard error in percent of the loss at
-            that level.
+            that level, NaN where there are no sequences to tell.
         """
         was_training = self.training
         self.eval()
         condition = self.pooling(self.backbone(gait_clip))
-        count = len(noise)
-        different = (owner != owner.roll(1, 0)).repeat_interleave(count // len(owner)).nonzero()[:, 0]
-        none = torch.zeros(count, dtype=torch.bool, device=latents.device)
+        different = owner != owner.roll(1, 0)
+        none = torch.zeros(len(noise), dtype=torch.bool, device=latents.device)
         found: dict[str, list[float]] = {"log_snr": [], "gap": [], "error": []}
         for level in dict.fromkeys(map(self.schedule.level, log_snrs)):
             noised = Noised(torch.full_like(none, level, dtype=torch.long), noise, none)
             right = self.per_sample(latents, condition, noised, none)
-            gap = (self.per_sample(latents, condition.roll(1, 0), noised, none) - right)[different]
+            wrong = self.per_sample(latents, condition.roll(1, 0), noised, none)
+            gap = (wrong - right).unflatten(0, (len(owner), -1)).mean(1)[different]  # one number a sequence
             share = 100.0 / float(right.mean())
             found["log_snr"].append(round(float(self.schedule.snr(noised.t)[0].log()), 2))
             found["gap"].append(share * float(gap.mean()))
-            found["error"].append(share * float(gap.std()) / max(len(gap), 1) ** 0.5)
+            found["error"].append(share * float(gap.std()) / len(gap) ** 0.5 if len(gap) > 1 else math.nan)
         self.train(was_training)
         return found
 

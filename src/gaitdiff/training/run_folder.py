@@ -167,10 +167,13 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
-def _finite(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
-    }
+def _finite(value: Any) -> Any:
+    """The same with None in place of numbers that are not finite, throughout."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_free(path: Path) -> bool:
