@@ -168,7 +168,7 @@ def test_batches_depend_on_seed_step_and_rank_alone(tmp_path: Path) -> None:
 
 def test_every_sequence_comes_once_an_epoch_over_all_processes(tmp_path: Path) -> None:
     store = SequenceStore(make_store(tmp_path / "s"))  # 12 training sequences
-    batches = pretrain_batches(store, batch=2, world=2)
+    batches = pretrain_batches(store, batch=2, world_size=2)
     for epoch in range(3):
         seen = [batches(epoch * 3 + step, rank).sequence for step in range(3) for rank in range(2)]
         assert sorted(np.concatenate(seen)) == sorted(store.select(split="train"))

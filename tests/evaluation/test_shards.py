@@ -13,7 +13,7 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import PretrainConfig, TransferConfig
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation.features import extract
-from gaitdiff.evaluation.shards import deal, extract_shared
+from gaitdiff.evaluation.shards import deal_round_robin, extract_shared
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.training.finetune import TransferStage
 from gaitdiff.training.pretrain import PretrainStage
@@ -29,7 +29,7 @@ STAGES = {
 
 @pytest.mark.parametrize("case", golden_document("inference_sampler"))
 def test_dealt_as_the_reference_deals(case: dict[str, object]) -> None:
-    dealt = deal(case["dataset_size"], case["batch_size"], case["world_size"])  # type: ignore[arg-type]
+    dealt = deal_round_robin(case["dataset_size"], case["batch_size"], case["world_size"])  # type: ignore[arg-type]
     assert dealt.tolist() == case["batches_per_rank"]
 
 
@@ -37,7 +37,7 @@ def test_everything_is_dealt_once_but_for_the_filling() -> None:
     for count in range(1, 20):
         for world in (1, 2, 3, 8):
             for batch in (world, 2 * world):
-                dealt = deal(count, batch, world)
+                dealt = deal_round_robin(count, batch, world)
                 times = np.bincount(dealt.ravel(), minlength=count)
                 assert len(times) == count
                 assert times.sum() == dealt.size == -(-count // batch) * batch
@@ -104,7 +104,7 @@ def test_two_processes_log_the_scores_of_one(command: str, tmp_path: Path) -> No
     assert "Grad strides" not in torchrun("-m", "gaitdiff", command, *flags)
     logged = {record["step"]: record["evaluation"] for record in records(run) if "evaluation" in record}
     assert list(logged) == [0, 2, 4]
-    stage = make(parse_config(kind, f"gaitdiff {command}", flags), torch.device("cpu"), world=2)  # type: ignore[arg-type]
+    stage = make(parse_config(kind, f"gaitdiff {command}", flags), torch.device("cpu"), world_size=2)  # type: ignore[arg-type]
     assert stage.evaluate() == logged[0]
     for step in (2, 4):
         stage.load(run / "checkpoints" / f"step-{step:08d}")

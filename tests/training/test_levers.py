@@ -19,7 +19,7 @@ LEVERS = ("--diffusion.projector", "8", "--diffusion.frames_apart", "true", "--o
 
 def stage(store: Path, *flags: str) -> PretrainStage:
     argv = [*TINY_PRETRAIN, "--data.store", str(store), "--out", "none", "--optim.iterations", "100", *flags]
-    return PretrainStage(parse_config(PretrainConfig, "gaitdiff pretrain", argv), torch.device("cpu"), world=1)
+    return PretrainStage(parse_config(PretrainConfig, "gaitdiff pretrain", argv), torch.device("cpu"), world_size=1)
 
 
 def test_the_backbone_waits_and_then_learns_slowly_at_first(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def average_of_two(store: Path, run: Path) -> dict[str, torch.Tensor]:
     """Trained weights by hand: both processes' gradients averaged in one process, no BatchNorm statistics compared."""
     argv = [*STAGES["pretrain"], "--data.store", str(store), "--out", str(run), "--optim.iterations", "6"]
     config = parse_config(PretrainConfig, "gaitdiff pretrain", [*argv, "--machine.precision", "float32"])
-    stage = PretrainStage(config, torch.device("cpu"), world=2)
+    stage = PretrainStage(config, torch.device("cpu"), world_size=2)
     base = [group["lr"] for group in stage.optimizer.param_groups]
     for step in range(6):
         for group, lr, factor in zip(stage.optimizer.param_groups, base, stage.lr_factors(step), strict=True):

@@ -25,7 +25,7 @@ from gaitdiff.evaluation.features import (
     store_protocol,
 )
 from gaitdiff.evaluation.protocols import PROTOCOLS, Protocol
-from gaitdiff.evaluation.scoring import as_names, headline
+from gaitdiff.evaluation.scoring import as_names, headline_metrics
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.utils.files import require_file, write_whole
@@ -44,7 +44,7 @@ def score_table(title: str, scores: dict[str, dict[str, Any]]) -> Table:
     A protocol's conditions stand below their features, but for one whose scores are always those of the features' own
     row: OU-MVLP's only one, and "Overall" of SUSTech1K.
     """
-    tops = {name: headline(result) for name, result in scores.items()}
+    tops = {name: headline_metrics(result) for name, result in scores.items()}
     below = {name: _conditions(result) for name, result in scores.items()}
     known = set().union(*tops.values(), *(numbers for rows in below.values() for numbers in rows.values()))
     too_wide = {"rank10"} if "mINP" in known else {"mAP"} if "rank4" in known else set()  # for 80 columns
@@ -71,7 +71,7 @@ def _conditions(result: dict[str, Any]) -> dict[str, dict[str, float]]:
         if isinstance(value, dict) and "probes" in value:
             by_camera = {"gait": value["gait"]["rank1_excluding_same_view"]} if "gait" in value else {}
             numbers = value.get("mean") or value["reid"]
-            found[name] = headline({**numbers, "probes": value["probes"], **by_camera})
+            found[name] = headline_metrics({**numbers, "probes": value["probes"], **by_camera})
     return found
 
 

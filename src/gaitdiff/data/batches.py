@@ -69,7 +69,7 @@ class PretrainBatches:
         augment: AugmentConfig,
         same_clip: bool = False,
         seed: int = 0,
-        world: int = 1,
+        world_size: int = 1,
     ) -> None:
         check_frames(store)
         if batch < 2:
@@ -78,7 +78,7 @@ class PretrainBatches:
             raise UserError(
                 f"{store.path} has {len(rows)} training sequence(s), but pretraining compares at least 2: add sequences"
             )
-        self.store, self.rows, self.batch, self.world, self.seed = store, rows, batch, world, seed
+        self.store, self.rows, self.batch, self.world_size, self.seed = store, rows, batch, world_size, seed
         self.latent_frames, self.gait_frames, self.sampling = latent_frames, gait_frames, sampling
         self.augment, self.same_clip = augment, same_clip
 
@@ -101,7 +101,7 @@ class PretrainBatches:
 
     def _sequences(self, step: int, rank: int) -> np.ndarray:
         """Row numbers of a batch: the positions step·B.. of the endless list of shuffled epochs."""
-        first = (step * self.world + rank) * self.batch
+        first = (step * self.world_size + rank) * self.batch
         positions = np.arange(first, first + self.batch)
         epochs, within = np.divmod(positions, len(self.rows))
         chosen = np.empty(self.batch, np.int64)

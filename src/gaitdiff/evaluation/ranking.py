@@ -156,7 +156,7 @@ class FeatureSet:
         if isinstance(self.features, Tensor):
             return self.features[torch.from_numpy(rows).to(self.features.device)].to(self.device)
         block = torch.from_numpy(np.asarray(self.features[rows]))
-        release(self.features)
+        drop_pages(self.features)
         return block.to(self.device)
 
 
@@ -165,7 +165,7 @@ def _equal(probe: np.ndarray, gallery: np.ndarray, rows: slice) -> np.ndarray:
     return probe[rows, None] == gallery
 
 
-def release(array: np.ndarray) -> None:
+def drop_pages(array: np.ndarray) -> None:
     """Give the pages of a memory-mapped array back to the system, which keeps what was written to them.
 
     A mapped file counts as a process's memory for as long as its pages were touched and nobody else needs the room.

@@ -78,7 +78,7 @@ def evaluate(
     return how.score(walks, **protocol_data)
 
 
-def headline(scores: dict[str, Any]) -> dict[str, float]:
+def headline_metrics(scores: dict[str, Any]) -> dict[str, float]:
     """The numbers that ``evaluate`` gives at the top, without the details."""
     return {key: value for key, value in scores.items() if isinstance(value, (int, float))}
 

@@ -14,21 +14,21 @@ from gaitdiff.evaluation.features import extract
 _ROWS_AT_ONCE = 256
 
 
-def deal(count: int, batch: int, world: int) -> np.ndarray:
+def deal_round_robin(count: int, batch: int, world_size: int) -> np.ndarray:
     """Deal a list to processes, as much to each: the order of the field's reference.
 
-    The list is filled up to a multiple of ``batch`` by repeating its beginning, cut in pieces of ``batch / world``, and
-    these are dealt in turn.
+    The list is filled up to a multiple of ``batch`` by repeating its beginning, cut in pieces of
+    ``batch / world_size``, and these are dealt in turn.
 
     Args:
         count: length of the list.
-        batch: a multiple of ``world``.
+        batch: a multiple of ``world_size``.
 
     Returns:
-        (world, batches, batch / world), positions in the list.
+        (world_size, batches, batch / world_size), positions in the list.
     """
     filled = -(-count // batch) * batch
-    return (np.arange(filled) % count).reshape(-1, world, batch // world).swapaxes(0, 1)
+    return (np.arange(filled) % count).reshape(-1, world_size, batch // world_size).swapaxes(0, 1)
 
 
 def extract_shared(network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device) -> Tensor | None:
@@ -48,11 +48,11 @@ def extract_shared(network: nn.Module, store: SequenceStore, rows: np.ndarray, d
         return extract(network, store, rows, device)
     for buffer in network.buffers():
         dist.broadcast(buffer, 0)
-    world, rank = dist.get_world_size(), dist.get_rank()
-    places = deal(len(rows), world, world)[:, :, 0]
+    world_size, rank = dist.get_world_size(), dist.get_rank()
+    places = deal_round_robin(len(rows), world_size, world_size)[:, :, 0]
     share = extract(network, store, rows[places[rank]], device)
     whole = torch.empty(len(rows), *share.shape[1:]) if rank == 0 else None
-    received = torch.empty(world, min(_ROWS_AT_ONCE, len(share)), *share.shape[1:], device=device)
+    received = torch.empty(world_size, min(_ROWS_AT_ONCE, len(share)), *share.shape[1:], device=device)
     for first in range(0, len(share), _ROWS_AT_ONCE):
         span = slice(first, first + _ROWS_AT_ONCE)
         sent = share[span].to(device)

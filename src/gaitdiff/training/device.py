@@ -51,19 +51,19 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
     Raises:
         UserError: a device or precision that this machine lacks, or processes that do not find each other.
     """
-    device, world = machine.device, launched_processes()
+    device, world_size = machine.device, launched_processes()
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("machine.device is cuda, but torch finds no CUDA device: use --machine.device cpu")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("machine.device is mps, but torch finds none: use --machine.device cpu")
-    _check_launch(device, world)
+    _check_launch(device, world_size)
     half = machine.precision == "bfloat16" or (machine.precision == "auto" and _has_fast_bfloat16(device))
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one process evaluates, the others wait
     try:
         accelerator = Accelerator(
-            cpu=device == "cpu" or (world > 1 and device == "auto" and not _has_devices_for_groups()),
+            cpu=device == "cpu" or (world_size > 1 and device == "auto" and not _has_devices_for_groups()),
             mixed_precision="bf16" if half else "no",
             kwargs_handlers=[patience],
         )
@@ -78,25 +78,25 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         ) from error
     if device not in ("auto", accelerator.device.type):
         raise UserError(f"machine.device is {device!r}, but this process computes on {accelerator.device.type} already")
-    if accelerator.num_processes != world:
+    if accelerator.num_processes != world_size:
         raise UserError(
-            f"the launcher started {world} processes, but this one belongs to a group of {accelerator.num_processes}: "
-            "start one run in a process of its own"
+            f"the launcher started {world_size} processes, but this one belongs to a group of "
+            f"{accelerator.num_processes}: start one run in a process of its own"
         )
     return accelerator
 
 
-def _check_launch(device: str, world: int) -> None:
+def _check_launch(device: str, world_size: int) -> None:
     """Refuse a launch in which each process would believe to be alone, or wait for others for ever."""
     variable = next((variable for variable in _RANKS if os.environ.get(variable)), None)
     size = next((size for size in LAUNCHED if os.environ.get(size)), None)
-    if variable is None and world > 1:
+    if variable is None and world_size > 1:
         raise UserError(
-            f"this run has {world} processes by its environment ({size}), which does not say which one this is "
+            f"this run has {world_size} processes by its environment ({size}), which does not say which one this is "
             f"(RANK): start it with torchrun, or unset {size}"
         )
-    if variable is not None and _number(variable) >= world:
-        how_many = f"{size} is {world}" if size is not None else "no variable tells of more than one process"
+    if variable is not None and _number(variable) >= world_size:
+        how_many = f"{size} is {world_size}" if size is not None else "no variable tells of more than one process"
         raise UserError(
             f"the environment variable {variable} is {os.environ[variable]}, but {how_many}: start the run with "
             f"torchrun, or unset {variable}"
@@ -105,9 +105,9 @@ def _check_launch(device: str, world: int) -> None:
         _number("MASTER_PORT")
         if not 0 < int(port) < 1 << 16:
             raise UserError(f"the environment variable MASTER_PORT is {port}, which no port is: start it with torchrun")
-    if world == 1:
+    if world_size == 1:
         return
-    here = _number("LOCAL_WORLD_SIZE") if os.environ.get("LOCAL_WORLD_SIZE") else world
+    here = _number("LOCAL_WORLD_SIZE") if os.environ.get("LOCAL_WORLD_SIZE") else world_size
     if os.environ.get("LOCAL_RANK"):
         _number("LOCAL_RANK")
     if variable == "RANK" and not (os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT")):
@@ -115,7 +115,9 @@ def _check_launch(device: str, world: int) -> None:
             "MASTER_ADDR and MASTER_PORT, at which the processes of a run meet, are not set: start it with torchrun"
         )
     if device == "mps":
-        raise UserError(f"machine.device is mps, which trains in one process, not {world}: start it without torchrun")
+        raise UserError(
+            f"machine.device is mps, which trains in one process, not {world_size}: start it without torchrun"
+        )
     on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if on_cuda and here > torch.cuda.device_count():
         raise UserError(

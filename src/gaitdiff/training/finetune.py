@@ -21,7 +21,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
 from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_protocol
 from gaitdiff.evaluation.protocols.selection import NAMELESS
-from gaitdiff.evaluation.scoring import headline
+from gaitdiff.evaluation.scoring import headline_metrics
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.layers.norm import synchronize
@@ -59,7 +59,7 @@ def finetune(config: TransferConfig) -> Path:
     with accelerator.main_process_first():
         # The learning rate goes by milestones alone: more iterations are the same run, longer.
         more = ("optim.iterations",)
-        folder = RunFolder.open("finetune", stage.config, stage.made_from, accelerator.is_main_process, more)
+        folder = RunFolder.open("finetune", stage.config, stage.provenance, accelerator.is_main_process, more)
     with folder:
         train(stage, folder, config.run, accelerator)
     return folder.path
@@ -68,14 +68,14 @@ def finetune(config: TransferConfig) -> Path:
 class TransferStage:
     """What the training loop needs of stage 2."""
 
-    def __init__(self, config: TransferConfig, device: torch.device, world: int) -> None:
+    def __init__(self, config: TransferConfig, device: torch.device, world_size: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = labelled_rows(self.store, config.data, config.seed)
         self.held_out = rows_to_score(self.store, config.run.protocol)
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
-        self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}
+        self.provenance = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world_size}
         start, choice = starting_point(config)
         if start is not None:
             read_checkpoint_info(start).require_height(self.store)
@@ -106,7 +106,7 @@ class TransferStage:
         if start is not None:
             load_into(model.backbone, read_tensors(start, "backbone"), str(start))
         self.module = RecognitionObjective(model, config.loss, weight, frozen=config.mode == "frozen")
-        if config.optim.sync_batchnorm and world > 1:
+        if config.optim.sync_batchnorm and world_size > 1:
             synchronize(self.module, device)
         self.optimizer = _optimizer(config, model)
 
@@ -160,7 +160,7 @@ class TransferStage:
         features = extract_shared(self.module.model, self.store, rows, self.device)
         if features is None:
             return {}
-        return headline(evaluate_store(features, self.store, rows, protocol, metric, self.device))
+        return headline_metrics(evaluate_store(features, self.store, rows, protocol, metric, self.device))
 
     def about(self, origin: Origin) -> dict[str, Any]:
         """What the scores are scores of."""

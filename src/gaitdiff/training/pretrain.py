@@ -24,7 +24,7 @@ from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.evaluation.about import Origin, about, compared
 from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_protocol
 from gaitdiff.evaluation.linear import discriminant, whitening
-from gaitdiff.evaluation.scoring import headline
+from gaitdiff.evaluation.scoring import headline_metrics
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import Backbone, create_model
 from gaitdiff.models.layers.norm import synchronize
@@ -54,7 +54,7 @@ def pretrain(config: PretrainConfig) -> Path:
     accelerator = make_accelerator(config.machine)
     stage = PretrainStage(config, accelerator.device, accelerator.num_processes)
     with accelerator.main_process_first():
-        folder = RunFolder.open("pretrain", stage.config, stage.made_from, write=accelerator.is_main_process)
+        folder = RunFolder.open("pretrain", stage.config, stage.provenance, write=accelerator.is_main_process)
     with folder:
         train(stage, folder, config.run, accelerator)
     return folder.path
@@ -63,20 +63,20 @@ def pretrain(config: PretrainConfig) -> Path:
 class PretrainStage:
     """What the training loop needs of stage 1."""
 
-    def __init__(self, config: PretrainConfig, device: torch.device, world: int) -> None:
+    def __init__(self, config: PretrainConfig, device: torch.device, world_size: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = training_rows(self.store, config.data.min_frames)
         self.held_out = rows_to_score(self.store, config.run.protocol)
         self.fitted = rows[np.linspace(0, len(rows) - 1, min(len(rows), _FITTED)).round().astype(int)]
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
-        self.made_from = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world}
+        self.provenance = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world_size}
         optim = config.optim
         self.iterations, self.clip_grad = optim.iterations, optim.clip_grad
         with seeded(config.seed):
             model = create_model(config.model.name, config.model.preset, **config.model.overrides)
             self.module = build_objective(model.backbone, config.diffusion)
-            if optim.sync_batchnorm and world > 1:
+            if optim.sync_batchnorm and world_size > 1:
                 synchronize(self.module, device)
             self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
         self.batches = PretrainBatches(
@@ -89,7 +89,7 @@ class PretrainStage:
             augment=config.augment,
             same_clip=config.data.same_clip,
             seed=config.seed,
-            world=world,
+            world_size=world_size,
         )
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             [
@@ -167,7 +167,7 @@ class PretrainStage:
         scores: dict[str, float] = {}
         for kind, (some, metric) in kinds.items():
             found = evaluate_store(some, self.store, rows, self.config.run.protocol, metric, self.device)
-            for name, value in headline(found).items():
+            for name, value in headline_metrics(found).items():
                 scores[name if name == "probes" else f"{name}_{kind}"] = value
         return scores
 

@@ -53,12 +53,12 @@ class RunFolder:
 
     @classmethod
     def open(
-        cls, stage: str, config: Any, made_from: dict[str, Any], write: bool = True, growing: Sequence[str] = ()
+        cls, stage: str, config: Any, provenance: dict[str, Any], write: bool = True, growing: Sequence[str] = ()
     ) -> RunFolder:
         """Create the folder ``config.out``, or take up a run of the same stage and configuration.
 
         Args:
-            made_from: what else a run must have in common with the one it continues: its data, its processes.
+            provenance: what else a run must have in common with the one it continues: its data, its processes.
             write: whether this process is the one that writes; it then holds the folder's lock.
             growing: settings that may be larger than before, since no number depends on them that is there already.
 
@@ -66,7 +66,7 @@ class RunFolder:
             UserError: the folder holds something else, is being written by another process, or cannot be written.
         """
         path = Path(config.out).resolve()
-        resolved = {"stage": stage, **plain(asdict(config)), "made_from": made_from}
+        resolved = {"stage": stage, **plain(asdict(config)), "made_from": provenance}
         file, lock = path / "config.yaml", FolderLock(path) if write else None
         try:
             if not file.is_file() and not _is_free(path):

@@ -50,7 +50,7 @@ class Preflight:
         return "\n".join(lines)
 
 
-def look(source: Source, walks: Sequence[SourceSequence], size: int, codec: str, workers: int | None) -> Preflight:
+def survey(source: Source, walks: Sequence[SourceSequence], size: int, codec: str, workers: int | None) -> Preflight:
     """Count what there is, and load a few walks to estimate time and space.
 
     Raises:

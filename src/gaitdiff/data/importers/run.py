@@ -16,7 +16,7 @@ from gaitdiff.data.importers.importer import Importer
 from gaitdiff.data.importers.layout import AUTO, FRAMES, find_walks
 from gaitdiff.data.importers.load import Loaded, cut_width, load, load_all
 from gaitdiff.data.importers.partition import Division, divide, index, partition_needed, read_partition
-from gaitdiff.data.importers.preflight import look
+from gaitdiff.data.importers.preflight import survey
 from gaitdiff.data.importers.report import Report
 from gaitdiff.data.importers.splits import split_people
 from gaitdiff.data.store import SequenceStore
@@ -159,7 +159,7 @@ def import_data(
             return _finished(report)
         if not dry_run:
             StoreWriter(out, source=origin)  # refuses another import's store
-        seen = look(opened, plan.walks, plan.size, codec, workers)
+        seen = survey(opened, plan.walks, plan.size, codec, workers)
         say(seen.describe(report))
         if dry_run:
             for line in report.skipped.lines("  skipped: "):
