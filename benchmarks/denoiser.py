@@ -2,7 +2,7 @@
 
     python -m benchmarks.denoiser [--device cuda] [--peer]
 
-``--peer`` needs the PyPI package video-diffusion-pytorch in the same environment. Both sides hold the same weights and
+``--peer`` needs the package video-diffusion-pytorch in the same environment. Both sides hold the same weights and
 get the same clips; one step is forward, mean squared output, backward.
 """
 

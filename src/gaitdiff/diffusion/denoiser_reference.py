@@ -1,6 +1,6 @@
 """Exchange of denoiser weights with checkpoints under the reference implementation's names.
 
-The reference is the ``Unet3D`` of the PyPI package ``video-diffusion-pytorch``. Its tensors are ours under other
+The reference is the ``Unet3D`` of the package ``video-diffusion-pytorch``. Its tensors are ours under other
 names and with extra axes of length one; only the rotary frequencies, one tensor here, stand in every temporal
 attention there.
 """
