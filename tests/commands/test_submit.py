@@ -17,7 +17,7 @@ from gaitdiff.commands import submit
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import extract
-from gaitdiff.evaluation.protocols.grew import check_grew_submission
+from gaitdiff.evaluation.protocols.grew import GREW
 from gaitdiff.evaluation.protocols.submission import read_probe_list, zip_submission
 from gaitdiff.training.checkpoint import load_checkpoint
 from worlds import make_run
@@ -122,9 +122,10 @@ def good(videos: list[str] = VIDEOS) -> str:
     (good(["a", "b", "c", "d", "e"]), r"4 missing \('00000001', '4XPn5Z28', '5aB00000', …\), 5 not in"),
 ])  # fmt: skip
 def test_a_file_that_the_site_would_refuse(text: str, sentence: str) -> None:
-    check_grew_submission(good(), VIDEOS, {"7"})
+    assert GREW.submission is not None
+    GREW.submission.check(good(), VIDEOS, {"7"})
     with pytest.raises(UserError, match=sentence) as caught:
-        check_grew_submission(text, VIDEOS, {"7"})
+        GREW.submission.check(text, VIDEOS, {"7"})
     assert "\n" not in str(caught.value)
 
 

@@ -24,7 +24,7 @@ from gaitdiff.evaluation.features import (
     names_of,
     store_protocol,
 )
-from gaitdiff.evaluation.protocols import PROTOCOLS, Protocol
+from gaitdiff.evaluation.protocols import Protocol, protocols_with_submission
 from gaitdiff.evaluation.scoring import as_names, headline_metrics
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
@@ -160,7 +160,7 @@ def _check_files(protocol: Protocol, files: dict[str, Path | None]) -> None:
         if path is None:
             continue
         if flag == "--submission" and protocol.submission is None:
-            with_file = " and ".join(name for name, known in PROTOCOLS.items() if known.submission is not None)
+            with_file = " and ".join(protocols_with_submission())
             raise UserError(f"protocol {protocol.name!r} has no file to submit: --submission goes with {with_file}")
         require_file(path, flag)
         other = flags.setdefault(path.resolve(), flag)

@@ -14,7 +14,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, about, compared
 from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows, names_of
-from gaitdiff.evaluation.protocols import PROTOCOLS, get_protocol
+from gaitdiff.evaluation.protocols import get_protocol, protocols_with_submission
 from gaitdiff.evaluation.protocols.submission import compare_probes, read_probe_list, zip_submission
 from gaitdiff.evaluation.scoring import as_names
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
@@ -58,11 +58,11 @@ def submit(
     how, info = get_protocol(site), read_checkpoint_info(checkpoint)
     rules = how.submission
     if rules is None:
-        raise UserError(f"{site} takes no file: gaitdiff submit goes with {' and '.join(_sites())}")
+        raise UserError(f"{site} takes no file: gaitdiff submit goes with {' and '.join(protocols_with_submission())}")
     place = make_accelerator(MachineConfig(device=device)).device
     info.require_features(features)
     store = SequenceStore(data)
-    if store.header.dataset in _sites() and store.header.dataset != site:
+    if store.header.dataset in protocols_with_submission() and store.header.dataset != site:
         other = store.header.dataset
         raise UserError(f"{store.path} is a store of {other}, not of {site}: gaitdiff submit {other} makes its file")
     rows = held_out_rows(store)
@@ -92,10 +92,6 @@ def submit(
     if not how.secret:
         print("the scores above are not the site's" if what is not None else f"no local check: {unscored}")
     return scores
-
-
-def _sites() -> list[str]:
-    return [name for name, protocol in PROTOCOLS.items() if protocol.submission is not None]
 
 
 def _local_check(store: SequenceStore, rows: np.ndarray, site: str, resized: int | None) -> tuple[Compared | None, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.metrics import check_metric
 from gaitdiff.evaluation.protocols.protocol import Protocol, Submission, register_protocol
 from gaitdiff.evaluation.protocols.selection import Names, Selected, counts, select
-from gaitdiff.evaluation.protocols.submission import check_csv, write_csv
+from gaitdiff.evaluation.protocols.submission import write_csv
 from gaitdiff.evaluation.protocols.views import percentage
 from gaitdiff.evaluation.ranking import Features, FeatureSet, feature_set
 
@@ -86,26 +86,12 @@ def _asked(names: Names) -> tuple[list[str], set[str]]:
     return [str(names.views[row]) for row in probe], set(people.values())
 
 
-def check_grew_submission(text: str, probes: Sequence[str], people: Collection[str]) -> None:
-    """Check a CSV as GREW's server takes it: its header, and a line of 21 values for every probe.
-
-    Args:
-        text: the file's content.
-        probes: the videos asked for.
-        people: the gallery's people as the file writes them, such as "13".
-
-    Raises:
-        UserError: says which line is wrong, or which video is missing, there twice or not asked for.
-    """
-    check_csv(text, "GREW's file", _HEADER, probes, people)
-
-
 GREW = register_protocol(
     Protocol(
         "grew",
         _select,
         _score,
         remark="local check (types 02 among 01)",
-        submission=Submission(_asked, grew_submission, check_grew_submission),
+        submission=Submission(_asked, grew_submission, "GREW's file", _HEADER),
     )
 )

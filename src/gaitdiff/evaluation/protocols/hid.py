@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.metrics import check_metric
 from gaitdiff.evaluation.protocols.protocol import Protocol, Submission, register_protocol
 from gaitdiff.evaluation.protocols.selection import NAMELESS, Names, Selected, Selection
-from gaitdiff.evaluation.protocols.submission import check_csv, some, write_csv
+from gaitdiff.evaluation.protocols.submission import some, write_csv
 from gaitdiff.evaluation.ranking import Features, FeatureSet, feature_set
 from gaitdiff.evaluation.rerank import rerank as rerank_distances
 
@@ -90,20 +90,6 @@ def _asked(names: Names) -> tuple[list[str], set[str]]:
     return videos, people
 
 
-def check_hid_submission(text: str, probes: Sequence[str], people: Collection[str]) -> None:
-    """Check a CSV as HID's server takes it: its header, and a line with a person of the gallery for every probe.
-
-    Args:
-        text: the file's content.
-        probes: the videos asked for.
-        people: the gallery's.
-
-    Raises:
-        UserError: says which line is wrong, or which video is missing, there twice or not asked for.
-    """
-    check_csv(text, "HID's file", _HEADER, probes, people)
-
-
 HID = register_protocol(
     Protocol(
         "hid",
@@ -111,6 +97,6 @@ HID = register_protocol(
         _nearest,
         takes=("rerank",),
         secret=True,
-        submission=Submission(_asked, hid_submission, check_hid_submission),
+        submission=Submission(_asked, hid_submission, "HID's file", _HEADER),
     )
 )

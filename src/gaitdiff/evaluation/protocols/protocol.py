@@ -10,6 +10,7 @@ from typing import Any
 from gaitdiff.datasets.conditions import CONDITIONS
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.evaluation.protocols.selection import Names, Selected
+from gaitdiff.evaluation.protocols.submission import check_csv
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,18 @@ class Submission:
         asked: names to the probes' videos and the gallery's people as the file writes them; refuses names that give
             no file.
         write: (path, features, labels, types, views, metric, device) to the CSV.
-        check: (text of the CSV, videos, people); refuses what the site would refuse.
+        what: what to call the file.
+        header: the words of its first line.
     """
 
     asked: Callable[[Names], tuple[list[str], set[str]]]
     write: Callable[..., Path]
-    check: Callable[[str, Sequence[str], Collection[str]], None]
+    what: str
+    header: Sequence[str]
+
+    def check(self, text: str, probes: Sequence[str], people: Collection[str]) -> None:
+        """Refuse a CSV that the site would refuse; see ``check_csv``."""
+        check_csv(text, self.what, self.header, probes, people)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,11 @@ class Protocol:
 
 #: Every protocol by its name; the files beside this one register theirs.
 PROTOCOLS: dict[str, Protocol] = {}
+
+
+def protocols_with_submission() -> list[str]:
+    """Names of the protocols whose site takes a file."""
+    return [name for name, protocol in PROTOCOLS.items() if protocol.submission is not None]
 
 
 def register_protocol(protocol: Protocol) -> Protocol:
