@@ -24,18 +24,10 @@ class FrameNorm(nn.BatchNorm2d):
         """(N, C, H, W) → (N, C, H, W)."""
         if not self.training or frames.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(frames)
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
         frames = frames.contiguous(memory_format=torch.channels_last)
         mean, variance = _statistics(frames.detach())
-        count = frames.numel() // frames.shape[1]
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_((variance * count / max(count - 1, 1)).to(self.running_var.dtype), self.momentum)
-        kind = self.running_mean.dtype
+        _remember(self, mean, variance, frames.numel() // frames.shape[1])
+        kind = self.weight.dtype
         return _Normalize.apply(frames, self.weight, self.bias, mean.to(kind), variance.to(kind), self.eps)
 
 
@@ -76,6 +68,18 @@ def _statistics(frames: Tensor) -> tuple[Tensor, Tensor]:
     return near + beyond, squares / len(rows) - beyond.square()
 
 
+@torch.no_grad()
+def _remember(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Move a norm's running statistics towards those of a batch of ``count`` numbers a channel; as torch does."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+    norm.running_var.lerp_((variance * count / max(count - 1, 1)).to(norm.running_var.dtype), norm.momentum)
+
+
 class _Shared(torch.autograd.Function):
     """The sum of a tensor over all processes; its gradient is the sum of theirs."""
 
@@ -100,10 +104,6 @@ class SyncBatchNorm(_BatchNorm):
         """(N, C, …) → (N, C, …)."""
         if not self.training or torch.distributed.get_world_size() == 1:
             return super().forward(input)
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
         others = [axis for axis in range(input.ndim) if axis != 1]
         each = (-1, *(1 for _ in others[1:]))
         wide = input.to(torch.promote_types(input.dtype, torch.float32))
@@ -111,10 +111,7 @@ class SyncBatchNorm(_BatchNorm):
         mean, count = total[:-1] / total[-1], total[-1]
         centred = wide - mean.view(each)
         variance = _Shared.apply(centred.square().sum(others)) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), self.momentum)
+        _remember(self, mean, variance, int(count))
         normed = centred * (variance + self.eps).rsqrt().view(each)
         if self.affine:
             normed = normed * self.weight.view(each) + self.bias.view(each)
