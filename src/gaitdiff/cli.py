@@ -99,14 +99,15 @@ def make_parser(prog: str, function: Callable[..., None]) -> argparse.ArgumentPa
     """Make a parser from a signature: positional parameters, and keyword-only ones as flags.
 
     Args:
-        function: its annotations are ``Annotated[type, help]``. A ``bool`` is a flag without a value, a tuple of
-            words KEY=VALUE a flag that may be repeated, a ``Literal`` a choice, of words in any case; "_" at the end
-            of a name that Python keeps for itself is left out.
+        function: its annotations are ``Annotated[type, help]``, help being a text or a function that makes it. A
+            ``bool`` is a flag without a value, a tuple of words KEY=VALUE a flag that may be repeated, a ``Literal`` a
+            choice, of words in any case; "_" at the end of a name that Python keeps for itself is left out.
     """
     parser = _Parser(prog=prog, description=inspect.getdoc(function), allow_abbrev=False)
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         hint, text = get_args(hints[name])
+        text = text() if callable(text) else text
         default, options = parameter.default, _options(hint)
         if parameter.kind is not parameter.KEYWORD_ONLY:
             parser.add_argument(name, help=text, **options)

@@ -26,6 +26,18 @@ Metric = Annotated[
 Resize = Annotated[bool, "convert frames of another height than the checkpoint was trained on"]
 
 
+def _data_sets() -> str:
+    from gaitdiff.data.importers.datasets import NAMES
+
+    return f"auto, which tells it from the folders' names, or one of {', '.join(NAMES)}"
+
+
+def _presets() -> str:
+    from gaitdiff.walkers import list_presets
+
+    return f"one of {', '.join(list_presets())}"
+
+
 def _prepare(device: str) -> None:
     from gaitdiff.config.schema import MachineConfig
     from gaitdiff.training.device import prepare_process
@@ -51,7 +63,7 @@ def data_walkers(
     *,
     people: Annotated[int, "number of identities"],
     sequences: Annotated[int, "sequences of each"],
-    preset: Annotated[str, "how people and cameras vary: lite, wild or market"] = "lite",
+    preset: Annotated[str, _presets] = "lite",
     seed: Annotated[int, "the same seed gives the same bytes"] = 0,
     frames: Annotated[int, "frames of each sequence"] = 40,
     test_people: Annotated[int | None, "identities of the test split (default: three in ten)"] = None,
@@ -77,7 +89,7 @@ def data_walkers(
 def data_import(
     source: Annotated[str, "folder, .zip or .tar file"],
     *,
-    as_: Annotated[str, "name of a data set, frames or opengait; auto tells it from the folders' names"] = "auto",
+    as_: Annotated[str, _data_sets] = "auto",
     out: Annotated[Path, "folder of the new store"],
     partition: Annotated[Path | None, "JSON file with TRAIN_SET and TEST_SET"] = None,
     size: Annotated[int | None, "height of the frames, 64 or 128 (default: as found, or 64)"] = None,
