@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
 
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.errors import UserError
@@ -61,6 +62,7 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
     _check_launch(device, world_size)
     half = machine.precision == "bfloat16" or (machine.precision == "auto" and _has_fast_bfloat16(device))
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one process evaluates, the others wait
+    AcceleratorState._reset_state()  # accelerate would give every run of a process the first one's precision
     try:
         accelerator = Accelerator(
             cpu=device == "cpu" or (world_size > 1 and device == "auto" and not _has_devices_for_groups()),

@@ -42,6 +42,20 @@ class View:
 
 
 @dataclass(frozen=True)
+class Corner:
+    """A change of direction on the way, seconds from the middle of the walk."""
+
+    angle: float  # degrees, to the right if positive
+    middle: float  # seconds
+    length: float  # seconds from the first to the last step of it
+
+    def turned(self, t: Array) -> Array:
+        """Degrees turned at times ``t`` (T,), smoothly from 0 to ``angle``."""
+        share = np.clip((t - self.middle) / self.length + 0.5, 0.0, 1.0)
+        return np.asarray(self.angle * share**2 * (3.0 - 2.0 * share))
+
+
+@dataclass(frozen=True)
 class Track:
     """The camera's axes and distance over time, seen from the walker."""
 
@@ -85,13 +99,24 @@ def draw_view(camera: Camera, preset: Preset, rng: np.random.Generator) -> View:
     )
 
 
-def follow(view: View, frames: int, turn: float) -> Track:
-    """Follow somebody who walks past: their bearing and distance change, and their heading by ``turn`` degrees."""
+def follow(view: View, frames: int, turn: float, corner: Corner | None = None) -> Track:
+    """Follow somebody who walks past: their bearing and distance change, and their heading by ``turn`` degrees.
+
+    With a corner, they turn around it besides.
+    """
     yaw, pitch = np.deg2rad(view.yaw), np.deg2rad(view.pitch)
     t = (np.arange(frames) - frames / 2) / FRAMES_PER_SECOND
-    along = WALKING_SPEED * t
-    distance = np.maximum(view.distance - along * np.cos(yaw), CLOSEST)
-    azimuth = yaw + along * np.sin(yaw) / view.distance + np.deg2rad(turn) * t * FRAMES_PER_SECOND / frames
+    drift = np.deg2rad(turn) * t * FRAMES_PER_SECOND / frames
+    if corner is None:
+        along = WALKING_SPEED * t
+        distance = np.maximum(view.distance - along * np.cos(yaw), CLOSEST)
+        azimuth = yaw + along * np.sin(yaw) / view.distance + drift
+    else:
+        heading = yaw + drift + np.deg2rad(corner.turned(t) - corner.turned(np.zeros(1)))
+        place = np.cumsum(np.exp(-1j * heading)) * WALKING_SPEED / FRAMES_PER_SECOND
+        to_camera = view.distance - (place - place[frames // 2])  # on the ground, at the middle along the real axis
+        distance = np.maximum(np.abs(to_camera), CLOSEST)
+        azimuth = heading + np.angle(to_camera)
     sin, cos, zero = np.sin(azimuth), np.cos(azimuth), np.zeros(frames)
     towards = np.stack([sin * np.cos(pitch), -cos * np.cos(pitch), np.full(frames, np.sin(pitch))], axis=-1)
     right = np.stack([cos, sin, zero], axis=-1)

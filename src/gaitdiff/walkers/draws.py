@@ -28,6 +28,7 @@ class Stream(IntEnum):
     JITTER = 25
     NOISE = 26
     LENGTH = 27
+    CORNER = 28
 
 
 def stream(kind: Stream, seed: int, *names: int) -> np.random.Generator:

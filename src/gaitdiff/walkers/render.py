@@ -37,7 +37,7 @@ def render_masks(
     """
     phase = walking_phase(person.gait, walk.manner, frames, rng)
     pose = pose_body(body.joints, person.gait, walk.manner, walk.load, phase)
-    track = follow(walk.view, frames, walk.manner.turn)
+    track = follow(walk.view, frames, walk.manner.turn, walk.corner)
     transforms = _in_camera(pose, body.joints, track)
     surface = inflate(body, model.weights, person.wardrobe, walk.load.bulk)
     solids = make_solids(body, surface, model.weights, person.wardrobe, walk.load)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gaitdiff.walkers.camera import Camera, View, draw_view
+from gaitdiff.walkers.camera import Camera, Corner, View, draw_view
 from gaitdiff.walkers.draws import Stream, draw, half_normal, normal, stream, uniform
 from gaitdiff.walkers.person import Hem, Vector
 from gaitdiff.walkers.presets import Preset
@@ -86,6 +86,7 @@ class Walk:
     view: View
     load: Load
     flaws: Flaws
+    corner: Corner | None = None
 
 
 def draw_walk(seed: int, person: int, sequence: int, camera: Camera, preset: Preset) -> Walk:
@@ -97,7 +98,13 @@ def draw_walk(seed: int, person: int, sequence: int, camera: Camera, preset: Pre
         view=draw_view(camera, preset, stream(Stream.VIEW, *key)),
         load=_draw_load(stream(Stream.LOAD, *key), preset.strength),
         flaws=_draw_flaws(stream(Stream.FLAWS, *key), preset.strength),
+        corner=_draw_corner(stream(Stream.CORNER, *key), preset.corner) if preset.corner else None,
     )
+
+
+def _draw_corner(rng: np.random.Generator, spread: float) -> Corner:
+    angle = float(np.clip(rng.normal(0.0, spread), -150.0, 150.0))
+    return Corner(angle, middle=rng.uniform(-1.0, 1.0), length=rng.uniform(0.8, 2.5))
 
 
 def _draw_load(rng: np.random.Generator, strength: float) -> Load:
