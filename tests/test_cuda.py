@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 import gaitdiff
 from gaitdiff.cli import main
@@ -21,11 +22,18 @@ from gaitdiff.diffusion.autoencoder import load_autoencoder
 from gaitdiff.diffusion.objective import Noised
 from gaitdiff.evaluation.metrics import distance_matrix
 from gaitdiff.recognition.losses import cross_entropy, triplet_loss
+from gaitdiff.training.graph import GraphedBackward
 from gaitdiff.training.pretrain import PretrainStage
 from worlds import TINY_PRETRAIN, make_store, records
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 ON_GPU = ("--machine.device", "cuda")
+
+
+@pytest.fixture(autouse=True)
+def whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions of float32 are not rounded to TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 def difference(ours: Tensor, exact: Tensor) -> float:
@@ -135,3 +143,51 @@ def test_every_verb_and_a_run_that_was_stopped(tmp_path: Path, precision: str) -
         assert main(asked) == 0
         scores[device] = json.loads(report.read_text())
     assert scores["cpu"]["embeddings"]["rank1"] == scores["cuda"]["embeddings"]["rank1"]
+
+
+def test_a_graph_changes_nothing_but_the_time(tmp_path: Path) -> None:
+    """Losses, weights and running statistics after some steps, one of them after a stop."""
+    store = make_store(tmp_path / "store")
+    found = []
+    for graph in ("true", "false"):
+        words = [*TINY_PRETRAIN, "--data.store", str(store), *ON_GPU, "--machine.precision", "float32"]
+        words += ["--machine.cuda_graph", graph, "--optim.iterations", "6", "--run.save_every", "3"]
+        words += ["--run.log_every", "1", "--run.evaluate_every", "0", "--diffusion.projector", "8"]
+        run = tmp_path / graph
+        assert main(["pretrain", *words, "--out", str(run)]) == 0
+        losses = [record["loss"] for record in records(run) if "loss" in record]
+        state = {}
+        for stem in ("backbone", "denoiser", "pooling"):
+            state |= load_file(run / "checkpoints" / "step-00000006" / f"{stem}.safetensors")
+        found.append((losses, state))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    for key, value in found[1][1].items():
+        assert difference(found[0][1][key] + 1e-6, value + 1e-6) < 1e-2, key
+        assert "num_batches" not in key or int(value) == 6
+
+
+class Looks(nn.Module):
+    """Looks at a value, so that no graph can be made of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x).square().mean()
+        return y if float(y) > 0 else -y
+
+
+def test_what_cannot_be_recorded_is_computed_as_usual(capsys: pytest.CaptureFixture[str]) -> None:
+    module, x = Looks().cuda(), torch.randn(5, 3, device="cuda")
+    step = GraphedBackward(module, lambda loss: loss.backward())
+    for _ in range(3):
+        module.zero_grad(set_to_none=True)
+        loss = step((x,))
+        gradient = module.layer.weight.grad.clone()
+        module.zero_grad(set_to_none=True)
+        usual = module(x)
+        usual.backward()
+        assert torch.equal(loss, usual.detach())
+        assert torch.equal(gradient, module.layer.weight.grad)
+    assert "no CUDA graph" in capsys.readouterr().err

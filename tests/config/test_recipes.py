@@ -16,9 +16,15 @@ from reference import RECORDED
 #: All settings of every recipe at commit 979b9ce, with its stage.
 BEFORE: dict[str, dict[str, Any]] = json.loads((RECORDED / "recipes.json").read_text())
 #: What settings are that came later; and the protocol, which has since been that of the store's data set.
-SINCE = {"run.track": "none", "run.linear_probe": False, "run.protocol": "auto", "optim.sync_batchnorm": False}
+SINCE = {
+    **{"run.track": "none", "run.linear_probe": False, "run.protocol": "auto"},
+    **{"optim.sync_batchnorm": False, "machine.cuda_graph": True},
+}
 #: What only stage 1 has.
-SINCE_PRETRAINING = {"diffusion.projector": 0, "diffusion.frames_apart": False, "optim.hold_backbone": 0}
+SINCE_PRETRAINING = {
+    **{"diffusion.projector": 0, "diffusion.frames_apart": False, "diffusion.log_snr": None},
+    **{"optim.hold_backbone": 0, "optim.backbone_eps": 1e-8},
+}
 
 
 def test_no_recipe_is_gone() -> None:

@@ -92,18 +92,18 @@ def test_a_stopped_run_is_tracked_once(tmp_path: Path, monkeypatch: pytest.Monke
     words = ["finetune", *TINY_SCRATCH, *PACE, *TRACKED, "--data.store", str(store), "--out", str(run)]
     from gaitdiff.training.finetune import TransferStage
 
-    whole, calls = TransferStage.loss, []
+    whole, calls = TransferStage.inputs, []
 
-    def stops(self: TransferStage, module: torch.nn.Module, batch: Any, step: int, rank: int) -> torch.Tensor:
+    def stops(self: TransferStage, batch: Any, step: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         calls.append(step)
         if step == 3:
             raise KeyboardInterrupt
-        return whole(self, module, batch, step, rank)
+        return whole(self, batch, step, rank)
 
-    monkeypatch.setattr(TransferStage, "loss", stops)
+    monkeypatch.setattr(TransferStage, "inputs", stops)
     main(words)
     assert calls == [0, 1, 2, 3]
-    monkeypatch.setattr(TransferStage, "loss", whole)
+    monkeypatch.setattr(TransferStage, "inputs", whole)
     assert main(words) == 0
     assert len(losses(run)) == 4
     same_numbers(run)

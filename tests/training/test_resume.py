@@ -117,7 +117,7 @@ def average_of_two(store: Path, run: Path) -> dict[str, torch.Tensor]:
             group["lr"] = lr * factor
         stage.module.train()
         for rank in range(2):
-            (stage.loss(stage.module, stage.make_batch(step, rank), step, rank) / 2).backward()
+            (stage.module(*stage.inputs(stage.make_batch(step, rank), step, rank)) / 2).backward()
         torch.nn.utils.clip_grad_norm_(stage.module.parameters(), stage.clip_grad)
         stage.optimizer.step()
         stage.optimizer.zero_grad()

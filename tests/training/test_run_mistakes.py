@@ -7,18 +7,18 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import PretrainConfig, TransferConfig
-from gaitdiff.data.batches import PretrainBatch
+from gaitdiff.diffusion.objective import DiffusionObjective
 from gaitdiff.training.finetune import finetune
-from gaitdiff.training.pretrain import PretrainStage, pretrain
+from gaitdiff.training.pretrain import pretrain
 from refusals import refused
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence
 
@@ -68,15 +68,16 @@ def assert_weights_are_finite(run: Path) -> None:
 
 def test_gradient_that_is_no_number_changes_no_weight(store: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A finite loss with a gradient that is not finite stops the run before the optimiser's step."""
-    real = PretrainStage.loss
+    real, calls = DiffusionObjective.forward, []
 
-    def poisoned(self: PretrainStage, module: nn.Module, batch: PretrainBatch, step: int, rank: int) -> torch.Tensor:
-        loss = real(self, module, batch, step, rank)
-        if step == 2:
+    def poisoned(self: DiffusionObjective, *inputs: Any) -> torch.Tensor:
+        loss = real(self, *inputs)
+        calls.append(loss)
+        if len(calls) == 3:
             loss.register_hook(lambda grad: grad * float("nan"))
         return loss
 
-    monkeypatch.setattr(PretrainStage, "loss", poisoned)
+    monkeypatch.setattr(DiffusionObjective, "forward", poisoned)
     flags = ("--optim.iterations", "6", "--run.evaluate_every", "0", "--run.save_every", "1")
     sentence = refused("pretrain", "--data.store", store, "--out", out, *flags)
     assert "step 3" in sentence

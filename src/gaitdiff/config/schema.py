@@ -103,11 +103,13 @@ class MachineConfig:
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto" (bfloat16 on a GPU, or a CPU with AMX, that has it), "float32" or "bfloat16".
         threads: CPU threads of torch; 0 leaves torch's choice.
+        cuda_graph: in pretraining on one GPU, record forward and backward once and replay them.
     """
 
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: CountOrNone = 0
+    cuda_graph: bool = True
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class DiffusionConfig:
         denoiser: "small", "base" (the paper's default) or "large": its 3.7, 11.6 and 40.2 M parameters; or "walkers", a
             narrow one for CPUs.
         schedule: "inverted-cosine" or "cosine".
-        weighting: "mnp", "min-snr" or "uniform".
+        weighting: "mnp", "min-snr", "uniform", "v" or "pdae".
         gamma: the γ of the weightings.
         pooling: from gait feature to condition: "mean", "max", "mean+max" or "all-parts".
         normalize_condition: batch-normalise the condition.
@@ -146,6 +148,8 @@ class DiffusionConfig:
         projector: hidden units of a perceptron between the pooled feature and the condition; 0 is none, as in the
             paper. What is scored and transferred is before it.
         frames_apart: denoise each latent frame by itself, at a noise level of its own.
+        log_snr: mean and standard deviation of the normal distribution that logarithms of signal-to-noise ratios are
+            drawn from; null draws each of the schedule's levels alike.
     """
 
     autoencoder: str = "student"
@@ -158,6 +162,7 @@ class DiffusionConfig:
     drop: Share = 0.15
     projector: CountOrNone = 0
     frames_apart: bool = False
+    log_snr: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,7 @@ class PretrainOptim:
         batch: sequences a step and process.
         lr: learning rate of the denoiser.
         backbone_lr_ratio: the backbone's learning rate is this times ``lr``.
+        backbone_eps: AdamW's ε for the backbone: gradients much smaller than it make steps as small as they are.
         warmup: steps of linear warm-up, at most half of all.
         hold_backbone: steps for which the backbone waits until the denoiser has learned to listen; its learning rate
             then grows over as many steps again.
@@ -181,6 +187,7 @@ class PretrainOptim:
     batch: Count = 64
     lr: Positive = 1e-4
     backbone_lr_ratio: Positive = 5.0
+    backbone_eps: Positive = 1e-8
     warmup: CountOrNone = 1000
     hold_backbone: CountOrNone = 0
     weight_decay: NotNegative = 0.01

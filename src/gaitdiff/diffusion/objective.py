@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,8 +66,7 @@ def _perceptron(width: int, hidden: int) -> nn.Module:
     )
 
 
-@dataclass
-class Noised:
+class Noised(NamedTuple):
     """What one training step adds to its latents, drawn outside so that a step can be repeated exactly.
 
     B is the number of latent clips that are noised; with ``frames_apart`` each frame is one.
@@ -94,6 +93,8 @@ class DiffusionObjective(nn.Module):
         drop_probability: share of samples trained without a condition (P_uncond).
         frames_apart: denoise each frame of a latent clip by itself, at a noise level of its own. Then nothing but the
             condition tells a frame what its neighbours would, and a step sees T times as many noise levels.
+        log_snr: mean and standard deviation of the normal distribution that the logarithm of the signal-to-noise ratio
+            is drawn from; None draws each of the schedule's levels alike.
     """
 
     def __init__(
@@ -106,12 +107,13 @@ class DiffusionObjective(nn.Module):
         gamma: float = 5.0,
         drop_probability: float = 0.15,
         frames_apart: bool = False,
+        log_snr: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.pooling, self.denoiser, self.schedule = backbone, pooling, denoiser, schedule
         loss_weight(weighting, torch.ones(1), gamma)  # an unknown name is refused here, not after an hour of loading
         self.weighting, self.gamma, self.drop_probability = weighting, gamma, drop_probability
-        self.frames_apart = frames_apart
+        self.frames_apart, self.log_snr = frames_apart, log_snr
 
     def apart(self, latents: Tensor) -> Tensor:
         """Latent clips as they are denoised: (B, 4, T, h, w), or with ``frames_apart`` (B·T, 4, 1, h, w)."""
@@ -121,7 +123,11 @@ class DiffusionObjective(nn.Module):
         """Draw noise levels, noise and dropped conditions for latents (B, 4, T, h, w)."""
         latents = self.apart(latents)
         count, device = len(latents), latents.device
-        t = torch.randint(1, self.schedule.steps + 1, (count,), generator=generator, device=device)
+        if self.log_snr is None:
+            t = torch.randint(1, self.schedule.steps + 1, (count,), generator=generator, device=device)
+        else:
+            mean, deviation = self.log_snr
+            t = self.schedule.levels(mean + deviation * torch.randn(count, generator=generator, device=device))
         noise = torch.randn(latents.shape, generator=generator, device=device, dtype=torch.float32)
         drop = torch.rand(count, generator=generator, device=device) < self.drop_probability
         return Noised(t, noise, drop)

@@ -64,6 +64,10 @@ class NoiseSchedule(nn.Module):
         alpha_bar = self.alpha_bar[1:].double()
         return int((torch.logit(alpha_bar) - log_snr).abs().argmin()) + 1
 
+    def levels(self, log_snr: Tensor) -> Tensor:
+        """The noise levels t, (B,) int64, whose log SNR is the largest not above ``log_snr`` (B,), or else the last."""
+        return (torch.searchsorted(-torch.logit(self.alpha_bar[1:]), -log_snr) + 1).clamp(max=self.steps)
+
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = √ᾱ·x0 + √(1−ᾱ)·ε."""
         alpha_bar = self._like(x0, t)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gaitdiff.config.schema import LossConfig, ModelConfig, TransferConfig, TransferData
 from gaitdiff.data.augment import augment
@@ -68,6 +68,8 @@ def finetune(config: TransferConfig) -> Path:
 class TransferStage:
     """What the training loop needs of stage 2."""
 
+    graphed = False  # the triplet loss looks at values
+
     def __init__(self, config: TransferConfig, device: torch.device, world_size: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = labelled_rows(self.store, config.data, config.seed)
@@ -108,15 +110,15 @@ class TransferStage:
         self.module = RecognitionObjective(model, config.loss, weight, frozen=config.mode == "frozen")
         if config.optim.sync_batchnorm and world_size > 1:
             synchronize(self.module, device)
-        self.optimizer = _optimizer(config, model)
+        self.optimizer = _optimizer(config, model, device)
 
     def make_batch(self, step: int, rank: int) -> LabelledBatch:
         """Clips of a step, in host memory."""
         return self.batches(step, rank)
 
-    def loss(self, module: nn.Module, batch: LabelledBatch, step: int, rank: int) -> Tensor:
-        """Triplet, and cross-entropy where its weight is not 0."""
-        return module(*self._inputs(batch))
+    def inputs(self, batch: LabelledBatch, step: int, rank: int) -> tuple[Tensor, Tensor]:
+        """Clips and labels."""
+        return self._inputs(batch)
 
     def lr_factors(self, step: int) -> list[float]:
         """A tenth at each milestone passed."""
@@ -263,13 +265,14 @@ def labelled_rows(store: SequenceStore, data: TransferData, seed: int) -> np.nda
     return np.array([row for row in rows if store.rows[row].subject in chosen])
 
 
-def _optimizer(config: TransferConfig, model: GaitModel) -> torch.optim.Optimizer:
+def _optimizer(config: TransferConfig, model: GaitModel, device: torch.device) -> torch.optim.Optimizer:
     optim = config.optim
     ratio = 1.0 if config.mode == "scratch" else optim.backbone_lr_ratio
     groups: list[dict[str, Any]] = [{"params": list(model.head.parameters()), "lr": optim.lr}]
     if config.mode != "frozen":
         groups.append({"params": list(model.backbone.parameters()), "lr": optim.lr * ratio})
+    fused = device.type == "cuda" or None
     if optim.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=optim.momentum, weight_decay=optim.weight_decay)
+        return torch.optim.SGD(groups, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=fused)
     kind = torch.optim.Adam if optim.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, weight_decay=optim.weight_decay)
+    return kind(groups, weight_decay=optim.weight_decay, fused=fused)

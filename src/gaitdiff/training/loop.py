@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
@@ -27,6 +27,7 @@ from gaitdiff.training.checkpoint import (
     read_tensors,
     save_checkpoint,
 )
+from gaitdiff.training.graph import GraphedBackward, Inputs, inputs_ahead
 from gaitdiff.training.run_folder import RunFolder
 from gaitdiff.utils.progress import progress_bar, say
 
@@ -39,11 +40,15 @@ class Stage(Protocol, Generic[Batch]):
     Attributes:
         optimizer: over the module's parameters; the groups' ``lr`` are the base learning rates.
         iterations, clip_grad: see the optimiser's configuration.
+        device: where it computes.
+        graphed: whether each step's inputs have the same shapes and its loss looks at no value on the device.
     """
 
     optimizer: torch.optim.Optimizer
     iterations: int
     clip_grad: float
+    graphed: bool
+    device: torch.device
 
     @property
     def module(self) -> nn.Module:
@@ -55,8 +60,8 @@ class Stage(Protocol, Generic[Batch]):
     def make_batch(self, step: int, rank: int) -> Batch:
         """The batch of a step, in host memory; called from another thread."""
 
-    def loss(self, module: nn.Module, batch: Batch, step: int, rank: int) -> Tensor:
-        """The loss, a scalar; ``module`` is ``self.module`` as prepared for the machine."""
+    def inputs(self, batch: Batch, step: int, rank: int) -> Inputs:
+        """What the module's forward takes of a batch, on the device; may be called from another thread."""
 
     def lr_factors(self, step: int) -> Sequence[float]:
         """What the base learning rates are multiplied with at ``step``, one of each group."""
@@ -108,19 +113,22 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     base = [group["lr"] for group in stage.optimizer.param_groups]
     if first == 0 and run.evaluate_every:
         _evaluate(stage, folder, 0, main)
-    batches = Prefetcher(lambda step: stage.make_batch(step, rank), first, stage.iterations)
+    backward = GraphedBackward(module, accelerator.backward) if stage.graphed else _backward(module, accelerator)
+    make = inputs_ahead(
+        lambda step: stage.make_batch(step, rank), lambda batch, step: stage.inputs(batch, step, rank), stage.device
+    )
+    batches: Prefetcher[tuple[Batch, Callable[[], Inputs]]] = Prefetcher(make, first, stage.iterations)
     started, begun = time.perf_counter(), first
     with progress_bar(folder.path.name, total=stage.iterations) as bar:
         bar.advance(first)
-        for step, batch in batches:
+        for step, (batch, take) in batches:
             done, last = step + 1, step + 1 == stage.iterations
             for group, lr, factor in zip(optimizer.param_groups, base, stage.lr_factors(step), strict=True):
                 group["lr"] = lr * factor
             module.train()
-            loss = stage.loss(module, batch, step, rank)
-            accelerator.backward(loss)
+            loss = backward(take())
             norm = accelerator.clip_grad_norm_(module.parameters(), stage.clip_grad or math.inf)
-            pending.append(float(loss.detach()))
+            pending.append(float(loss))
             if not math.isfinite(float(norm)) or not math.isfinite(pending[-1]):
                 _stop(batch, folder, done, rank, pending[-1], float(norm))
             optimizer.step()
@@ -147,8 +155,21 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             bar.advance()
 
 
+def _backward(module: nn.Module, accelerator: Accelerator) -> Callable[[Inputs], Tensor]:
+    """Loss of a module, whose gradients it leaves at the parameters."""
+
+    def step(inputs: Inputs) -> Tensor:
+        loss: Tensor = module(*inputs)
+        accelerator.backward(loss)
+        return loss.detach()
+
+    return step
+
+
 def _keep_counters_on_cpu(optimizer: torch.optim.Optimizer) -> None:
-    """Put step counters back where the optimiser reads them without waiting for the device."""
+    """Put step counters back where an optimiser that is not fused reads them without waiting for the device."""
+    if optimizer.defaults.get("fused"):
+        return
     for state in optimizer.state.values():
         if isinstance(state.get("step"), Tensor):
             state["step"] = state["step"].cpu()

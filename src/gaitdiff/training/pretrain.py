@@ -91,22 +91,28 @@ class PretrainStage:
             seed=config.seed,
             world_size=world_size,
         )
+        self.graphed = config.machine.cuda_graph and device.type == "cuda" and world_size == 1
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             [
                 {"params": [*_trained(self.module.denoiser), *_trained(self.module.pooling)], "lr": optim.lr},
-                {"params": _trained(self.module.backbone), "lr": optim.lr * optim.backbone_lr_ratio},
+                {
+                    "params": _trained(self.module.backbone),
+                    "lr": optim.lr * optim.backbone_lr_ratio,
+                    "eps": optim.backbone_eps,
+                },
             ],
             weight_decay=optim.weight_decay,
+            fused=device.type == "cuda" or None,
         )
 
     def make_batch(self, step: int, rank: int) -> PretrainBatch:
         """Clips of a step, in host memory."""
         return self.batches(step, rank)
 
-    def loss(self, module: nn.Module, batch: PretrainBatch, step: int, rank: int) -> Tensor:
-        """Weighted error of the predicted noise."""
+    def inputs(self, batch: PretrainBatch, step: int, rank: int) -> tuple[Tensor, Tensor, Noised]:
+        """Latent clips, gait clips, and the noise of this step."""
         latents, gait = self._inputs(batch)
-        return module(latents, gait, self._noised(latents, step, rank))
+        return latents, gait, self._noised(latents, step, rank)
 
     def lr_factors(self, step: int) -> tuple[float, float]:
         """Linear warm-up, then cosine annealing to zero; the backbone's besides as ``hold_backbone`` says."""
@@ -121,9 +127,9 @@ class PretrainStage:
     def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
         """The condition gap, and the distances of anchor-positive and anchor-negative pairs."""
         module = self.module
-        latents, gait = self._inputs(batch)
+        latents, gait, noised = self.inputs(batch, step, rank)
         owner = torch.from_numpy(batch.sequence).to(self.device)
-        values = module.condition_gap(latents, gait, self._noised(latents, step, rank), owner)
+        values = module.condition_gap(latents, gait, noised, owner)
         other = crop_sides(self._augmented(batch.latent, batch.latent_plan))
         module.eval()
         with torch.no_grad():
@@ -221,6 +227,7 @@ def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> Diffusion
         diffusion.gamma,
         diffusion.drop,
         diffusion.frames_apart,
+        diffusion.log_snr,
     )
 
 

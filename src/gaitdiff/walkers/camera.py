@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ class Corner:
     middle: float  # seconds
     length: float  # seconds from the first to the last step of it
 
-    def turned(self, t: Array) -> Array:
+    def turned(self, t: NDArray[np.floating[Any]]) -> Array:
         """Degrees turned at times ``t`` (T,), smoothly from 0 to ``angle``."""
         share = np.clip((t - self.middle) / self.length + 0.5, 0.0, 1.0)
         return np.asarray(self.angle * share**2 * (3.0 - 2.0 * share))
