@@ -23,6 +23,7 @@ SINCE = {
 #: What only stage 1 has.
 SINCE_PRETRAINING = {
     **{"diffusion.projector": 0, "diffusion.frames_apart": False, "diffusion.log_snr": None},
+    **{"diffusion.contrast": 0.0},
     **{"optim.hold_backbone": 0, "optim.backbone_eps": 1e-8},
 }
 

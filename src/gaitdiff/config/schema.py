@@ -150,6 +150,8 @@ class DiffusionConfig:
         frames_apart: denoise each latent frame by itself, at a noise level of its own.
         log_snr: mean and standard deviation of the normal distribution that logarithms of signal-to-noise ratios are
             drawn from; null draws each of the schedule's levels alike.
+        contrast: weight of a term that rewards being denoised worse with another sequence's condition; 0 leaves it out,
+            as in the paper.
     """
 
     autoencoder: str = "student"
@@ -163,6 +165,7 @@ class DiffusionConfig:
     projector: CountOrNone = 0
     frames_apart: bool = False
     log_snr: tuple[float, float] | None = None
+    contrast: NotNegative = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from gaitdiff.diffusion.schedule import NoiseSchedule
 from gaitdiff.diffusion.weighting import loss_weight
@@ -18,6 +19,8 @@ from gaitdiff.errors import UserError, nearest
 
 #: How a gait feature (B, C, P) becomes a condition: the paper's three, and all parts side by side.
 POOLINGS = ("mean", "max", "mean+max", "all-parts")
+
+_CONTRAST_SCALE = 0.05  # τ, of the size that a gap has
 
 
 class ConditionPooling(nn.Module):
@@ -95,6 +98,7 @@ class DiffusionObjective(nn.Module):
             condition tells a frame what its neighbours would, and a step sees T times as many noise levels.
         log_snr: mean and standard deviation of the normal distribution that the logarithm of the signal-to-noise ratio
             is drawn from; None draws each of the schedule's levels alike.
+        contrast: weight of a second term, ``wrong_condition``; 0 leaves it out.
     """
 
     def __init__(
@@ -108,12 +112,13 @@ class DiffusionObjective(nn.Module):
         drop_probability: float = 0.15,
         frames_apart: bool = False,
         log_snr: tuple[float, float] | None = None,
+        contrast: float = 0.0,
     ) -> None:
         super().__init__()
         self.backbone, self.pooling, self.denoiser, self.schedule = backbone, pooling, denoiser, schedule
         loss_weight(weighting, torch.ones(1), gamma)  # an unknown name is refused here, not after an hour of loading
         self.weighting, self.gamma, self.drop_probability = weighting, gamma, drop_probability
-        self.frames_apart, self.log_snr = frames_apart, log_snr
+        self.frames_apart, self.log_snr, self.contrast = frames_apart, log_snr, contrast
 
     def apart(self, latents: Tensor) -> Tensor:
         """Latent clips as they are denoised: (B, 4, T, h, w), or with ``frames_apart`` (B·T, 4, 1, h, w)."""
@@ -140,14 +145,43 @@ class DiffusionObjective(nn.Module):
             gait_clip: (B, T', 64, 44) in [0, 1].
         """
         condition = self.pooling(self.backbone(gait_clip))
-        return self.per_sample(latents, condition, noised, noised.drop).mean()
+        right = self.per_sample(latents, condition, noised, noised.drop)
+        if self.contrast == 0.0:
+            return right.mean()
+        return right.mean() + self.contrast * self.wrong_condition(latents, condition, noised, right)
 
-    def per_sample(self, latents: Tensor, condition: Tensor, noised: Noised, drop: Tensor) -> Tensor:
-        """Weighted squared error of the noise predicted for each latent clip, or each frame of them, (B,) or (B·T,)."""
+    def wrong_condition(self, latents: Tensor, condition: Tensor, noised: Noised, right: Tensor) -> Tensor:
+        """How far each latent clip is from being denoised worse with another sequence's condition, a scalar.
+
+        The mean of τ·softplus(-gap/τ), where the gap is the difference of both errors as a share of the right one. The
+        denoiser learns nothing from the wrong error: it stays one, and it is the conditions that come to differ. With
+        the denoiser for a likelihood, this contrasts the walks as InfoNCE does (van den Oord et al. 2018).
+        """
+        frozen = {name: value.detach() for name, value in self.denoiser.named_parameters()}
+        none = torch.zeros_like(noised.drop)
+        wrong = self.per_sample(latents, condition.roll(1, 0), noised, none, frozen)
+        gap = (wrong - right) / right.detach().clamp(min=1e-6)
+        each = _CONTRAST_SCALE * nn.functional.softplus(-gap / _CONTRAST_SCALE)
+        kept = (~noised.drop).float()  # without a condition there is no right one
+        return (each * kept).sum() / kept.sum().clamp(min=1)
+
+    def per_sample(
+        self,
+        latents: Tensor,
+        condition: Tensor,
+        noised: Noised,
+        drop: Tensor,
+        parameters: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Weighted squared error of the noise predicted for each latent clip, or each frame of them, (B,) or (B·T,).
+
+        With ``parameters``, by name, the denoiser has these instead of its own.
+        """
         latents = self.apart(latents)
         condition = condition.repeat_interleave(len(latents) // len(condition), 0)
         x_t = self.schedule.add_noise(latents, noised.noise, noised.t)
-        predicted = self.denoiser(x_t, noised.t, condition, drop)
+        inputs = (x_t, noised.t, condition, drop)
+        predicted = self.denoiser(*inputs) if parameters is None else functional_call(self.denoiser, parameters, inputs)
         error = (predicted.float() - noised.noise).square().flatten(1).mean(1)
         return loss_weight(self.weighting, self.schedule.snr(noised.t), self.gamma) * error
 

@@ -228,6 +228,7 @@ def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> Diffusion
         diffusion.drop,
         diffusion.frames_apart,
         diffusion.log_snr,
+        diffusion.contrast,
     )
 
 
