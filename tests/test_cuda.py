@@ -117,7 +117,7 @@ def test_losses_and_metrics() -> None:
     features = embedding.float()
     for metric in ("cosine", "euclidean"):
         here, there = (distance_matrix(features[::4].to(d), features.to(d), metric).cpu() for d in ("cpu", "cuda"))
-        assert (here - there).abs().max() < 1e-4
+        assert (here - there).abs().max() < 1e-3  # a root of what cancels, where a row meets itself
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,20 @@ def test_attention_equals_the_fused_kernel() -> None:
     bias = torch.randn(2, 5, 5, generator=g)
     fused = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
     torch.testing.assert_close(attend(q, k, v, bias), fused)
+
+
+def test_a_frame_by_itself_attends_to_itself() -> None:
+    """As one of two frames of which it cannot see the other."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(dim=8, cond_dim=4, heads=2, head_dim=8).double()
+    attention, x = denoiser.stem_attention, torch.randn(2, 3, 2, 2, 8, dtype=torch.float64)
+    alone, together = denoiser.temporal_context(1, x.device), denoiser.temporal_context(2, x.device)
+    blind = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]], dtype=torch.float64)
+    expected = attention(x, replace(together, bias=together.bias + blind))
+    for frame in range(2):
+        torch.testing.assert_close(attention(x[frame : frame + 1], alone), expected[frame : frame + 1])
+    attention(x[:1], alone).sum().backward()
+    assert denoiser.position_bias.table.grad is not None  # several processes wait for every parameter's gradient
 
 
 def test_attention_knows_the_order_of_frames() -> None:

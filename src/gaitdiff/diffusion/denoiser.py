@@ -270,6 +270,9 @@ class TemporalAttention(Attention):
         T, B, H, W, _ = x.shape
         tokens = self.norm(x).flatten(1, 3)  # (T, BHW, C)
         wq, wk, wv = self.qkv.weight.chunk(3)
+        if T == 1:  # a frame by itself attends to itself, whatever its scores; they stay part of the graph, for DDP
+            y = F.linear(tokens, wv) + 0.0 * context.bias.sum().to(tokens.dtype)
+            return x + self.out(y).reshape(x.shape)
         q = context.project_turned(tokens, wq * self.head_dim**-0.5)
         k = context.project_turned(tokens, wk)
         v = F.linear(tokens, wv)

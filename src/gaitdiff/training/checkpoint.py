@@ -312,12 +312,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Inverse of ``optimizer_tensors``."""
+    """Inverse of ``optimizer_tensors``; each value lies in memory as its parameter does, which fused steps demand."""
     state: dict[int, dict[str, Tensor]] = {}
     groups = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     try:
         for name, value in tensors.items():
             number, key = name.split(".", 1)
+            if int(number) < len(parameters) and value.shape == parameters[int(number)].shape:
+                value = torch.empty_like(parameters[int(number)], device=value.device, dtype=value.dtype).copy_(value)
             state.setdefault(int(number), {})[key] = value
         if state.keys() - {number for group in groups for number in group["params"]}:
             raise ValueError("it has other parameters")
