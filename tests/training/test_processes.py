@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gaitdiff.config.schema import MachineConfig
+from gaitdiff.training.device import make_accelerator
 from gaitdiff.utils.locks import FolderLock
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence, records, torchrun
 
@@ -192,3 +194,27 @@ assert torch.equal(torch.random.get_rng_state(), before)
     flags = [*STAGES[stage], "--data.store", str(make_store(tmp_path / "store")), "--out", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_each_run_of_a_process_has_its_own_precision() -> None:
+    for precision, expected in (("float32", "no"), ("bfloat16", "bf16"), ("float32", "no")):
+        accelerator = make_accelerator(MachineConfig(device="cpu", precision=precision))
+        assert accelerator.mixed_precision == expected
+
+
+def test_what_a_caller_set_up_with_accelerate_stays() -> None:
+    code = """
+from accelerate import Accelerator
+from gaitdiff.config.schema import MachineConfig
+from gaitdiff.errors import UserError
+from gaitdiff.training.device import make_accelerator
+mine = Accelerator(cpu=True, mixed_precision="bf16")
+for precision in ("bfloat16", "float32"):
+    try:
+        print(make_accelerator(MachineConfig(device="cpu", precision=precision)).mixed_precision)
+    except UserError as error:
+        print("refused", precision in str(error))
+    assert mine.mixed_precision == "bf16"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["bf16", "refused", "True"]

@@ -20,6 +20,9 @@ from gaitdiff.utils.parallel import LAUNCHED, launched_processes
 #: Where launchers say which of the processes this one is.
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
+#: Marks accelerate's state as made by a run of ours.
+_OURS = "made_by_gaitdiff"
+
 # Of glibc's mallopt.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
@@ -62,7 +65,10 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
     _check_launch(device, world_size)
     half = machine.precision == "bfloat16" or (machine.precision == "auto" and _has_fast_bfloat16(device))
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one process evaluates, the others wait
-    AcceleratorState._reset_state()  # accelerate would give every run of a process the first one's precision
+    state = AcceleratorState._shared_state  # accelerate gives each run the precision and device of a process's first
+    if state.get(_OURS):  # but what a caller has set up with accelerate for themselves stays
+        AcceleratorState._reset_state(reset_partial_state=world_size == 1)
+    ours = not state
     try:
         accelerator = Accelerator(
             cpu=device == "cpu" or (world_size > 1 and device == "auto" and not _has_devices_for_groups()),
@@ -78,6 +84,8 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         raise UserError(
             f"machine.device {device} and machine.precision {machine.precision} are not available here ({error})"
         ) from error
+    if ours:
+        state[_OURS] = True
     if device not in ("auto", accelerator.device.type):
         raise UserError(f"machine.device is {device!r}, but this process computes on {accelerator.device.type} already")
     if accelerator.num_processes != world_size:
