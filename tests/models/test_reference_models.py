@@ -91,6 +91,8 @@ def total_loss(name: str, output: GaitOutput, labels: Tensor) -> tuple[Tensor, d
 
 #: Double precision does not depend on the CPU: the narrowest and shallowest model of each kind does.
 EXACT = [name for name in MODELS if "c256" not in name and "l1441" not in name]
+#: Two frames so nearly alike that rounding says which of them the maximum is of: the gradient goes to the other.
+NEAR_TIES = {("gaitset_c256", "train_packed"): 10}
 STEPS = [(name, case, "float32") for name, case in TRAINED]
 STEPS += [(name, "train", "float64") for name in EXACT]
 
@@ -111,12 +113,12 @@ def test_training_step_equals_the_reference(name: str, case: str, precision: str
     for key, value in terms.items():
         noise = 1e-2 if key == "mean_dist" else 1e-3  # the reference's distances of rows to themselves are not 0
         assert differs(value, arrays[f"{case}/triplet/{key}"]) < noise
-    check_gradients(model, golden, exact)
+    check_gradients(model, golden, 5e-5 if exact else None, 2 if exact else NEAR_TIES.get((name, case), 5))
     check_statistics(model, golden["buffers"], 5e-6 if exact else 1e-4)
 
 
-def check_gradients(model: GaitModel, golden: dict[str, Any], exact: bool) -> None:
-    """Norm and projection of every gradient, in float32 as sharply as it gives them: near ties may flip."""
+def check_gradients(model: GaitModel, golden: dict[str, Any], sharpness: float | None, reach: float) -> None:
+    """Norm and projection of every gradient, in float32 (no sharpness given) as sharply as it gives them."""
     gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -125,8 +127,8 @@ def check_gradients(model: GaitModel, golden: dict[str, Any], exact: bool) -> No
     assert golden["grad"].keys() <= names.keys()
     for key, (norm, projection) in golden["grad_float64"].items():
         grad = names[key].double()
-        sharp = 5e-5 if exact else max(3 * golden["sharp"][key], 2e-3)
-        limit = (2 if exact else 10) * sharp * norm
+        sharp = sharpness or max(3 * golden["sharp"][key], 2e-3)
+        limit = reach * sharp * norm
         z = torch.from_numpy(standard("grad/" + key, list(grad.shape), GOLDEN["salt"]))
         assert grad.norm().item() == pytest.approx(norm, rel=sharp), key
         assert (grad * z).sum().item() == pytest.approx(projection, abs=limit), key
