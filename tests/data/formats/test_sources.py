@@ -135,23 +135,24 @@ def test_people_who_are_links_to_others_are_people(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("links", "found"),
     [
-        ({"a/x": "."}, {"a", "b"}),
-        ({"x": ".."}, {"a", "b"}),
-        ({"x": "/"}, {"a", "b"}),
-        ({"a/x": ".."}, {"a", "b"}),
-        ({"a/x": "../b"}, {"a", "b", "a/x"}),
-        ({"a/x": "../b", "b/x": "../a"}, {"a", "b", "a/x", "b/x"}),
-        ({"a/x": "../b/x", "b/x": "../a/x"}, {"a", "b"}),
+        ({"a/x": "."}, ["a", "b"]),
+        ({"x": ".."}, ["a", "b"]),
+        ({"x": "/"}, ["a", "b"]),
+        ({"a/x": ".."}, ["a", "b"]),
+        ({"a/x": "../b"}, ["a", "a/x", "b"]),
+        ({"a/x": "../b", "b/x": "../a"}, ["a", "a/x", "b", "b/x"]),
+        ({"a/x": "../b/x", "b/x": "../a/x"}, ["a", "b"]),
     ],
     ids=str,
 )
-def test_a_folder_is_not_below_itself(tmp_path: Path, links: dict[str, str], found: set[str]) -> None:
+def test_a_folder_is_not_below_itself(tmp_path: Path, links: dict[str, str], found: list[str]) -> None:
     for name in ("a", "b"):
         (tmp_path / "root" / name).mkdir(parents=True)
         (tmp_path / "root" / name / "1.png").touch()
     for name, target in links.items():
         (tmp_path / "root" / name).symlink_to(target)
-    assert {name.rpartition("/")[0] for name in open_source(tmp_path / "root").files if name.endswith("png")} == found
+    files = open_source(tmp_path / "root").files
+    assert sorted({name.rpartition("/")[0] for name in files if name.endswith("png")}) == found
 
 
 def test_folders_that_all_link_to_each_other_end(tmp_path: Path) -> None:
