@@ -9,7 +9,7 @@ setup:
 check: lint types layers test
 
 test:
-	$(PYTHON) -m pytest -n logical --maxprocesses 8
+	$(PYTHON) -m pytest -n logical
 
 lint:
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

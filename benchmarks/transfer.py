@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.measure import machine, write
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import TransferConfig
+from gaitdiff.config.schema import FinetuneConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.features import evaluate_store, gait_energy_images, held_out_rows
 from gaitdiff.report.figures import smoothed
@@ -51,7 +51,7 @@ def main() -> None:
                 argv = ["--recipe", f"walkers/{'finetune' if start else 'scratch'}", *start, *flags]
                 argv += ["--data.store", str(args.store), "--data.people", str(people), "--seed", str(seed)]
                 argv += ["--out", str(args.runs / f"{kind}-{people}-seed{seed}")]
-                run = finetune(parse_config(TransferConfig, "transfer", argv))
+                run = finetune(parse_config(FinetuneConfig, "transfer", argv))
                 made.setdefault(f"{people or 'all'} labelled people", {}).setdefault(kind, []).append(run)
     if args.only:
         return

@@ -18,7 +18,7 @@ def test_continuous_integration_calls_the_readmes_test_command() -> None:
     commands = [line for line in readme.splitlines() if line.startswith("python3 -m venv")]
     assert len(commands) == 2
     assert commands[0].endswith("gaitdiff quickstart")
-    assert commands[1].endswith("-m pytest")
+    assert commands[1].endswith("-m pytest -n logical")
     assert commands[1] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 

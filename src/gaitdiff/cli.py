@@ -23,6 +23,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "data export": verbs.data_export,
     "pretrain": verbs.pretrain,
     "finetune": verbs.finetune,
+    "label-curve": verbs.label_curve,
     "evaluate": verbs.evaluate,
     "submit": verbs.submit,
     "export": verbs.export,
@@ -37,7 +38,7 @@ _WHAT = "gait recognition that learns from unlabelled walks"
 _SHARED = ("pretrain", "finetune")
 
 #: What the same command continues after Ctrl-C.
-_RESUMED = ("quickstart", "data import", "pretrain", "finetune")
+_RESUMED = ("quickstart", "data import", "pretrain", "finetune", "label-curve")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from gaitdiff.config.flat import flat
 from gaitdiff.config.recipe import list_recipes, parse_config
-from gaitdiff.config.schema import PretrainConfig, TransferConfig
+from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from reference import RECORDED
 
 #: All settings of every recipe at commit 979b9ce, with its stage.
@@ -20,6 +20,7 @@ SINCE = {
     **{"run.track": "none", "run.linear_probe": False, "run.protocol": "auto"},
     **{"optim.sync_batchnorm": False, "machine.cuda_graph": True},
 }
+RENAMED = {"diffusion.drop": "diffusion.p_uncond"}
 #: What only stage 1 has.
 SINCE_PRETRAINING = {
     **{"diffusion.projector": 0, "diffusion.frames_apart": False, "diffusion.log_snr": None},
@@ -35,8 +36,9 @@ def test_no_recipe_is_gone() -> None:
 @pytest.mark.parametrize("name", BEFORE)
 def test_a_recipe_means_what_it_meant(name: str) -> None:
     settings = dict(BEFORE[name])
-    kind: type[Any] = {"pretrain": PretrainConfig, "finetune": TransferConfig}[settings.pop("stage")]
+    kind: type[Any] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}[settings.pop("stage")]
     config = parse_config(kind, "gaitdiff", ["--recipe", name, "--data.store", "store", "--out", "out"])
     resolved = dict(flat(json.loads(json.dumps(asdict(config)))))
     since = {**SINCE, **(SINCE_PRETRAINING if kind is PretrainConfig else {})}
-    assert resolved == {**dict(flat(settings)), **since}
+    before = {RENAMED.get(name, name): value for name, value in flat(settings)}
+    assert resolved == {**before, **since}

@@ -42,7 +42,7 @@ class Oracle(nn.Module):
 
 def objective(denoiser: nn.Module, drop: float = 0.0) -> DiffusionObjective:
     pooling = ConditionPooling("mean", 4, 2, normalize=False)
-    return DiffusionObjective(MeanFrame(), pooling, denoiser, make_schedule("inverted-cosine"), drop_probability=drop)
+    return DiffusionObjective(MeanFrame(), pooling, denoiser, make_schedule("inverted-cosine"), p_uncond=drop)
 
 
 def world(count: int = 6) -> tuple[Tensor, Tensor]:

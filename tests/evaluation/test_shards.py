@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import PretrainConfig, TransferConfig
+from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.shards import deal_round_robin, extract_shared
 from gaitdiff.models import GaitModel, create_model
-from gaitdiff.training.finetune import TransferStage
+from gaitdiff.training.finetune import FinetuneStage
 from gaitdiff.training.pretrain import PretrainStage
 from reference import golden_document
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, records, torchrun
@@ -23,7 +23,7 @@ from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, records, torchrun
 COUNTS = (1, 2, 7, 601)
 STAGES = {
     "pretrain": (PretrainConfig, PretrainStage, TINY_PRETRAIN),
-    "finetune": (TransferConfig, TransferStage, TINY_SCRATCH),
+    "finetune": (FinetuneConfig, FinetuneStage, TINY_SCRATCH),
 }
 
 

@@ -11,10 +11,10 @@ import torch
 
 import gaitdiff
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import NO_AUGMENT, LossConfig, ModelConfig, PretrainConfig, TransferConfig
+from gaitdiff.config.schema import NO_AUGMENT, FinetuneConfig, LossConfig, ModelConfig, PretrainConfig
 from gaitdiff.data.batches import IdentityBatches
 from gaitdiff.errors import UserError
-from gaitdiff.training.finetune import TransferStage, cross_entropy_weight, finetune
+from gaitdiff.training.finetune import FinetuneStage, cross_entropy_weight, finetune
 from gaitdiff.training.pretrain import pretrain
 from worlds import make_store
 
@@ -41,7 +41,7 @@ def test_both_stages(name: str, store: Path, tmp_path: Path) -> None:
     pretrained = pretrain(parse_config(PretrainConfig, "gaitdiff", words))
     second = ["--data.frames", "3", "--data.frames_max", "5", "--batch.people", "3", "--batch.sequences", "2"]
     words = ["--out", str(tmp_path / "two"), *data, *second, "--init", str(pretrained), *MACHINE]
-    tuned = finetune(parse_config(TransferConfig, "gaitdiff", words))
+    tuned = finetune(parse_config(FinetuneConfig, "gaitdiff", words))
     for run in (pretrained, tuned):
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert all(np.isfinite(record["loss"]) for record in records if "loss" in record)
@@ -105,7 +105,7 @@ def test_distances_of_pairs_are_logged(distance: str, store: Path) -> None:
     """Those of two sequences of one person and of two people, by plain loops; both are 0 after a collapse."""
     flags = ["--mode", "scratch", *model_flags("smplgait"), "--data.store", str(store), "--data.frames", "3"]
     flags += ["--batch.people", "3", "--batch.sequences", "2", "--loss.distance", distance, "--out", "none"]
-    stage = TransferStage(parse_config(TransferConfig, "gaitdiff", [*flags, *MACHINE]), torch.device("cpu"), 1)
+    stage = FinetuneStage(parse_config(FinetuneConfig, "gaitdiff", [*flags, *MACHINE]), torch.device("cpu"), 1)
     batch = stage.make_batch(0, 0)
     logged = stage.diagnostics(batch, 0, 0)
     clips, labels = stage._inputs(batch)

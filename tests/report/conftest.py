@@ -10,12 +10,12 @@ import torch
 
 from gaitdiff.config.schema import (
     DiffusionConfig,
+    FinetuneConfig,
+    FinetuneData,
+    FinetuneOptim,
     ModelConfig,
     PretrainConfig,
     PretrainData,
-    TransferConfig,
-    TransferData,
-    TransferOptim,
 )
 from gaitdiff.report import examples
 from gaitdiff.report.page import BASELINE, QuickstartResult
@@ -46,12 +46,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> QuickstartResult:
         model,
         DiffusionConfig(denoiser="walkers"),
     )
-    stage2 = TransferConfig(
+    stage2 = FinetuneConfig(
         str(folder / "fine"),
-        TransferData(str(store)),
+        FinetuneData(str(store)),
         "finetune",
         str(folder / "pre"),
-        optim=TransferOptim(iterations=10),
+        optim=FinetuneOptim(iterations=10),
     )
     scratch = replace(stage2, out=str(folder / "scratch"), mode="scratch", init="", model=model)
     return QuickstartResult(

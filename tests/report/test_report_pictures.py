@@ -15,7 +15,7 @@ import torch
 
 from gaitdiff.config.flat import plain
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import PretrainConfig, TransferConfig
+from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.report.animation import ADDED, REMOVED, changed_frames, heat_frames, strip, walk
@@ -194,7 +194,7 @@ def test_commands_repeat_their_runs(world: QuickstartResult) -> None:
     assert {"stage": "pretrain", **plain(asdict(parse_config(PretrainConfig, "gaitdiff", words[2:])))} == pretrain
     assert "--seed" not in words  # a default
     words = " ".join(command(finetune)).split()
-    assert {"stage": "finetune", **plain(asdict(parse_config(TransferConfig, "gaitdiff", words[2:])))} == finetune
+    assert {"stage": "finetune", **plain(asdict(parse_config(FinetuneConfig, "gaitdiff", words[2:])))} == finetune
 
 
 def test_settings_that_differ_are_named(world: QuickstartResult) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import PretrainConfig, TransferConfig
+from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.errors import UserError
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
@@ -22,7 +22,7 @@ def refused(stage: str, *flags: str | Path) -> str:
         if stage == "pretrain":
             pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", [*TINY_PRETRAIN, *words]))
         else:
-            finetune(parse_config(TransferConfig, "gaitdiff finetune", [*TINY_SCRATCH, *words]))
+            finetune(parse_config(FinetuneConfig, "gaitdiff finetune", [*TINY_SCRATCH, *words]))
 
     with pytest.raises(UserError) as caught:
         run()

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from gaitdiff.config.flat import plain
-from gaitdiff.config.schema import PretrainConfig, TransferConfig
+from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.diffusion.autoencoder import Autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
@@ -66,7 +66,7 @@ def make_store(path: Path, test_people: int = 8) -> Path:
     return path
 
 
-def make_run(path: Path, stage: str, config: PretrainConfig | TransferConfig, records: list[dict], seed: int) -> Path:
+def make_run(path: Path, stage: str, config: PretrainConfig | FinetuneConfig, records: list[dict], seed: int) -> Path:
     """A run folder as training leaves it, with weights fresh from their initialisation."""
     path.mkdir()
     resolved = {"stage": stage, **plain(asdict(config))}

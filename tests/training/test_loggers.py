@@ -90,20 +90,20 @@ def test_a_stopped_run_is_tracked_once(tmp_path: Path, monkeypatch: pytest.Monke
     """Stopped after step 3, saved at 2: step 3 is measured again; before, its event is void."""
     store, run = make_store(tmp_path / "store"), tmp_path / "run"
     words = ["finetune", *TINY_SCRATCH, *PACE, *TRACKED, "--data.store", str(store), "--out", str(run)]
-    from gaitdiff.training.finetune import TransferStage
+    from gaitdiff.training.finetune import FinetuneStage
 
-    whole, calls = TransferStage.inputs, []
+    whole, calls = FinetuneStage.inputs, []
 
-    def stops(self: TransferStage, batch: Any, step: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def stops(self: FinetuneStage, batch: Any, step: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         calls.append(step)
         if step == 3:
             raise KeyboardInterrupt
         return whole(self, batch, step, rank)
 
-    monkeypatch.setattr(TransferStage, "inputs", stops)
+    monkeypatch.setattr(FinetuneStage, "inputs", stops)
     main(words)
     assert calls == [0, 1, 2, 3]
-    monkeypatch.setattr(TransferStage, "inputs", whole)
+    monkeypatch.setattr(FinetuneStage, "inputs", whole)
     assert main(words) == 0
     assert len(losses(run)) == 4
     same_numbers(run)

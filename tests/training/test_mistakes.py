@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gaitdiff.config.recipe import list_recipes, parse_config
-from gaitdiff.config.schema import PretrainConfig, TransferConfig
+from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.training.finetune import finetune
@@ -58,7 +58,7 @@ def test_cut_frames_are_not_cut_twice(tmp_path: Path, out: Path) -> None:
     """Frames cut before they were stored are trained on and evaluated as they are."""
     cut = make_store(tmp_path / "cut", width=44)
     argv = [*TINY_SCRATCH, "--data.store", str(cut), "--out", str(out), "--optim.iterations", "2"]
-    assert finetune(parse_config(TransferConfig, "gaitdiff", argv)) == out.resolve()
+    assert finetune(parse_config(FinetuneConfig, "gaitdiff", argv)) == out.resolve()
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -87,7 +87,7 @@ def test_flipped_bit_stops_training(stage: str, store: Path, out: Path) -> None:
         (["--optim.lr", "quick"], "optim.lr"),
         (["--optim.batch", "0"], "--optim.batch cannot be 0"),
         (["--optim.lr=-0.5"], "--optim.lr cannot be -0.5"),
-        (["--diffusion.drop", "1.5"], "--diffusion.drop cannot be 1.5"),
+        (["--diffusion.p_uncond", "1.5"], "--diffusion.p_uncond cannot be 1.5"),
         (["--diffusion.schedule", "cosin"], "did you mean 'cosine'"),
         (["--diffusion.weighting", "mpn"], "did you mean 'mnp'"),
         (["--diffusion.pooling", "means"], "did you mean 'mean'"),
@@ -131,7 +131,7 @@ def test_every_shipped_recipe_is_sound() -> None:
     names = list_recipes()
     assert {"gait3d/pretrain_smplgait", "walkers/pretrain", "ablations/same_clip"} <= set(names)
     for name in names:
-        kind = PretrainConfig if "pretrain" in name or "ablations" in name else TransferConfig
+        kind = PretrainConfig if "pretrain" in name or "ablations" in name else FinetuneConfig
         config = parse_config(kind, "gaitdiff", ["--recipe", name, "--out", "x", "--data.store", "y"])
         assert config.out == "x"
     assert parse_config(

@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from gaitdiff.cli import main
+from gaitdiff.training.run_folder import read_config
 from reference import GOLDEN
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
 
@@ -64,6 +65,11 @@ def test_a_setting_that_a_run_does_not_know_has_its_default(
         (run / "config.yaml").write_text(yaml.safe_dump(config))
         assert main([*words, *value, "--out", str(run)]) == code
     assert "seed = 0, not 1" in capsys.readouterr().err
+
+
+def test_a_setting_that_had_another_name_is_known() -> None:
+    assert "drop:" in (RUNS / "pretrain" / "config.yaml").read_text()
+    assert read_config(RUNS / "pretrain")["diffusion"]["p_uncond"] == 0.15
 
 
 def test_logging_and_saving_may_change_on_the_way(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_a_call_from_python_leaves_the_process_as_it_was(stage: str, tmp_path: P
     code = f"""
 import sys, torch
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import PretrainConfig, TransferConfig
+from gaitdiff.config.schema import PretrainConfig, FinetuneConfig
 from gaitdiff.training import device
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
@@ -186,7 +186,7 @@ device.keep_freed_memory = lambda: sys.exit("the allocator was set")
 torch.set_num_threads(2)
 torch.manual_seed(77)
 before = torch.random.get_rng_state()
-kind, run = ((PretrainConfig, pretrain), (TransferConfig, finetune))[{stage == "finetune"}]
+kind, run = ((PretrainConfig, pretrain), (FinetuneConfig, finetune))[{stage == "finetune"}]
 run(parse_config(kind, "here", sys.argv[1:]))
 assert torch.get_num_threads() == 2
 assert torch.equal(torch.random.get_rng_state(), before)

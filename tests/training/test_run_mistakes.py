@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import PretrainConfig, TransferConfig
+from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.diffusion.objective import DiffusionObjective
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
@@ -158,7 +158,7 @@ def test_draft_of_a_killed_start_is_no_obstacle(store: Path, out: Path) -> None:
 
 def test_scores_that_cannot_be_written(store: Path, out: Path) -> None:
     argv = [*TINY_SCRATCH, "--optim.iterations", "1", "--data.store", str(store), "--out", str(out)]
-    finetune(parse_config(TransferConfig, "gaitdiff finetune", argv))
+    finetune(parse_config(FinetuneConfig, "gaitdiff finetune", argv))
     where = ("--data", store, "--device", "cpu", "--json")
     assert "its folder does not exist" in one_sentence(gaitdiff("evaluate", out, *where, out / "no" / "x.json"))
     done = gaitdiff("evaluate", out, *where, out / "x.json", "--features", "raw", "--metric", "euclidean")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gaitdiff.commands.evaluate import print_scores
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import MachineConfig, PretrainConfig, TransferConfig
+from gaitdiff.config.schema import FinetuneConfig, MachineConfig, PretrainConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import compared
@@ -31,7 +31,7 @@ from gaitdiff.training.run_folder import read_config
 from gaitdiff.utils.progress import console
 from gaitdiff.walkers import generate, store_source
 
-Config = TypeVar("Config", PretrainConfig, TransferConfig)
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     _say("3/5 fine-tuning", f"recognition from {scale.labelled} labelled people, from the pretrained backbone")
     finetuned = out / "finetuned"
     flags = ("--data.people", str(scale.labelled), *scale.transfer, *shared)
-    _run(finetune, TransferConfig, "walkers/finetune", finetuned, store_path, ("--init", str(pretrained), *flags))
+    _run(finetune, FinetuneConfig, "walkers/finetune", finetuned, store_path, ("--init", str(pretrained), *flags))
     _say("4/5 baseline", "the same steps from scratch, same seed")
     scratch = out / "scratch"
-    _run(finetune, TransferConfig, "walkers/scratch", scratch, store_path, flags)
+    _run(finetune, FinetuneConfig, "walkers/scratch", scratch, store_path, flags)
 
     _say("5/5 evaluation", "held-out people: every walk is looked for among all others, by other cameras")
     store = SequenceStore(store_path)

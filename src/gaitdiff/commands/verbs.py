@@ -169,14 +169,32 @@ def pretrain(*words: str) -> None:
 def finetune(*words: str) -> None:
     """Stage 2: recognition with labels, from a pretrained backbone or from scratch."""
     from gaitdiff.config.recipe import parse_config
-    from gaitdiff.config.schema import TransferConfig
+    from gaitdiff.config.schema import FinetuneConfig
 
-    config = parse_config(TransferConfig, "gaitdiff finetune", words)
+    config = parse_config(FinetuneConfig, "gaitdiff finetune", words)
     from gaitdiff.training.device import prepare_process
     from gaitdiff.training.finetune import finetune as run
 
     prepare_process(config.machine)
     print(run(config))
+
+
+def label_curve(
+    checkpoint: Checkpoint,
+    *,
+    data: Store,
+    out: Annotated[Path, "folder for runs, scores and figures"],
+    people: Annotated[str, "numbers of labelled people, between commas"] = "5,10,20,40,all",
+    seeds: Annotated[int, "runs of each kind, with seeds from 0"] = 3,
+    recipe: Annotated[str, "of finetune"] = "walkers/finetune",
+    set_: Annotated[tuple[str, ...], "a setting of finetune, such as optim.iterations=500; may be repeated"] = (),
+    device: Device = "auto",
+) -> None:
+    """Compare fine-tuning a pretrained backbone with training from scratch, by the number of labelled people."""
+    from gaitdiff.commands.label_curve import run
+
+    _prepare(device)
+    print(run(checkpoint, data, out, recipe=recipe, people=people, seeds=seeds, settings=set_, device=device))
 
 
 def evaluate(

@@ -144,7 +144,7 @@ class DiffusionConfig:
         gamma: the γ of the weightings.
         pooling: from gait feature to condition: "mean", "max", "mean+max" or "all-parts".
         normalize_condition: batch-normalise the condition.
-        drop: share of samples trained without a condition (P_uncond).
+        p_uncond: share of samples trained without a condition.
         projector: hidden units of a perceptron between the pooled feature and the condition; 0 is none, as in the
             paper. What is scored and transferred is before it.
         frames_apart: denoise each latent frame by itself, at a noise level of its own.
@@ -161,7 +161,7 @@ class DiffusionConfig:
     gamma: Positive = 5.0
     pooling: str = "mean"
     normalize_condition: bool = False
-    drop: Share = 0.15
+    p_uncond: Share = 0.15
     projector: CountOrNone = 0
     frames_apart: bool = False
     log_snr: tuple[float, float] | None = None
@@ -219,7 +219,7 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
-class TransferData:
+class FinetuneData:
     """Labelled sequences.
 
     Attributes:
@@ -266,7 +266,7 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
-class TransferOptim:
+class FinetuneOptim:
     """Optimiser with a learning rate that falls tenfold at each milestone.
 
     Attributes:
@@ -293,7 +293,7 @@ class TransferOptim:
 
 
 @dataclass(frozen=True)
-class TransferConfig:
+class FinetuneConfig:
     """Stage 2: recognition with labels, from a pretrained backbone or from scratch.
 
     Attributes:
@@ -305,14 +305,14 @@ class TransferConfig:
     """
 
     out: str
-    data: TransferData
+    data: FinetuneData
     mode: Literal["finetune", "frozen", "scratch"] = "finetune"
     init: str = ""
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = NO_AUGMENT
     batch: BatchConfig = BatchConfig()
-    optim: TransferOptim = TransferOptim()
+    optim: FinetuneOptim = FinetuneOptim()
     run: RunConfig = RunConfig()
     machine: MachineConfig = MachineConfig()
     seed: CountOrNone = 0

@@ -93,7 +93,7 @@ class DiffusionObjective(nn.Module):
         pooling: from features to conditions.
         denoiser: ``denoiser(x, t, condition, drop)`` → noise of x's shape.
         schedule, weighting, gamma: noise levels and how their losses are weighed.
-        drop_probability: share of samples trained without a condition (P_uncond).
+        p_uncond: share of samples trained without a condition.
         frames_apart: denoise each frame of a latent clip by itself, at a noise level of its own. Then nothing but the
             condition tells a frame what its neighbours would, and a step sees T times as many noise levels.
         log_snr: mean and standard deviation of the normal distribution that the logarithm of the signal-to-noise ratio
@@ -109,7 +109,7 @@ class DiffusionObjective(nn.Module):
         schedule: NoiseSchedule,
         weighting: str = "mnp",
         gamma: float = 5.0,
-        drop_probability: float = 0.15,
+        p_uncond: float = 0.15,
         frames_apart: bool = False,
         log_snr: tuple[float, float] | None = None,
         contrast: float = 0.0,
@@ -117,7 +117,7 @@ class DiffusionObjective(nn.Module):
         super().__init__()
         self.backbone, self.pooling, self.denoiser, self.schedule = backbone, pooling, denoiser, schedule
         loss_weight(weighting, torch.ones(1), gamma)  # an unknown name is refused here, not after an hour of loading
-        self.weighting, self.gamma, self.drop_probability = weighting, gamma, drop_probability
+        self.weighting, self.gamma, self.p_uncond = weighting, gamma, p_uncond
         self.frames_apart, self.log_snr, self.contrast = frames_apart, log_snr, contrast
 
     def apart(self, latents: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class DiffusionObjective(nn.Module):
             mean, deviation = self.log_snr
             t = self.schedule.levels(mean + deviation * torch.randn(count, generator=generator, device=device))
         noise = torch.randn(latents.shape, generator=generator, device=device, dtype=torch.float32)
-        drop = torch.rand(count, generator=generator, device=device) < self.drop_probability
+        drop = torch.rand(count, generator=generator, device=device) < self.p_uncond
         return Noised(t, noise, drop)
 
     def forward(self, latents: Tensor, gait_clip: Tensor, noised: Noised) -> Tensor:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.metrics import ProbeRanks, check_metric
 from gaitdiff.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from gaitdiff.evaluation.protocols.selection import Selected
-from gaitdiff.evaluation.ranking import Features
+from gaitdiff.evaluation.ranking import Features, feature_set
 from gaitdiff.evaluation.scoring import DEFAULT_METRIC, evaluate, select_rows
 from gaitdiff.models import GaitModel
 from gaitdiff.models.base import evaluating
@@ -141,6 +142,34 @@ def evaluate_store(
     labels, types, views = names_of(store, rows)
     data = {**_role_masks(store, rows, how), **protocol_data}
     return evaluate(how.name, features, labels, types, views, metric, device=device, **data)
+
+
+def rank_in_store(
+    features: Features,
+    store: SequenceStore,
+    rows: np.ndarray,
+    protocol: str = AUTO,
+    metric: str = DEFAULT_METRIC,
+    device: torch.device | None = None,
+) -> tuple[np.ndarray, ProbeRanks]:
+    """Find each probe's person, for what looks at probes one by one.
+
+    Returns:
+        Row numbers of the probes, and their ranks.
+
+    Raises:
+        UserError: see ``evaluate``; or the protocol has several conditions, each with ranks of its own.
+    """
+    found = select_in_store(store, rows, protocol).conditions
+    if len(found) > 1 or store_protocol(store, protocol).settings:
+        raise UserError(
+            f"protocol {store_protocol(store, protocol).name!r} scores each probe in several ways: use --protocol "
+            "gait3d or leave-one-out"
+        )
+    (selection,) = found.values()
+    walks = feature_set(features, *names_of(store, rows), check_metric(metric), device)
+    walks.require_finite()
+    return rows[selection.probe], walks.ranks(selection.probe, selection.gallery, selection.same)
 
 
 def store_protocol(store: SequenceStore, protocol: str = AUTO) -> Protocol:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gaitdiff.config.flat import flat, plain
-from gaitdiff.config.schema import PretrainConfig, PretrainData, TransferConfig, TransferData
+from gaitdiff.config.schema import FinetuneConfig, FinetuneData, PretrainConfig, PretrainData
 
 _LEAVES = ("model.overrides",)  # a mapping that is one setting
 _NO_SETTINGS = ("stage", "made_from")  # what config.yaml holds besides settings
@@ -24,7 +24,7 @@ def command(config: dict[str, Any]) -> list[str]:
         The verb and the flags, each with its value; joined by spaces they are the command.
     """
     stage = config["stage"]
-    defaults = PretrainConfig("", PretrainData("")) if stage == "pretrain" else TransferConfig("", TransferData(""))
+    defaults = PretrainConfig("", PretrainData("")) if stage == "pretrain" else FinetuneConfig("", FinetuneData(""))
     usual = dict(flat(plain(asdict(defaults)), _LEAVES))
     flags = [
         f"--{key} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"

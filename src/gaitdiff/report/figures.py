@@ -8,14 +8,16 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from gaitdiff.utils.files import atomic_file
 
 #: Colours by name (Okabe & Ito's, which colour-blind people tell apart); the page sets its own for dark mode.
 COLOURS = {
@@ -83,31 +85,53 @@ def chart(
     y_label: str,
     levels: Sequence[Level] = (),
     percent: bool = False,
+    log_x: bool = False,
 ) -> str:
     """Draw curves over training steps.
 
     Args:
         title: said to screen readers, followed by where each curve begins and ends; it must be unique on its page.
         percent: keep the vertical axis within 0..100.
+        log_x: a logarithmic horizontal axis, with a tick at each point.
 
     Returns:
         An ``<svg>`` element without references to anything outside it.
     """
     with rc_context(_STYLE | {"svg.hashsalt": title}):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT))
-        FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.125, 0.155, 0.62, 0.81))
-        ends = [end for one in series if (end := _draw(axes, one))]
-        for level in levels:
-            dashes = (0, (4, 3)) if level.label else "-"
-            axes.axhline(level.value, color=COLOURS["muted"], lw=1.0, ls=dashes)
-            if level.label:
-                ends.append((level.value, level.label, "muted"))
-        _dress(axes, x_label, y_label, percent)
-        _label_ends(axes, ends)
+        figure = _figure(series, x_label, y_label, levels, percent, log_x)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True)
     return _inline(out.getvalue(), f"{title}. {' '.join(_spoken(one) for one in series)}".strip())
+
+
+def save_chart(path: Path, series: Sequence[Series], *, x_label: str, y_label: str, log_x: bool = False) -> None:
+    """Write curves in percent as ``path`` with ".png" and with ".svg"."""
+    with rc_context(_STYLE | {"svg.hashsalt": path.name}):
+        figure = _figure(series, x_label, y_label, (), True, log_x)
+        for suffix in (".png", ".svg"):
+            with atomic_file(path.with_name(path.name + suffix), "choose another --out") as draft:
+                figure.savefig(draft, format=suffix[1:], dpi=200, metadata={"Date": None} if suffix == ".svg" else None)
+
+
+def _figure(
+    series: Sequence[Series], x_label: str, y_label: str, levels: Sequence[Level], percent: bool, log_x: bool
+) -> Figure:
+    figure = Figure(figsize=(_WIDTH, _HEIGHT))
+    axes = figure.add_axes((0.125, 0.155, 0.62, 0.81))
+    ends = [end for one in series if (end := _draw(axes, one))]
+    for level in levels:
+        dashes = (0, (4, 3)) if level.label else "-"
+        axes.axhline(level.value, color=COLOURS["muted"], lw=1.0, ls=dashes)
+        if level.label:
+            ends.append((level.value, level.label, "muted"))
+    _dress(axes, x_label, y_label, percent)
+    if log_x:
+        axes.set_xscale("log")
+        axes.set_xticks(sorted({float(step) for one in series for step in one.steps}), minor=False)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+    _label_ends(axes, ends)
+    return figure
 
 
 def standard_error(percentage: float, count: float) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaitdiff.config.schema import LossConfig, ModelConfig, TransferConfig, TransferData
+from gaitdiff.config.schema import FinetuneConfig, FinetuneData, LossConfig, ModelConfig
 from gaitdiff.data.augment import augment
 from gaitdiff.data.batches import IdentityBatches, LabelledBatch, training_rows
 from gaitdiff.data.clips import crop_sides
@@ -45,7 +45,7 @@ from gaitdiff.utils.progress import say
 _SHOWN = 10  # frames of a pictured clip
 
 
-def finetune(config: TransferConfig) -> Path:
+def finetune(config: FinetuneConfig) -> Path:
     """Train a model for recognition; continues a run that was stopped.
 
     Returns:
@@ -55,7 +55,7 @@ def finetune(config: TransferConfig) -> Path:
         UserError: anything about data, settings or machine that the user can fix.
     """
     accelerator = make_accelerator(config.machine)
-    stage = TransferStage(config, accelerator.device, accelerator.num_processes)
+    stage = FinetuneStage(config, accelerator.device, accelerator.num_processes)
     with accelerator.main_process_first():
         # The learning rate goes by milestones alone: more iterations are the same run, longer.
         more = ("optim.iterations",)
@@ -65,12 +65,12 @@ def finetune(config: TransferConfig) -> Path:
     return folder.path
 
 
-class TransferStage:
+class FinetuneStage:
     """What the training loop needs of stage 2."""
 
     graphed = False  # the triplet loss looks at values
 
-    def __init__(self, config: TransferConfig, device: torch.device, world_size: int) -> None:
+    def __init__(self, config: FinetuneConfig, device: torch.device, world_size: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = labelled_rows(self.store, config.data, config.seed)
         self.held_out = rows_to_score(self.store, config.run.protocol)
@@ -190,7 +190,7 @@ class TransferStage:
         return (crop_sides(clips) if self.store.width == self.store.height else clips), labels
 
 
-def starting_point(config: TransferConfig) -> tuple[Path | None, ModelConfig]:
+def starting_point(config: FinetuneConfig) -> tuple[Path | None, ModelConfig]:
     """The checkpoint to start from, None from scratch, and the model.
 
     Raises:
@@ -242,7 +242,7 @@ def _same_model(one: ModelConfig, other: ModelConfig) -> bool:
     return one.name == other.name and configs[0] == configs[1]
 
 
-def labelled_rows(store: SequenceStore, data: TransferData, seed: int) -> np.ndarray:
+def labelled_rows(store: SequenceStore, data: FinetuneData, seed: int) -> np.ndarray:
     """Row numbers of the training split, or of ``data.people`` of its identities, drawn by the seed.
 
     Raises:
@@ -265,7 +265,7 @@ def labelled_rows(store: SequenceStore, data: TransferData, seed: int) -> np.nda
     return np.array([row for row in rows if store.rows[row].subject in chosen])
 
 
-def _optimizer(config: TransferConfig, model: GaitModel, device: torch.device) -> torch.optim.Optimizer:
+def _optimizer(config: FinetuneConfig, model: GaitModel, device: torch.device) -> torch.optim.Optimizer:
     optim = config.optim
     ratio = 1.0 if config.mode == "scratch" else optim.backbone_lr_ratio
     groups: list[dict[str, Any]] = [{"params": list(model.head.parameters()), "lr": optim.lr}]

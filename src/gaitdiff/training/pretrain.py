@@ -225,7 +225,7 @@ def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> Diffusion
         make_schedule(diffusion.schedule),
         diffusion.weighting,
         diffusion.gamma,
-        diffusion.drop,
+        diffusion.p_uncond,
         diffusion.frames_apart,
         diffusion.log_snr,
         diffusion.contrast,

@@ -23,6 +23,8 @@ from gaitdiff.utils.progress import say
 
 #: Parts of a configuration that may differ when a run is continued.
 _FREE = ("machine", "run", "out", "data.store")
+#: Settings that had another name in runs begun earlier, by group.
+_RENAMED = {"diffusion": {"drop": "p_uncond"}}
 _DRAFT = ".config.yaml.partial"
 _UNTOUCHED = "checkpoints are untouched, fix it and start the same command again"
 #: What may lie in a folder whose run was stopped before it had a configuration.
@@ -164,6 +166,11 @@ def read_config(run: Path) -> dict[str, Any]:
         raise UserError(f"{file} is damaged: choose another --out") from error
     if not isinstance(config, dict):
         raise UserError(f"{file} is damaged: choose another --out")
+    for group, names in _RENAMED.items():
+        settings = config.get(group)
+        for old, new in names.items():
+            if isinstance(settings, dict) and old in settings:
+                settings[new] = settings.pop(old)
     return config
 
 

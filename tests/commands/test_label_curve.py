@@ -1,0 +1,127 @@
+"""Fine-tuned against from scratch by the number of labels, as one command that can be stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gaitdiff.cli import main
+from gaitdiff.commands.label_curve import Outcome, difference
+from gaitdiff.training.run_folder import read_config
+from worlds import TINY_PRETRAIN, make_store
+
+SET = ("optim.iterations=2", "batch.people=3", "batch.sequences=2", "data.frames=2", "run.protocol=leave-one-out")
+
+
+def command(folder: Path, *words: str) -> list[str]:
+    sets = [word for setting in SET for word in ("--set", setting)]
+    where = [str(folder / "one"), "--data", str(folder / "store"), "--out", str(folder / "curve")]
+    return ["label-curve", *where, "--people", "2,all", "--seeds", "2", *sets, "--device", "cpu", *words]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained backbone, and the curve from it."""
+    folder = tmp_path_factory.mktemp("curve")
+    store = make_store(folder / "store", people=7, test_people=3)
+    flags = ["--data.store", str(store), "--out", str(folder / "one"), "--optim.iterations", "1"]
+    assert main(["pretrain", *TINY_PRETRAIN, *flags, "--run.evaluate_every", "0"]) == 0
+    assert main(command(folder)) == 0
+    return folder
+
+
+def test_a_row_for_each_number_of_people(made: Path) -> None:
+    document = json.loads((made / "curve" / "label_curve.json").read_text())
+    assert [row["people"] for row in document["table"]] == [2, 4]
+    assert len(document["runs"]) == 2 * 2 * 2
+    for row in document["table"]:
+        for score in ("rank1", "mAP"):
+            scratch, tuned = np.array(row[score]["scratch"]), np.array(row[score]["finetuned"])
+            assert scratch.shape == tuned.shape == (2,)
+            assert row[score]["difference"] == pytest.approx(tuned.mean() - scratch.mean(), abs=0.02)
+            low, high = row[score]["interval"]
+            assert low <= row[score]["difference"] <= high
+    for score in ("rank1", "mAP"):
+        assert cv2.imread(str(made / "curve" / f"label_curve_{score}.png")).std() > 1
+        assert (made / "curve" / f"label_curve_{score}.svg").read_text().startswith("<?xml")
+
+
+def test_scores_are_those_of_evaluate(made: Path) -> None:
+    """Counted person by person, they are what the runs' checkpoints score as a whole."""
+    table = json.loads((made / "curve" / "label_curve.json").read_text())["table"]
+    for arm in ("scratch", "finetuned"):
+        file = made / f"{arm}.json"
+        run = made / "curve" / "runs" / f"{arm}-all-1"
+        words = ["evaluate", str(run), "--data", str(made / "store"), "--protocol", "leave-one-out", "--device", "cpu"]
+        assert main([*words, "--json", str(file)]) == 0
+        scores = json.loads(file.read_text())["embeddings"]
+        for score in ("rank1", "mAP"):
+            assert table[1][score][arm][1] == pytest.approx(scores[score], abs=0.01)
+
+
+def test_both_arms_differ_in_where_the_backbone_starts_alone(made: Path) -> None:
+    runs = made / "curve" / "runs"
+    one, other = (read_config(runs / f"{arm}-2-0") for arm in ("scratch", "finetuned"))
+    assert (one["mode"], one["init"], one["model"]["name"]) == ("scratch", "", "smplgait")
+    assert (other["mode"], other["model"]["name"]) == ("finetune", "")
+    assert Path(other["init"]).is_dir()
+    aside = ("mode", "init", "model", "out")
+    assert {k: v for k, v in one.items() if k not in aside} == {k: v for k, v in other.items() if k not in aside}
+    assert one["batch"]["people"] == 2  # as many as there are
+
+
+def test_what_is_there_is_not_made_again(made: Path, tmp_path: Path) -> None:
+    """A stopped comparison goes on: a run that is lost is trained again, to the same numbers; the others stay."""
+    folder = tmp_path / "again"
+    shutil.copytree(made, folder)
+    file = folder / "curve" / "label_curve.json"
+    before = json.loads(file.read_text())
+    half = {**before, "runs": {name: run for name, run in before["runs"].items() if name != "scratch-2-1"}}
+    file.write_text(json.dumps(half))
+    for run in (folder / "curve" / "runs").iterdir():
+        shutil.rmtree(run)
+    assert main(command(folder)) == 0
+    after = json.loads(file.read_text())
+    assert after["runs"] == before["runs"]
+    assert after["table"] == before["table"]
+    assert [run.name for run in (folder / "curve" / "runs").iterdir()] == ["scratch-2-1"]
+
+
+def test_mistakes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, says in (
+        (["--people", "two"], "--people"),
+        (["--people", "1,2"], "at least 2"),
+        (["--people", "9"], "fewer than data.people = 9"),
+        (["--seeds", "0"], "--seeds"),
+        (["--set", "optim.lr"], "KEY=VALUE"),
+        (["--set", "optim.lr=0.5"], "other settings"),
+        (["--set", "optim.speed=0.5"], "optim.speed"),
+    ):
+        kept = (made / "curve" / "label_curve.json").read_bytes()
+        capsys.readouterr()
+        assert main(command(made, *words)) == 2
+        assert says in capsys.readouterr().err
+        assert (made / "curve" / "label_curve.json").read_bytes() == kept
+
+
+def test_the_interval_of_a_difference() -> None:
+    """Two people with one probe each seed and a known gain: mean and spread as the normal law has them."""
+    rng = np.random.default_rng(0)
+    probes = [4] * 300
+    pairs = []
+    for _ in range(3):
+        first = rng.integers(0, 4, 300)
+        pairs.append((Outcome(probes, first.tolist(), []), Outcome(probes, (first + 1).tolist(), [])))
+    assert difference(pairs, "hits") == pytest.approx((25.0, 25.0, 25.0))
+    moved = rng.integers(-1, 2, 300)
+    pairs = [(Outcome(probes, [2] * 300, []), Outcome(probes, (2 + moved).tolist(), []))]
+    gain, low, high = difference(pairs, "hits")
+    error = 25.0 * moved.std() / np.sqrt(300)
+    assert gain == pytest.approx(25.0 * moved.mean())
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.06)
+    assert (high + low) / 2 == pytest.approx(gain, abs=0.2 * error)
