@@ -94,7 +94,11 @@ def data_import(
     partition: Annotated[Path | None, "JSON file with TRAIN_SET and TEST_SET"] = None,
     size: Annotated[int | None, "height of the frames, 64 or 128 (default: as found, or 64)"] = None,
     layout: Annotated[str, "what folders of frames mean, such as '*/subject/sequence'"] = "auto",
-    split: Annotated[str | None, "auto (by chance), train or test, in place of the data set's own"] = None,
+    split: Annotated[
+        str | None,
+        "auto (by chance), train, test, or halves (each track's first half is looked for among the second ones), in "
+        "place of the data set's own",
+    ] = None,
     test_fraction: Annotated[float | None, "share of the people in the test split"] = None,
     seed: Annotated[int, "of the split into train and test"] = 0,
     workers: Workers = None,

@@ -284,6 +284,26 @@ def test_split_by_person(tmp_path: Path) -> None:
     assert sum(report.roles.values()) == len(store)
 
 
+def test_tracks_cut_in_halves(tmp_path: Path) -> None:
+    """Each frame stays, in order; the first half of a track is the probe, the longer second one gallery."""
+    tree = {**walk("ann/w", 7, 0), **walk("bob/w", 4, 50)}
+    whole, _ = run(tmp_path / "whole", tree)
+    halves, report = run(tmp_path / "halves", tree, split="halves")
+    assert [(row.name, row.frames, row.split, row.role) for row in halves.rows] == [
+        ("ann/w-1", 3, "test", "probe"),
+        ("ann/w-2", 4, "test", "gallery"),
+        ("bob/w-1", 2, "test", "probe"),
+        ("bob/w-2", 2, "test", "gallery"),
+    ]
+    for track in range(2):
+        parts = np.concatenate([halves[2 * track].frames, halves[2 * track + 1].frames])
+        assert np.array_equal(parts, whole[track].frames)
+    assert "halves" in report.split
+    with pytest.raises(UserError, match=r"bob/w.*one file alone"):
+        run(tmp_path / "single", {**walk("ann/w", 7, 0), **walk("bob/w", 1, 50)}, split="halves")
+    assert not (tmp_path / "single" / "store").exists()
+
+
 def test_split_rules() -> None:
     people = [f"p{i}" for i in range(20) for _ in range(2)]
 

@@ -18,7 +18,7 @@ from gaitdiff.data.importers.load import Loaded, cut_width, load, load_all
 from gaitdiff.data.importers.partition import Division, divide, index, partition_needed, read_partition
 from gaitdiff.data.importers.preflight import survey
 from gaitdiff.data.importers.report import Report
-from gaitdiff.data.importers.splits import split_people
+from gaitdiff.data.importers.splits import HALVES, cut_in_halves, split_people
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.codec import CODECS, DEFAULT_CODEC
 from gaitdiff.data.store.header import HEADER_FILE
@@ -127,7 +127,8 @@ def import_data(
         partition: JSON file of who trains and who is tested (:func:`gaitdiff.data.importers.partition.read_partition`).
         size: height of the frames, 64 or 128 px; None: what aligned frames have, 64 for others.
         layout: what the folders of frames mean (:func:`gaitdiff.data.importers.layout.find_walks`).
-        split, test_fraction, seed: divide people by chance (:func:`gaitdiff.data.importers.splits.split_people`);
+        split, test_fraction, seed: divide people by chance (:func:`gaitdiff.data.importers.splits.split_people`), or
+            with the split "halves" each sequence (:func:`gaitdiff.data.importers.splits.cut_in_halves`);
             without any of them, and without ``partition``, a data set's own rule does, and frames are divided as by
             "auto".
         workers: processes; as many as there are processors by default, one where there is little to do.
@@ -186,6 +187,10 @@ def _plan(
 ) -> _Plan:
     """Order and divide the walks, and say in the report how."""
     walks = tree.walks
+    if options.split == HALVES:
+        walks = tuple(cut_in_halves(walks))
+        report.split = f"in halves: the first of {len(walks) // 2:,} sequences are looked for among the second"
+        return _Plan(importer, walks, tuple((walk.split, walk.role) for walk in walks), _size(source, walks, options))
     if partition is None and importer.card.rule is not None and not options.by_chance:
         partition = importer.card.rule([walk.subject for walk in walks])
     if partition is None:

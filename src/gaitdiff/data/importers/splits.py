@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from gaitdiff.datasets.sequences import SourceSequence
 from gaitdiff.errors import UserError, nearest
 
-AUTO, TRAIN, TEST = "auto", "train", "test"
+AUTO, TRAIN, TEST, HALVES = "auto", "train", "test", "halves"
+_SPLITS = (AUTO, TRAIN, TEST, HALVES)
 
 #: With fewer people than this, "auto" leaves everybody to training.
 MIN_PEOPLE = 8
@@ -22,7 +25,7 @@ def split_people(
     Args:
         subjects: who walks in each sequence.
         split: "auto" draws test people at random from those with several sequences; "train" and "test" put everybody
-            there.
+            there, and so does "halves" to test, see ``cut_in_halves``.
         test_fraction: share of all people that "auto" sends to test, 0 <= f < 1; by default 0.25 if there are
             at least eight people, else 0.
         seed: of the draw.
@@ -34,8 +37,8 @@ def split_people(
     Raises:
         UserError: an unknown split, an impossible fraction or a negative seed.
     """
-    if split not in (AUTO, TRAIN, TEST):
-        raise UserError(f"there is no split {split!r}{nearest(split, (AUTO, TRAIN, TEST))}: auto, train or test")
+    if split not in _SPLITS:
+        raise UserError(f"there is no split {split!r}{nearest(split, _SPLITS)}: auto, train, test or halves")
     if test_fraction is not None and not 0 <= test_fraction < 1:
         raise UserError(f"the test fraction is {test_fraction}, but must be at least 0 and less than 1")
     if seed < 0:
@@ -54,11 +57,33 @@ def split_people(
     return result
 
 
+def cut_in_halves(walks: Sequence[SourceSequence]) -> list[SourceSequence]:
+    """Cut each sequence into two of its name with "-1" and "-2", the first a test person's probe, the second gallery.
+
+    So people are compared who were seen once: each one's first half is looked for among the second halves of all.
+
+    Raises:
+        UserError: a sequence is one file, or a single image, which has no halves.
+    """
+    found = []
+    for walk in walks:
+        middle = len(walk.files) // 2
+        if middle == 0:
+            raise UserError(
+                f"--split halves cuts folders of images in two, but {walk.folder or walk.files[0]} has one file alone: "
+                "leave it out, or use another --split"
+            )
+        for number, files, role in ((1, walk.files[:middle], "probe"), (2, walk.files[middle:], "gallery")):
+            name = f"{walk.sequence}-{number}"
+            found.append(replace(walk, sequence=name, files=files, split=TEST, role=role))
+    return found
+
+
 def _test_people(
     people: list[str], several: list[str], split: str, test_fraction: float | None, rng: np.random.Generator
 ) -> list[str]:
     """Who is tested; ``several`` are those of them who have a sequence to look for and others to find it among."""
-    if split == TEST:
+    if split in (TEST, HALVES):
         return people
     if split == TRAIN:
         return []
