@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gaitdiff.models import create_model as create_model
     from gaitdiff.models import list_models as list_models
     from gaitdiff.models import list_presets as list_presets
+    from gaitdiff.models import list_pretrained as list_pretrained
     from gaitdiff.training.checkpoint import load_checkpoint as load_checkpoint
 
 # Public names and the modules that hold them, imported on first use: `import gaitdiff` alone loads no torch.
@@ -24,6 +25,7 @@ _PUBLIC = {
     "create_model": "gaitdiff.models",
     "list_models": "gaitdiff.models",
     "list_presets": "gaitdiff.models",
+    "list_pretrained": "gaitdiff.models",
     "load_checkpoint": "gaitdiff.training.checkpoint",
 }
 _MODULES = {

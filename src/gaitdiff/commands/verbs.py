@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 #: Texts of options that several verbs have.
-Checkpoint = Annotated[Path, "run folder or checkpoint"]
+Checkpoint = Annotated[Path, "run folder, checkpoint, or weights that ship, such as walkers"]
 Store = Annotated[Path, "folder of a sequence store"]
 Device = Annotated[str, "auto, cpu, cuda or mps"]
 Workers = Annotated[int | None, "processes (default: one a core)"]

@@ -300,7 +300,7 @@ class FinetuneConfig:
         out: run folder; the same command continues a run that was stopped.
         mode: "finetune" trains all, the backbone r times as fast as the head; "frozen" trains the head alone;
             "scratch" starts from fresh weights.
-        init: run folder or checkpoint whose backbone to start from.
+        init: run folder or checkpoint whose backbone to start from, or weights that ship, such as "walkers".
         seed: of weights, batches and augmentations.
     """
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.models.base import Backbone, GaitModel, Head
+from gaitdiff.models.pretrained import load_pretrained, pretrained_model
 
 #: Our key, as a regular expression, and OpenGait's. ``{part}`` stands for every part in turn.
 Rules = list[tuple[str, str]]
@@ -70,21 +71,27 @@ def list_presets(name: str) -> list[str]:
     return list(model_entry(name).presets)
 
 
-def create_model(name: str, preset: str = "gait3d", num_classes: int = 0, **overrides: Any) -> GaitModel:
-    """Build a gait model with fresh weights.
+def create_model(
+    name: str, preset: str | None = None, num_classes: int = 0, *, pretrained: str | None = None, **overrides: Any
+) -> GaitModel:
+    """Build a gait model, with fresh weights or a pretrained backbone.
 
     Args:
         name: one of ``list_models()``.
         preset: the data set whose published configuration to take, ``"walkers"`` for the narrow one for CPUs,
-            or ``"tiny"`` for tests.
+            or ``"tiny"`` for tests; by default ``"gait3d"``, or the one that ``pretrained`` weights are of.
         num_classes: identities of the classifier; 0 builds none, ``logits`` are then None. They always are for models
             that never classify (GaitSet, GaitPart).
+        pretrained: weights that ship with the package, see ``list_pretrained()``; the head stays fresh.
         **overrides: fields of the model's configuration, such as ``channels=(64, 128, 256)``.
 
     Raises:
-        UserError: unknown name, preset or override, of which the message names the nearest known one, or a value that
-            does not fit.
+        UserError: unknown name, preset, override or weights, of which the message names the nearest known one, or a
+            value that does not fit.
     """
+    if preset is None:
+        model_entry(name)
+        preset = "gait3d" if pretrained is None else pretrained_model(pretrained, name)["preset"]
     config = model_config(name, preset, overrides)
     try:
         num_classes = operator.index(num_classes)
@@ -92,7 +99,10 @@ def create_model(name: str, preset: str = "gait3d", num_classes: int = 0, **over
         raise UserError(f"num_classes must be a whole number, not {num_classes!r}") from error
     if num_classes < 0:
         raise UserError(f"num_classes is {num_classes}, but cannot be less than 0")
-    return GaitModel(name, config, *model_entry(name).build(config, num_classes))
+    model = GaitModel(name, config, *model_entry(name).build(config, num_classes))
+    if pretrained is not None:
+        load_pretrained(model, pretrained)
+    return model
 
 
 def model_config(name: str, preset: str, overrides: Mapping[str, Any]) -> Any:

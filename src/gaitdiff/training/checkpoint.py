@@ -21,8 +21,9 @@ from gaitdiff.evaluation.about import Origin
 from gaitdiff.evaluation.features import check_height
 from gaitdiff.evaluation.metrics import METRICS
 from gaitdiff.evaluation.scoring import DEFAULT_METRIC
-from gaitdiff.models import GaitModel, create_model
+from gaitdiff.models import GaitModel, create_model, list_pretrained
 from gaitdiff.models.base import NeckModel, NoHead
+from gaitdiff.models.pretrained import pretrained_folder
 from gaitdiff.models.registry import model_config
 from gaitdiff.training.run_folder import read_config
 from gaitdiff.utils.files import atomic_folder
@@ -80,11 +81,17 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def latest_checkpoint(path: Path) -> Path:
-    """The checkpoint that ``path`` names: itself, or the newest of a run folder.
+    """The checkpoint that ``path`` names: itself, the newest of a run folder, or weights that ship.
+
+    These are named as "walkers", or "walkers/smplgait" where there are some of several models; what lies under this
+    path comes first.
 
     Raises:
         UserError: there is none.
     """
+    name, model = (*path.parts, "", "")[:2]
+    if not path.exists() and name in {shipped for shipped, _ in list_pretrained()}:
+        return pretrained_folder(name, model)
     if (path / "model.json").is_file():
         return path
     found = list_checkpoints(path)

@@ -23,7 +23,7 @@ from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_pr
 from gaitdiff.evaluation.protocols.selection import NAMELESS
 from gaitdiff.evaluation.scoring import headline_metrics
 from gaitdiff.evaluation.shards import extract_shared
-from gaitdiff.models import GaitModel, create_model
+from gaitdiff.models import GaitModel, create_model, list_pretrained
 from gaitdiff.models.layers.norm import synchronize
 from gaitdiff.models.registry import model_config
 from gaitdiff.recognition.losses import pairwise_distance, triplet_terms
@@ -208,7 +208,7 @@ def starting_point(config: FinetuneConfig) -> tuple[Path | None, ModelConfig]:
         raise UserError(
             f"mode is {config.mode}, but init names no checkpoint: set --init to a run of gaitdiff pretrain"
         )
-    checkpoint = latest_checkpoint(Path(config.init))
+    checkpoint = _starting_checkpoint(config)
     recipe = read_model_document(checkpoint)
     found = ModelConfig(recipe["model"], recipe["preset"], recipe["config"])
     if config.model.name and not _same_model(config.model, found):
@@ -217,6 +217,12 @@ def starting_point(config: FinetuneConfig) -> tuple[Path | None, ModelConfig]:
             "these settings: leave out --model, the checkpoint knows it"
         )
     return checkpoint, found
+
+
+def _starting_checkpoint(config: FinetuneConfig) -> Path:
+    """What ``init`` names; of weights that ship those of the model, where it is named."""
+    shipped = not Path(config.init).exists() and (config.init, config.model.name) in list_pretrained()
+    return latest_checkpoint(Path(config.init, config.model.name) if shipped else Path(config.init))
 
 
 def cross_entropy_weight(config: LossConfig, choice: ModelConfig) -> float:

@@ -1,0 +1,61 @@
+"""Raw features by the number of frames they are pooled over: pretrained beside fresh ones, and the energy image.
+
+    python -m benchmarks.frames --store STORE --pretrained CHECKPOINT
+
+The first frames of each test sequence count. The result is benchmarks/results/learning/frames.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.measure import machine, write
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows
+from gaitdiff.models import create_model
+from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info
+from gaitdiff.utils.progress import console
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--pretrained", type=Path, required=True, help="run or checkpoint")
+    parser.add_argument("--frames", type=int, nargs="+", default=[8, 15, 30, 60])
+    parser.add_argument("--seeds", type=int, default=3, help="fresh networks to compare with")
+    args = parser.parse_args()
+    learned = load_checkpoint(args.pretrained)
+    backbones: dict[str, nn.Module] = {"pretrained": learned.backbone}
+    for seed in range(args.seeds):
+        torch.manual_seed(seed)
+        fresh = create_model(learned.name, "walkers").eval()
+        backbones[f"fresh, seed {seed}"] = fresh.backbone
+    store = SequenceStore(args.store)
+    rows, scores = held_out_rows(store), {}
+    for frames in args.frames:
+        for name, backbone in backbones.items():
+            features = extract(backbone, store, rows, torch.device("cpu"), max_frames=frames)
+            found: dict[str, Any] = {}
+            for metric in ("cosine", "euclidean"):
+                result = evaluate_store(features, store, rows, "leave-one-out", metric)
+                found |= {f"{score}_{metric}": round(result[score], 2) for score in ("rank1", "mAP")}
+            scores[f"{frames} frames, {name}"] = found
+            console.print(frames, name, found)
+    about = {
+        "machine": machine(),
+        "checkpoint": str(read_checkpoint_info(args.pretrained).origin),
+        "store": store.header.source,
+        "probes": len(rows),
+        "protocol": "leave-one-out",
+    }
+    console.print(write("learning/frames", {**about, "scores": scores}))
+
+
+if __name__ == "__main__":
+    main()
