@@ -20,6 +20,7 @@ SINCE = {
     **{"run.track": "none", "run.linear_probe": False, "run.protocol": "auto"},
     **{"optim.sync_batchnorm": False, "machine.cuda_graph": True},
 }
+SINCE_FINETUNING = {"optim.layer_decay": 1.0, "optim.freeze_blocks": 0}
 RENAMED = {"diffusion.drop": "diffusion.p_uncond"}
 #: What only stage 1 has.
 SINCE_PRETRAINING = {
@@ -39,6 +40,6 @@ def test_a_recipe_means_what_it_meant(name: str) -> None:
     kind: type[Any] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}[settings.pop("stage")]
     config = parse_config(kind, "gaitdiff", ["--recipe", name, "--data.store", "store", "--out", "out"])
     resolved = dict(flat(json.loads(json.dumps(asdict(config)))))
-    since = {**SINCE, **(SINCE_PRETRAINING if kind is PretrainConfig else {})}
+    since = {**SINCE, **(SINCE_PRETRAINING if kind is PretrainConfig else SINCE_FINETUNING)}
     before = {RENAMED.get(name, name): value for name, value in flat(settings)}
     assert resolved == {**before, **since}

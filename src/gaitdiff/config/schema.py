@@ -274,6 +274,9 @@ class FinetuneOptim:
         optimizer: "sgd", "adam" or "adamw".
         lr: learning rate of the head.
         backbone_lr_ratio: r, the backbone's learning rate is this times ``lr``; from scratch it is 1.
+        layer_decay: in fine-tuning, each block of the backbone (a convolution and its norm) learns at this times the
+            rate of the next one; the last one at r.
+        freeze_blocks: in fine-tuning, so many of the backbone's first blocks keep their weights, 1 being the stem.
         milestones: steps at which the learning rate falls.
         momentum: of "sgd".
         weight_decay: of any.
@@ -285,6 +288,8 @@ class FinetuneOptim:
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Positive = 0.1
     backbone_lr_ratio: Positive = 0.1
+    layer_decay: Positive = 1.0
+    freeze_blocks: CountOrNone = 0
     milestones: tuple[int, ...] = (20_000, 40_000, 50_000)
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 5e-4

@@ -68,6 +68,16 @@ class Backbone(nn.Module):
         """(B, T, 64, 44) in [0, 1], or packed (1, ΣT, 64, 44) with ``lengths`` → (B, C, P)."""
         raise NotImplementedError
 
+    def blocks(self) -> list[list[nn.Parameter]]:
+        """Parameters by depth, the input's first: each convolution or linear layer with what follows until the next."""
+        found: list[list[nn.Parameter]] = []
+        for module in self.modules():
+            own = list(module.parameters(recurse=False))
+            if not found or any(parameter.ndim > 1 for parameter in own):
+                found.append([])
+            found[-1] += own
+        return [block for block in found if block]
+
 
 class Head(nn.Module):
     """Gait features to embeddings and logits.

@@ -271,12 +271,34 @@ def labelled_rows(store: SequenceStore, data: FinetuneData, seed: int) -> np.nda
     return np.array([row for row in rows if store.rows[row].subject in chosen])
 
 
+def _by_depth(config: FinetuneConfig, model: GaitModel) -> list[dict[str, Any]]:
+    """Groups of the backbone's parameters with their learning rates: one alone, or one a block."""
+    optim, blocks = config.optim, model.backbone.blocks()
+    if optim.freeze_blocks >= len(blocks):
+        raise UserError(
+            f"optim.freeze_blocks is {optim.freeze_blocks}, but the backbone has {len(blocks)} blocks: set fewer, or "
+            "--mode frozen to train the head alone"
+        )
+    rate = optim.lr * optim.backbone_lr_ratio
+    if optim.layer_decay == 1.0 and optim.freeze_blocks == 0:
+        return [{"params": list(model.backbone.parameters()), "lr": rate}]
+    for block in blocks[: optim.freeze_blocks]:
+        for parameter in block:
+            parameter.requires_grad_(False)
+    depths = range(len(blocks) - 1, -1, -1)  # blocks above
+    groups = [
+        {"params": block, "lr": rate * optim.layer_decay**above} for block, above in zip(blocks, depths, strict=True)
+    ]
+    return groups[optim.freeze_blocks :]
+
+
 def _optimizer(config: FinetuneConfig, model: GaitModel, device: torch.device) -> torch.optim.Optimizer:
     optim = config.optim
-    ratio = 1.0 if config.mode == "scratch" else optim.backbone_lr_ratio
     groups: list[dict[str, Any]] = [{"params": list(model.head.parameters()), "lr": optim.lr}]
-    if config.mode != "frozen":
-        groups.append({"params": list(model.backbone.parameters()), "lr": optim.lr * ratio})
+    if config.mode == "scratch":
+        groups.append({"params": list(model.backbone.parameters()), "lr": optim.lr})
+    elif config.mode == "finetune":
+        groups += _by_depth(config, model)
     fused = device.type == "cuda" or None
     if optim.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=fused)
