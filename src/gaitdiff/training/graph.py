@@ -22,8 +22,10 @@ _recording = threading.Lock()
 _WARM_UP = 3
 
 
-def inputs_ahead(make: Callable[[int], Batch], inputs: Callable[[Batch, int], Inputs], device: torch.device) -> Any:
-    """A function from a step to its batch and a function that gives the batch's inputs.
+def inputs_ahead(
+    make: Callable[[int], Batch], inputs: Callable[[Batch, int], Inputs], device: torch.device
+) -> Callable[[int], tuple[Batch, Callable[[], Inputs]]]:
+    """Return a function from a step to its batch and a function that gives the batch's inputs.
 
     Called from another thread. On CUDA the inputs are made there and then, in a stream of their own, while the device
     computes an earlier step; elsewhere when they are asked for.
