@@ -115,6 +115,7 @@ def worker(folder: Path) -> None:
         clip = torch.load(folder / "clip.pt")[3 * rank : 3 * rank + 3]
         parallel = DistributedDataParallel(model)
         torch.save(gradients(name, parallel, clip), folder / f"{name}-{rank}.pt")
+    torch.distributed.barrier()  # neither goes while the other still talks to it
     torch.distributed.destroy_process_group()
 
 
