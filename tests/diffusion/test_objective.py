@@ -279,3 +279,44 @@ def test_a_projector_makes_conditions_of_the_same_width() -> None:
     assert condition.shape == (64, pooling.width) == (64, 8)
     assert torch.allclose(condition.mean(0), torch.zeros(8), atol=1e-5)
     assert torch.allclose(condition.var(0, correction=0), torch.ones(8), atol=1e-2)
+
+
+def test_noise_levels_follow_a_normal_distribution() -> None:
+    latents, _ = world(2)
+    many = latents[:1].expand(20_000, -1, -1, -1, -1)
+    plain = objective(Oracle())
+    narrow = DiffusionObjective(plain.backbone, plain.pooling, plain.denoiser, plain.schedule, log_snr=(-1.0, 1.5))
+    drawn = narrow.schedule.snr(narrow.draw(many, torch.Generator().manual_seed(0)).t).log()
+    assert drawn.mean().item() == pytest.approx(-1.0, abs=0.05)
+    assert drawn.std().item() == pytest.approx(1.5, abs=0.05)
+
+
+class Scaled(Oracle):
+    """An oracle with a weight to learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.9))
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, drop: Tensor) -> Tensor:
+        return self.weight * super().forward(x, t, condition, drop)
+
+
+def test_a_wrong_condition_is_contrasted_with_the_right_one() -> None:
+    """Value by hand; of the wrong error the conditions learn, and the denoiser does not."""
+    latents, clips = world()
+    plain, both = objective(Scaled(), drop=0.3), objective(Scaled(), drop=0.3)
+    both.contrast = 2.0
+    noised = plain.draw(latents, torch.Generator().manual_seed(3))
+    assert 0 < noised.drop.sum() < len(latents)
+    condition = MeanFrame()(clips).mean(2).requires_grad_()
+    none = torch.zeros_like(noised.drop)
+    right = plain.per_sample(latents, condition, noised, noised.drop)
+    wrong = plain.per_sample(latents, condition.roll(1, 0), noised, none)
+    kept = ~noised.drop
+    by_hand = (0.05 * torch.log1p(torch.exp(-(wrong - right) / right / 0.05)))[kept].mean()
+    assert (both(latents, clips, noised) - right.mean()).item() == pytest.approx(2.0 * by_hand.item(), rel=1e-4)
+    term = plain.wrong_condition(latents, condition, noised, right.detach())
+    to_denoiser, to_condition = torch.autograd.grad(term, (plain.denoiser.weight, condition), allow_unused=True)
+    assert to_denoiser is None
+    assert to_condition.abs().sum() > 0

@@ -92,6 +92,8 @@ def test_weights_follow_their_definitions(name: str) -> None:
     mnp = torch.tensor([min(1.0, 5 / x, 5 * x) for x in values])
     torch.testing.assert_close(loss_weight("min-snr", snr), min_snr)
     torch.testing.assert_close(loss_weight("mnp", snr), mnp)
+    torch.testing.assert_close(loss_weight("v", snr), torch.tensor([min(5.0, (1 + x) / x) for x in values]))
+    torch.testing.assert_close(loss_weight("pdae", snr), torch.tensor([x**0.1 / (1 + x) for x in values]))
     inside = (snr >= 0.2) & (snr <= 5)
     assert inside.any()
     assert (~inside).any()
@@ -137,3 +139,11 @@ def test_unknown_weighting_names_the_nearest() -> None:
         loss_weight("min_snr", snr)
     with pytest.raises(UserError, match="'epsilon'"):
         loss_weight("mnp", snr, prediction="epsilom")
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_level_of_a_signal_to_noise_ratio(name: str) -> None:
+    """The nearest, as ``level`` finds it for a single one."""
+    schedule = make_schedule(name, 200)
+    wanted = torch.linspace(-12, 12, 301)
+    assert schedule.levels(wanted).tolist() == [schedule.level(want) for want in wanted.tolist()]

@@ -14,7 +14,11 @@ from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.training.pretrain import PretrainStage, load_objective
 from worlds import TINY_PRETRAIN, make_store, records
 
-LEVERS = ("--diffusion.projector", "8", "--diffusion.frames_apart", "true", "--optim.hold_backbone", "2")
+LEVERS = (
+    *("--diffusion.projector", "8", "--diffusion.frames_apart", "true", "--optim.hold_backbone", "2"),
+    *("--diffusion.log_snr", "[0, 1.5]", "--diffusion.contrast", "1", "--diffusion.weighting", "v"),
+    *("--optim.backbone_eps", "1e-4"),
+)
 
 
 def stage(store: Path, *flags: str) -> PretrainStage:

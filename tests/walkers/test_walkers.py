@@ -19,7 +19,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.walkers import Preset, generate, list_presets, render_sequence
 from gaitdiff.walkers.body import BONE, load_body_model
-from gaitdiff.walkers.camera import View, assign_camera, place_cameras
+from gaitdiff.walkers.camera import Corner, Track, View, assign_camera, follow, place_cameras
 from gaitdiff.walkers.degrade import degrade
 from gaitdiff.walkers.draws import Stream, stream
 from gaitdiff.walkers.gait import leg_angles
@@ -27,7 +27,7 @@ from gaitdiff.walkers.person import Person, draw_person
 from gaitdiff.walkers.pose import pose_body, walking_phase
 from gaitdiff.walkers.presets import get_preset
 from gaitdiff.walkers.render import MARGIN, render_masks
-from gaitdiff.walkers.walk import Flaws, Load, Manner, Occluder, Walk
+from gaitdiff.walkers.walk import Flaws, Load, Manner, Occluder, Walk, draw_walk
 
 SIDE_VIEW = Preset("side", cameras=2, yaw_spread=0, pitch=(0, 5), distance=(9, 11), height=(100, 120), strength=0)
 PLAIN = Load(bag=None, coat=None, bulk=0.0, phone="", pockets="")
@@ -337,3 +337,26 @@ def test_a_market_sees_people_again(tmp_path: Path) -> None:
     assert max(lengths) <= 33
     assert 8 <= np.median(lengths) <= 17
     assert len(set(lengths)) > 8
+
+
+def seen_from(track: Track) -> np.ndarray:
+    """Degrees between where the walker goes and the camera, over time."""
+    right = track.axes[:, 0]
+    return np.rad2deg(np.unwrap(np.arctan2(right[:, 1], right[:, 0])))
+
+
+def test_a_walker_turns_around_a_corner() -> None:
+    """Far from the camera, bearing is heading; a corner of no angle is a straight way past it."""
+    far = follow(View(yaw=30.0, pitch=0.0, distance=1e6, height=100), 101, 0.0, Corner(80.0, middle=0.0, length=2.0))
+    assert seen_from(far)[[0, 25, 50, 75, 100]] == pytest.approx([-10, -10, 30, 70, 70], abs=1.7)
+    assert np.all(np.diff(seen_from(far)) > -1e-6)
+    past = follow(View(yaw=90.0, pitch=0.0, distance=5.0, height=100), 101, 0.0, Corner(0.0, middle=0.0, length=2.0))
+    along = 1.25 * (np.arange(101) - 50) / 25
+    assert past.distance == pytest.approx(np.hypot(5.0, along))
+    assert seen_from(past) == pytest.approx(90 + np.rad2deg(np.arctan2(along, 5.0)))
+
+
+def test_in_a_market_alone_people_turn() -> None:
+    cameras = {name: place_cameras(0, get_preset(name)) for name in list_presets()}
+    walks = {name: draw_walk(0, 1, 2, cameras[name][0], get_preset(name)) for name in list_presets()}
+    assert [name for name, walk in walks.items() if walk.corner is not None] == ["market"]

@@ -226,7 +226,15 @@ def _conclude(
 ) -> Path:
     """Write the table into the JSON file, print it, and draw it."""
     everybody = len({row.subject for row in store.rows if row.split == "train"})
-    table = Table("people", "score", "from scratch", "fine-tuned", "gain", "95% interval", title="by the number of labelled people")
+    table = Table(
+        "people",
+        "score",
+        "from scratch",
+        "fine-tuned",
+        "gain",
+        "95% interval",
+        title="by the number of labelled people",
+    )
     rows = []
     for count in sorted(people, key=lambda count: count or everybody):
         pairs = [(outcomes[Cell("scratch", count, s).name], outcomes[Cell("finetuned", count, s).name]) for s in seeds]

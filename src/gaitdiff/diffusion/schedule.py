@@ -65,8 +65,9 @@ class NoiseSchedule(nn.Module):
         return int((torch.logit(alpha_bar) - log_snr).abs().argmin()) + 1
 
     def levels(self, log_snr: Tensor) -> Tensor:
-        """The noise levels t, (B,) int64, whose log SNR is the largest not above ``log_snr`` (B,), or else the last."""
-        return (torch.searchsorted(-torch.logit(self.alpha_bar[1:]), -log_snr) + 1).clamp(max=self.steps)
+        """The noise levels t, (B,) int64, whose log SNR are nearest to ``log_snr`` (B,)."""
+        known = torch.logit(self.alpha_bar[1:])
+        return torch.searchsorted(-(known[1:] + known[:-1]) / 2, -log_snr) + 1
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = √ᾱ·x0 + √(1−ᾱ)·ε."""
