@@ -1,4 +1,4 @@
-"""Raw features by the number of frames they are pooled over: pretrained beside fresh ones, and the energy image.
+"""Raw features by the number of frames they are pooled over: pretrained beside fresh ones.
 
     python -m benchmarks.frames --store STORE --pretrained CHECKPOINT
 

@@ -180,7 +180,13 @@ class Looks(nn.Module):
 
 def test_what_cannot_be_recorded_is_computed_as_usual(capsys: pytest.CaptureFixture[str]) -> None:
     module, x = Looks().cuda(), torch.randn(5, 3, device="cuda")
-    step = GraphedBackward(module, lambda loss: loss.backward())
+
+    def eager(inputs: tuple[Tensor, ...]) -> Tensor:
+        loss = module(*inputs)
+        loss.backward()
+        return loss.detach()
+
+    step = GraphedBackward(module, eager)
     for _ in range(3):
         module.zero_grad(set_to_none=True)
         loss = step((x,))

@@ -119,8 +119,7 @@ def run(
         if cell.name not in outcomes:
             say(f"{number}/{len(cells)} {cell.name}")
             outcomes[cell.name] = _score(finetune(configs[cell]), store, configs[cell], place)
-        document = {"about": about, "runs": {name: asdict(one) for name, one in outcomes.items()}}
-        write_whole(out / _RESULTS, json.dumps(document, indent=1).encode())
+            _write(out / _RESULTS, {"about": about}, outcomes)
     return _conclude(out, about, outcomes, numbers, range(seeds), store)
 
 
@@ -186,6 +185,11 @@ def _read(file: Path, about: dict[str, Any]) -> dict[str, Outcome]:
     if unlike:
         raise UserError(f"{file} holds a comparison with other {' and '.join(unlike)}: choose another --out")
     return found
+
+
+def _write(file: Path, document: dict[str, Any], outcomes: dict[str, Outcome]) -> None:
+    runs = {name: asdict(one) for name, one in sorted(outcomes.items())}
+    write_whole(file, json.dumps({**document, "runs": runs}, indent=1).encode())
 
 
 def difference(pairs: Sequence[tuple[Outcome, Outcome]], key: str, seed: int = 0) -> tuple[float, float, float]:
@@ -259,9 +263,7 @@ def _conclude(
                 f"{low:+.1f} to {high:+.1f}",
             )
         rows.append(row)
-    document = {"about": about, "seeds": list(seeds), "table": rows}
-    runs = {name: asdict(one) for name, one in sorted(outcomes.items())}
-    write_whole(out / _RESULTS, json.dumps({**document, "runs": runs}, indent=1).encode())
+    _write(out / _RESULTS, {"about": about, "seeds": list(seeds), "table": rows}, outcomes)
     Console(highlight=False).print(table)
     for score, label in (("rank1", "rank-1, %"), ("mAP", "mAP, %")):
         series = []

@@ -38,16 +38,18 @@ def pretrained_folder(name: str, model: str = "") -> Path:
     Raises:
         UserError: there are none of this name for this model, or of several models.
     """
-    found = [pair for pair in list_pretrained() if pair[0] == name and model in ("", pair[1])]
-    if len(found) == 1:
-        return _ROOT / name / found[0][1]
-    names = sorted({pair[0] for pair in list_pretrained()})
-    if not found and name not in names:
-        raise UserError(f"there are no pretrained weights {name!r}{nearest(name, names)}; there are {', '.join(names)}")
-    models = [pair[1] for pair in list_pretrained() if pair[0] == name]
-    if not found:
+    shipped: dict[str, list[str]] = {}
+    for known, owner in list_pretrained():
+        shipped.setdefault(known, []).append(owner)
+    if name not in shipped:
+        known = ", ".join(shipped)
+        raise UserError(f"there are no pretrained weights {name!r}{nearest(name, shipped)}; there are {known}")
+    models = shipped[name]
+    if not model and len(models) > 1:
+        raise UserError(f"there are pretrained weights {name!r} of {' and '.join(models)}: name the model")
+    if model and model not in models:
         raise UserError(f"there are no pretrained weights {name!r} of {model}, but of {', '.join(models)}")
-    raise UserError(f"there are pretrained weights {name!r} of {' and '.join(models)}: name the model")
+    return _ROOT / name / (model or models[0])
 
 
 def pretrained_model(name: str, model: str) -> dict[str, Any]:

@@ -65,23 +65,21 @@ class GraphedBackward:
 
     Args:
         module: its forward gives the loss.
-        backward: what computes gradients of a loss where there is no graph.
+        usual: what does the same for inputs where there is no graph.
     """
 
-    def __init__(self, module: nn.Module, backward: Callable[[Tensor], None]) -> None:
-        self._module, self._backward = module, backward
+    def __init__(self, module: nn.Module, usual: Callable[[Inputs], Tensor]) -> None:
+        self._module, self._usual = module, usual
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._usual = False
+        self._refused = False
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """The loss, a scalar without gradient; the gradients are the parameters'."""
-        if self._graph is None and not self._usual:
+        if self._graph is None and not self._refused:
             with _recording:
                 self._try_recording(inputs)
         if self._graph is None:
-            loss: Tensor = self._module(*inputs)
-            self._backward(loss)
-            return loss.detach()
+            return self._usual(inputs)
         for mine, given in zip(_tensors(self._inputs), _tensors(inputs), strict=True):
             mine.copy_(given)
         self._graph.replay()
@@ -94,7 +92,7 @@ class GraphedBackward:
         try:
             self._record(inputs)
         except RuntimeError as error:
-            self._usual = True
+            self._refused = True
             say(f"no CUDA graph of this step, which is slower without one: {str(error).splitlines()[0]}")
         finally:
             for parameter in self._module.parameters():

@@ -113,7 +113,8 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     base = [group["lr"] for group in stage.optimizer.param_groups]
     if first == 0 and run.evaluate_every:
         _evaluate(stage, folder, 0, main)
-    backward = GraphedBackward(module, accelerator.backward) if stage.graphed else _backward(module, accelerator)
+    usual = _backward(module, accelerator)
+    backward = GraphedBackward(module, usual) if stage.graphed else usual
     make = inputs_ahead(
         lambda step: stage.make_batch(step, rank), lambda batch, step: stage.inputs(batch, step, rank), stage.device
     )
