@@ -101,8 +101,9 @@ def make_parser(prog: str, function: Callable[..., None]) -> argparse.ArgumentPa
 
     Args:
         function: its annotations are ``Annotated[type, help]``, help being a text or a function that makes it. A
-            ``bool`` is a flag without a value, a tuple of words KEY=VALUE a flag that may be repeated, a ``Literal`` a
-            choice, of words in any case; "_" at the end of a name that Python keeps for itself is left out.
+            ``bool`` is a flag without a value; a tuple of words is several of them, or KEY=VALUE behind a flag that may
+            be repeated; a ``Literal`` is a choice, of words in any case. "_" at the end of a name that Python keeps for
+            itself is left out.
     """
     parser = _Parser(prog=prog, description=inspect.getdoc(function), allow_abbrev=False)
     hints = get_type_hints(function, include_extras=True)
@@ -111,7 +112,8 @@ def make_parser(prog: str, function: Callable[..., None]) -> argparse.ArgumentPa
         text = text() if callable(text) else text
         default, options = parameter.default, _options(hint)
         if parameter.kind is not parameter.KEYWORD_ONLY:
-            parser.add_argument(name, help=text, **options)
+            several = {"nargs": "+"} if get_origin(hint) is tuple else options
+            parser.add_argument(name, help=text, **several)
             continue
         if default is parameter.empty:
             options["required"] = True

@@ -11,26 +11,29 @@ import numpy as np
 import pytest
 
 from gaitdiff.cli import main
-from gaitdiff.commands.label_curve import Outcome, difference
+from gaitdiff.commands.label_curve import Outcome, difference, named_checkpoints
+from gaitdiff.errors import UserError
 from gaitdiff.training.run_folder import read_config
 from worlds import TINY_PRETRAIN, make_store
 
 SET = ("optim.iterations=2", "batch.people=3", "batch.sequences=2", "data.frames=2", "run.protocol=leave-one-out")
 
 
-def command(folder: Path, *words: str) -> list[str]:
+def command(folder: Path, *words: str, checkpoints: tuple[str, ...] = ("one", "named=two")) -> list[str]:
     sets = [word for setting in SET for word in ("--set", setting)]
-    where = [str(folder / "one"), "--data", str(folder / "store"), "--out", str(folder / "curve")]
+    starts = [name.replace("=", f"={folder}/") if "=" in name else str(folder / name) for name in checkpoints]
+    where = [*starts, "--data", str(folder / "store"), "--out", str(folder / "curve")]
     return ["label-curve", *where, "--people", "2,all", "--seeds", "2", *sets, "--device", "cpu", *words]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pretrained backbone, and the curve from it."""
+    """Two pretrained backbones, and the curves from them."""
     folder = tmp_path_factory.mktemp("curve")
     store = make_store(folder / "store", people=7, test_people=3)
-    flags = ["--data.store", str(store), "--out", str(folder / "one"), "--optim.iterations", "1"]
-    assert main(["pretrain", *TINY_PRETRAIN, *flags, "--run.evaluate_every", "0"]) == 0
+    for seed, name in enumerate(("one", "two")):
+        flags = ["--data.store", str(store), "--out", str(folder / name), "--optim.iterations", "1"]
+        assert main(["pretrain", *TINY_PRETRAIN, *flags, "--run.evaluate_every", "0", "--seed", str(seed)]) == 0
     assert main(command(folder)) == 0
     return folder
 
@@ -38,14 +41,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_row_for_each_number_of_people(made: Path) -> None:
     document = json.loads((made / "curve" / "label_curve.json").read_text())
     assert [row["people"] for row in document["table"]] == [2, 4]
-    assert len(document["runs"]) == 2 * 2 * 2
+    assert len(document["runs"]) == 2 * 2 * 3
     for row in document["table"]:
         for score in ("rank1", "mAP"):
-            scratch, tuned = np.array(row[score]["scratch"]), np.array(row[score]["finetuned"])
-            assert scratch.shape == tuned.shape == (2,)
-            assert row[score]["difference"] == pytest.approx(tuned.mean() - scratch.mean(), abs=0.02)
-            low, high = row[score]["interval"]
-            assert low <= row[score]["difference"] <= high
+            scratch = np.array(row[score]["scratch"]["scores"])
+            for arm in ("one", "named"):
+                found = row[score][arm]
+                assert found["difference"] == pytest.approx(np.mean(found["scores"]) - scratch.mean(), abs=0.02)
+                low, high = found["interval"]
+                assert low <= found["difference"] <= high
     for score in ("rank1", "mAP"):
         assert cv2.imread(str(made / "curve" / f"label_curve_{score}.png")).std() > 1
         assert (made / "curve" / f"label_curve_{score}.svg").read_text().startswith("<?xml")
@@ -54,19 +58,19 @@ def test_a_row_for_each_number_of_people(made: Path) -> None:
 def test_scores_are_those_of_evaluate(made: Path) -> None:
     """Counted person by person, they are what the runs' checkpoints score as a whole."""
     table = json.loads((made / "curve" / "label_curve.json").read_text())["table"]
-    for arm in ("scratch", "finetuned"):
+    for arm in ("scratch", "one", "named"):
         file = made / f"{arm}.json"
         run = made / "curve" / "runs" / f"{arm}-all-1"
         words = ["evaluate", str(run), "--data", str(made / "store"), "--protocol", "leave-one-out", "--device", "cpu"]
         assert main([*words, "--json", str(file)]) == 0
         scores = json.loads(file.read_text())["embeddings"]
         for score in ("rank1", "mAP"):
-            assert table[1][score][arm][1] == pytest.approx(scores[score], abs=0.01)
+            assert table[1][score][arm]["scores"][1] == pytest.approx(scores[score], abs=0.01)
 
 
 def test_both_arms_differ_in_where_the_backbone_starts_alone(made: Path) -> None:
     runs = made / "curve" / "runs"
-    one, other = (read_config(runs / f"{arm}-2-0") for arm in ("scratch", "finetuned"))
+    one, other = (read_config(runs / f"{arm}-2-0") for arm in ("scratch", "one"))
     assert (one["mode"], one["init"], one["model"]["name"]) == ("scratch", "", "smplgait")
     assert (other["mode"], other["model"]["name"]) == ("finetune", "")
     assert Path(other["init"]).is_dir()
@@ -92,7 +96,29 @@ def test_what_is_there_is_not_made_again(made: Path, tmp_path: Path) -> None:
     assert [run.name for run in (folder / "curve" / "runs").iterdir()] == ["scratch-2-1"]
 
 
+def test_one_more_checkpoint_adds_to_what_is_there(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "more"
+    shutil.copytree(made, folder)
+    shutil.rmtree(folder / "curve")
+    assert main(command(folder, "--seeds", "1", checkpoints=("one",))) == 0
+    file = folder / "curve" / "label_curve.json"
+    first = json.loads(file.read_text())
+    runs = folder / "curve" / "runs"
+    shutil.rmtree(runs)
+    assert main(command(folder)) == 0
+    document, whole = json.loads(file.read_text()), json.loads((made / "curve" / "label_curve.json").read_text())
+    assert document["table"] == whole["table"]
+    assert set(document["about"]["checkpoints"]) == {"one", "named"}
+    assert not {run.name for run in runs.iterdir()} & set(first["runs"])
+    # What is called as before must be what it was.
+    assert main(command(folder, checkpoints=("one=two",))) == 2
+    assert main(command(folder, checkpoints=("named=two",))) == 0
+    assert json.loads(file.read_text())["runs"] == document["runs"]
+
+
 def test_mistakes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="two arms would be called 'one'"):
+        named_checkpoints(["a/one", "b/one"])
     for words, says in (
         (["--people", "two"], "--people"),
         (["--people", "1,2"], "at least 2"),

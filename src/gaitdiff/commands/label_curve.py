@@ -1,10 +1,12 @@
-"""How many labels a pretrained backbone saves: fine-tuned and from scratch, by the number of labelled people."""
+"""How many labels pretraining saves: fine-tuned and from scratch, by the number of labelled people."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,22 +29,19 @@ from gaitdiff.training.finetune import finetune
 from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.progress import say
 
-#: Where the backbone starts.
-ARMS = ("scratch", "finetuned")
+#: The arm that starts from fresh weights; the others have the names of their checkpoints.
+SCRATCH = "scratch"
 _DRAWS = 4000  # of the bootstrap
 _RESULTS = "label_curve.json"
+_SCORES = {"rank1": ("rank-1", "hits"), "mAP": ("mAP", "precision")}  # key in the JSON: its name, what is summed up
+_COLOURS = ("blue", "green", "purple", "ink")  # of the checkpoints' curves
 #: What the runs of one comparison have in common.
-_SAME = {
-    "backbone_sha256": "pretrained weights",
-    "manifest_sha256": "data",
-    "recipe": "recipe",
-    "settings": "settings",
-}
+_SAME = {"model": "model", "manifest_sha256": "data", "recipe": "recipe", "settings": "settings"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: where it starts, how many people have labels (0 is all), and its seed."""
+    """One run: what it starts from, how many people have labels (0 is all), and its seed."""
 
     arm: str
     people: int
@@ -69,50 +68,64 @@ class Outcome:
     precision: list[float]
 
 
+@dataclass(frozen=True)
+class LabelCurve:
+    """A comparison that is done.
+
+    Attributes:
+        file: the JSON file with all of it.
+        table: by number of labelled people, as in the file: ``people``; for each of ``rank1`` and ``mAP`` and each arm
+            its ``scores`` (percent, one of each seed), beside scratch also ``difference`` and ``interval``.
+        runs: number of labelled people, arm and seed to the run's folder.
+    """
+
+    file: Path
+    table: list[dict[str, Any]]
+    runs: dict[tuple[int, str, int], Path]
+
+
 def run(
-    checkpoint: Path,
+    checkpoints: Mapping[str, Path],
     data: Path,
     out: Path,
     *,
     recipe: str,
     people: str,
-    seeds: int,
+    seeds: Sequence[int],
     settings: Sequence[str] = (),
     device: str = "auto",
-) -> Path:
-    """Train both arms with each number of labelled people and each seed, score them, and draw the curves.
+) -> LabelCurve:
+    """Train every arm with each number of labelled people and each seed, score them, and draw the curves.
 
-    A run that is there already is not trained again; the same command continues a stopped one.
+    A run that is there already is not trained again; the same command continues a stopped one, and one with more
+    checkpoints, people or seeds adds to what is there.
 
     Args:
-        checkpoint: of pretraining, where one arm starts; the other starts from fresh weights of the same model.
+        checkpoints: name to pretraining where an arm starts, all of one model; one arm more, "scratch", starts from
+            fresh weights of the same model.
         data: folder of a store with training and test people.
         out: folder for the runs, ``label_curve.json`` and the figures.
         recipe: of stage 2.
         people: numbers of labelled people between commas, or "all".
-        seeds: runs of each kind.
+        seeds: of the runs of each kind.
         settings: of stage 2, each as "optim.iterations=500".
-
-    Returns:
-        The JSON file.
 
     Raises:
         UserError: anything about data, settings or machine that the user can fix.
     """
-    start, store, numbers = latest_checkpoint(checkpoint), SequenceStore(data), _numbers(people)
-    if seeds < 1:
-        raise UserError(f"--seeds is {seeds}, but a comparison takes at least 1")
-    cells = [Cell(arm, count, seed) for count in numbers for seed in range(seeds) for arm in ARMS]
-    configs = {cell: _config(cell, start, data, out, recipe, settings, device) for cell in cells}
+    starts = {name: latest_checkpoint(path) for name, path in checkpoints.items()}
+    store, numbers = SequenceStore(data), _numbers(people)
     about = {
         "gaitdiff": gaitdiff.__version__,
-        "checkpoint": str(read_checkpoint_info(start).origin),
+        "model": _model(starts),
+        "checkpoints": {name: _origin(start) for name, start in starts.items()},
         "store": store.header.source,
-        "backbone_sha256": hashlib.sha256((start / "backbone.safetensors").read_bytes()).hexdigest(),
         "manifest_sha256": store.header.manifest_sha256,
         "recipe": recipe,
         "settings": list(settings),
     }
+    cells = [Cell(arm, count, seed) for count in numbers for seed in seeds for arm in (SCRATCH, *starts)]
+    configs = {cell: _config(cell, starts, data, out, recipe, settings, device) for cell in cells}
     outcomes = _read(out / _RESULTS, about)
     place = make_accelerator(MachineConfig(device=device)).device
     for number, cell in enumerate(cells, 1):
@@ -120,7 +133,53 @@ def run(
             say(f"{number}/{len(cells)} {cell.name}")
             outcomes[cell.name] = _score(finetune(configs[cell]), store, configs[cell], place)
             _write(out / _RESULTS, {"about": about}, outcomes)
-    return _conclude(out, about, outcomes, numbers, range(seeds), store)
+    everybody = len({row.subject for row in store.rows if row.split == "train"})
+    numbers.sort(key=lambda count: count or everybody)
+    table = [_row(outcomes, count, everybody, list(starts), seeds) for count in numbers]
+    _write(out / _RESULTS, {"about": about, "seeds": list(seeds), "table": table}, outcomes)
+    _print(table)
+    for score, (name, _) in _SCORES.items():
+        save_chart(
+            out / f"label_curve_{score}", label_series(table, score), x_label="labelled people", y_label=f"{name}, %",
+            log_x=True,
+        )  # fmt: skip
+    folders = {(cell.people or everybody, cell.arm, cell.seed): _folder(out, cell) for cell in cells}
+    return LabelCurve(out / _RESULTS, table, folders)
+
+
+def named_checkpoints(words: Sequence[str]) -> dict[str, Path]:
+    """Checkpoints by name: "NAME=PATH", or a path, whose last part is its name.
+
+    Raises:
+        UserError: two have one name, or a name cannot be that of a folder.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals or Path(word).exists() or not re.fullmatch(r"[\w.-]+", name):
+            name, path = Path(word).resolve().name, word
+        if name in found or name == SCRATCH:
+            raise UserError(f"two arms would be called {name!r}: name this one, as in other={path}")
+        found[name] = Path(path)
+    return found
+
+
+def _origin(start: Path) -> dict[str, str]:
+    sha256 = hashlib.sha256((start / "backbone.safetensors").read_bytes()).hexdigest()
+    return {"origin": str(read_checkpoint_info(start).origin), "backbone_sha256": sha256}
+
+
+def _model(starts: Mapping[str, Path]) -> dict[str, Any]:
+    """What all checkpoints are weights of."""
+    models = {}
+    for name, start in starts.items():
+        document = read_model_document(start)
+        models[name] = {"name": document["model"], "preset": document["preset"], "overrides": document["config"]}
+    (first, model), *others = models.items()
+    for name, other in others:
+        if other != model:
+            raise UserError(f"{first} and {name} are of different models: compare them with scratch one by one")
+    return model
 
 
 def _numbers(people: str) -> list[int]:
@@ -134,22 +193,32 @@ def _numbers(people: str) -> list[int]:
 
 
 def _config(
-    cell: Cell, start: Path, data: Path, out: Path, recipe: str, settings: Sequence[str], device: str
+    cell: Cell,
+    starts: Mapping[str, Path],
+    data: Path,
+    out: Path,
+    recipe: str,
+    settings: Sequence[str],
+    device: str,
 ) -> FinetuneConfig:
     """The settings of a run; a batch has no more people than there are."""
     flags = [word for setting in settings for word in _flag(setting)]
-    words = ["--recipe", recipe, "--data.store", str(data), "--out", str(out / "runs" / cell.name), *flags]
+    words = ["--recipe", recipe, "--data.store", str(data), "--out", str(_folder(out, cell)), *flags]
     words += ["--data.people", str(cell.people), "--seed", str(cell.seed), "--machine.device", device]
-    words += ["--run.evaluate_every", "0", "--mode", "finetune", "--init", str(start)]
+    words += ["--run.evaluate_every", "0", "--mode", "finetune"]
+    some = next(iter(starts.values()))
+    words += ["--init", str(starts.get(cell.arm, some))]
     config = parse_config(FinetuneConfig, "gaitdiff label-curve", words)
     if cell.people:
         batch = replace(config.batch, people=min(config.batch.people, cell.people))
         config = replace(config, batch=batch)
-    if cell.arm == "finetuned":
+    if cell.arm != SCRATCH:
         return config
-    model = read_model_document(start)
-    fresh = ModelConfig(model["model"], model["preset"], model["config"])
-    return replace(config, mode="scratch", init="", model=fresh)
+    return replace(config, mode="scratch", init="", model=ModelConfig(**_model({SCRATCH: some})))
+
+
+def _folder(out: Path, cell: Cell) -> Path:
+    return out / "runs" / cell.name
 
 
 def _flag(setting: str) -> tuple[str, str]:
@@ -178,7 +247,11 @@ def _read(file: Path, about: dict[str, Any]) -> dict[str, Outcome]:
         return {}
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        unlike = [what for key, what in _SAME.items() if document["about"][key] != about[key]]
+        before = document["about"]
+        unlike = [what for key, what in _SAME.items() if before[key] != about[key]]
+        for name, start in before["checkpoints"].items():
+            if about["checkpoints"].setdefault(name, start)["backbone_sha256"] != start["backbone_sha256"]:
+                unlike.append(f"weights called {name}")
         found = {name: Outcome(**one) for name, one in document["runs"].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged: choose another --out") from error
@@ -220,56 +293,49 @@ def _spread(values: np.ndarray) -> str:
     return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
 
 
-def _conclude(
-    out: Path,
-    about: dict[str, Any],
-    outcomes: dict[str, Outcome],
-    people: Sequence[int],
-    seeds: Sequence[int],
-    store: SequenceStore,
-) -> Path:
-    """Write the table into the JSON file, print it, and draw it."""
-    everybody = len({row.subject for row in store.rows if row.split == "train"})
-    table = Table(
-        "people",
-        "score",
-        "from scratch",
-        "fine-tuned",
-        "gain",
-        "95% interval",
-        title="by the number of labelled people",
-    )
-    rows = []
-    for count in sorted(people, key=lambda count: count or everybody):
-        pairs = [(outcomes[Cell("scratch", count, s).name], outcomes[Cell("finetuned", count, s).name]) for s in seeds]
-        row: dict[str, Any] = {"people": count or everybody}
-        for score, key in (("rank1", "hits"), ("mAP", "precision")):
-            scores = [[100.0 * sum(getattr(one, key)) / sum(one.probes) for one in pair] for pair in pairs]
-            scratch, tuned = np.array(scores).T
-            gain, low, high = difference(pairs, key)
-            row[score] = {
-                "scratch": scratch.round(2).tolist(),
-                "finetuned": tuned.round(2).tolist(),
-                "difference": round(gain, 2),
-                "interval": [round(low, 2), round(high, 2)],
-            }
-            name = {"rank1": "rank-1", "mAP": "mAP"}[score]
-            table.add_row(
-                f"{row['people']}" if score == "rank1" else "",
-                name,
-                _spread(scratch),
-                _spread(tuned),
-                f"{gain:+.1f}",
-                f"{low:+.1f} to {high:+.1f}",
-            )
-        rows.append(row)
-    _write(out / _RESULTS, {"about": about, "seeds": list(seeds), "table": rows}, outcomes)
-    Console(highlight=False).print(table)
-    for score, label in (("rank1", "rank-1, %"), ("mAP", "mAP, %")):
-        series = []
-        for arm, name, colour in (("finetuned", "fine-tuned", "blue"), ("scratch", "from scratch", "red")):
-            values = np.array([row[score][arm] for row in rows])  # (numbers of people, seeds)
-            spread = values.std(1, ddof=1) if len(seeds) > 1 else None
-            series.append(Series(name, [row["people"] for row in rows], values.mean(1), colour, spread))
-        save_chart(out / f"label_curve_{score}", series, x_label="labelled people", y_label=label, log_x=True)
-    return out / _RESULTS
+def _row(
+    outcomes: Mapping[str, Outcome], count: int, everybody: int, arms: Sequence[str], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Scores of all arms with one number of labelled people."""
+    row: dict[str, Any] = {"people": count or everybody}
+    fresh = [outcomes[Cell(SCRATCH, count, seed).name] for seed in seeds]
+    for score, (_, key) in _SCORES.items():
+        row[score] = {SCRATCH: {"scores": _percent(fresh, key)}}
+        for arm in arms:
+            tuned = [outcomes[Cell(arm, count, seed).name] for seed in seeds]
+            gain, low, high = (round(value, 2) for value in difference(list(zip(fresh, tuned, strict=True)), key))
+            row[score][arm] = {"scores": _percent(tuned, key), "difference": gain, "interval": [low, high]}
+    return row
+
+
+def _percent(outcomes: Sequence[Outcome], key: str) -> list[float]:
+    return [round(100.0 * sum(getattr(one, key)) / sum(one.probes), 2) for one in outcomes]
+
+
+def _print(table: Sequence[Mapping[str, Any]]) -> None:
+    shown = Table("people", "score", "arm", "mean", "over scratch", "95% interval", title="by labelled people")
+    for row in table:
+        for score, (name, _) in _SCORES.items():
+            for arm, found in row[score].items():
+                scores, gain = np.array(found["scores"]), ("", "")
+                if arm != SCRATCH:
+                    low, high = found["interval"]
+                    gain = (f"{found['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}")
+                spread = f" ± {scores.std(ddof=1):.1f}" if len(scores) > 1 else ""
+                heads = ("", "") if arm != SCRATCH else (f"{row['people']}" if score == "rank1" else "", name)
+                shown.add_row(*heads, arm, f"{scores.mean():.1f}{spread}", *gain)
+    Console(highlight=False).print(shown)
+
+
+def label_series(table: Sequence[Mapping[str, Any]], score: str) -> list[Series]:
+    """The curves of a score over the number of labelled people, each arm's with its spread over seeds."""
+    arms = list(table[0][score])
+    colours = dict(zip([arm for arm in arms if arm != SCRATCH], itertools.cycle(_COLOURS), strict=False))
+    series = []
+    for arm in arms:
+        values = np.array([row[score][arm]["scores"] for row in table])  # (numbers of people, seeds)
+        spread = values.std(1, ddof=1).tolist() if values.shape[1] > 1 else None
+        people = [row["people"] for row in table]
+        label = "from scratch" if arm == SCRATCH else arm
+        series.append(Series(label, people, values.mean(1).tolist(), colours.get(arm, "red"), spread))
+    return series

@@ -184,7 +184,7 @@ def finetune(*words: str) -> None:
 
 
 def label_curve(
-    checkpoint: Checkpoint,
+    checkpoints: Annotated[tuple[str, ...], "run folders, checkpoints or weights that ship, as NAME=PATH or PATH"],
     *,
     data: Store,
     out: Annotated[Path, "folder for runs, scores and figures"],
@@ -194,11 +194,15 @@ def label_curve(
     set_: Annotated[tuple[str, ...], "a setting of finetune, such as optim.iterations=500; may be repeated"] = (),
     device: Device = "auto",
 ) -> None:
-    """Compare fine-tuning a pretrained backbone with training from scratch, by the number of labelled people."""
-    from gaitdiff.commands.label_curve import run
+    """Compare fine-tuning pretrained backbones with training from scratch, by the number of labelled people."""
+    from gaitdiff.commands.label_curve import named_checkpoints, run
+    from gaitdiff.errors import UserError
 
+    if seeds < 1:
+        raise UserError(f"--seeds is {seeds}, but a comparison takes at least 1")
     _prepare(device)
-    print(run(checkpoint, data, out, recipe=recipe, people=people, seeds=seeds, settings=set_, device=device))
+    named = named_checkpoints(checkpoints)
+    print(run(named, data, out, recipe=recipe, people=people, seeds=range(seeds), settings=set_, device=device).file)
 
 
 def evaluate(
