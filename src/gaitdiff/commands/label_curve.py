@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -22,19 +21,17 @@ from gaitdiff.config.schema import FinetuneConfig, MachineConfig, ModelConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import extract, rank_in_store, rows_to_score
-from gaitdiff.report.figures import Series, save_chart
+from gaitdiff.report.figures import save_chart
+from gaitdiff.report.labels import SCORES, SCRATCH, label_series
 from gaitdiff.training.checkpoint import latest_checkpoint, load_checkpoint, read_checkpoint_info, read_model_document
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import finetune
 from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.progress import say
 
-#: The arm that starts from fresh weights; the others have the names of their checkpoints.
-SCRATCH = "scratch"
 _DRAWS = 4000  # of the bootstrap
 _RESULTS = "label_curve.json"
-_SCORES = {"rank1": ("rank-1", "hits"), "mAP": ("mAP", "precision")}  # key in the JSON: its name, what is summed up
-_COLOURS = ("blue", "green", "purple", "ink")  # of the checkpoints' curves
+_SUMMED = {"rank1": "hits", "mAP": "precision"}  # score to what it is a sum of
 #: What the runs of one comparison have in common.
 _SAME = {"model": "model", "manifest_sha256": "data", "recipe": "recipe", "settings": "settings"}
 
@@ -138,7 +135,7 @@ def run(
     table = [_row(outcomes, count, everybody, list(starts), seeds) for count in numbers]
     _write(out / _RESULTS, {"about": about, "seeds": list(seeds), "table": table}, outcomes)
     _print(table)
-    for score, (name, _) in _SCORES.items():
+    for score, name in SCORES.items():
         save_chart(
             out / f"label_curve_{score}", label_series(table, score), x_label="labelled people", y_label=f"{name}, %",
             log_x=True,
@@ -299,7 +296,7 @@ def _row(
     """Scores of all arms with one number of labelled people."""
     row: dict[str, Any] = {"people": count or everybody}
     fresh = [outcomes[Cell(SCRATCH, count, seed).name] for seed in seeds]
-    for score, (_, key) in _SCORES.items():
+    for score, key in _SUMMED.items():
         row[score] = {SCRATCH: {"scores": _percent(fresh, key)}}
         for arm in arms:
             tuned = [outcomes[Cell(arm, count, seed).name] for seed in seeds]
@@ -315,7 +312,7 @@ def _percent(outcomes: Sequence[Outcome], key: str) -> list[float]:
 def _print(table: Sequence[Mapping[str, Any]]) -> None:
     shown = Table("people", "score", "arm", "mean", "over scratch", "95% interval", title="by labelled people")
     for row in table:
-        for score, (name, _) in _SCORES.items():
+        for score, name in SCORES.items():
             for arm, found in row[score].items():
                 scores, gain = np.array(found["scores"]), ("", "")
                 if arm != SCRATCH:
@@ -325,17 +322,3 @@ def _print(table: Sequence[Mapping[str, Any]]) -> None:
                 heads = ("", "") if arm != SCRATCH else (f"{row['people']}" if score == "rank1" else "", name)
                 shown.add_row(*heads, arm, f"{scores.mean():.1f}{spread}", *gain)
     Console(highlight=False).print(shown)
-
-
-def label_series(table: Sequence[Mapping[str, Any]], score: str) -> list[Series]:
-    """The curves of a score over the number of labelled people, each arm's with its spread over seeds."""
-    arms = list(table[0][score])
-    colours = dict(zip([arm for arm in arms if arm != SCRATCH], itertools.cycle(_COLOURS), strict=False))
-    series = []
-    for arm in arms:
-        values = np.array([row[score][arm]["scores"] for row in table])  # (numbers of people, seeds)
-        spread = values.std(1, ddof=1).tolist() if values.shape[1] > 1 else None
-        people = [row["people"] for row in table]
-        label = "from scratch" if arm == SCRATCH else arm
-        series.append(Series(label, people, values.mean(1).tolist(), colours.get(arm, "red"), spread))
-    return series

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gaitdiff.report.commands import differences
 from gaitdiff.report.figures import Level, Series, chart, standard_error
+from gaitdiff.report.labels import SCORES, label_series, label_table
 from gaitdiff.report.pieces import left_out
 from gaitdiff.training.run_folder import read_config, read_metrics
 
@@ -22,6 +23,30 @@ class Panel(NamedTuple):
     heading: str
     caption: str
     chart: str
+
+
+def by_labels(table: Sequence[Mapping[str, Any]], baseline: dict[str, float] | None) -> str:
+    """Rank-1 and mAP by the number of labelled people, as curves and as a table."""
+    panels = []
+    for score, name in SCORES.items():
+        series = label_series(table, score)
+        levels = [Level(baseline[score], _BASELINE)] if baseline else []
+        heading = f"{'Rank-1' if score == 'rank1' else name} on held-out people"
+        picture = chart(
+            heading,
+            series,
+            x_label="labelled people",
+            y_label=f"{name}, %",
+            levels=levels,
+            percent=True,
+            log_x=True,
+        )
+        panels.append(Panel(heading, "", picture))
+    return (
+        "<p>All models are the same network with the same head to start from, trained for the same number of "
+        "iterations on the same batches; what differs is where the backbone starts. In brackets 95% intervals, by "
+        "bootstrap over test people and seeds.</p>" + _grid(panels) + label_table(table)
+    )
 
 
 def transfer(finetuned: Path, scratch: Path, baseline: dict[str, float] | None) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import torch
 
@@ -37,6 +38,8 @@ class QuickstartResult:
         verdict: one sentence, what the numbers do and do not show.
         facts: settings worth knowing, by name.
         named: what the scores are of: runs and steps, store, protocol, distance, how many were compared.
+        labels: scores by the number of labelled people, see ``gaitdiff.commands.label_curve.LabelCurve``; they stand
+            in place of both runs' curves.
     """
 
     title: str
@@ -48,6 +51,7 @@ class QuickstartResult:
     verdict: str
     facts: dict[str, str]
     named: tuple[str, ...] = ()
+    labels: Sequence[Mapping[str, Any]] = ()
 
 
 def write_report(folder: Path, result: QuickstartResult, device: torch.device | str = "cpu") -> Path:
@@ -64,9 +68,13 @@ def write_report(folder: Path, result: QuickstartResult, device: torch.device | 
     """
     place, store = torch.device(device), result.store
     pretrained, finetuned, scratch = runs = (result.pretrain_run, result.finetuned_run, result.scratch_run)
-    baseline = result.scores.get(BASELINE)
+    baseline, labels = result.scores.get(BASELINE), result.labels
+
+    def compared() -> str:
+        return curves.by_labels(labels, baseline) if labels else curves.transfer(finetuned, scratch, baseline)
+
     parts: list[tuple[str, str, Callable[[], str]]] = [
-        ("transfer", "With and without pretraining", lambda: curves.transfer(finetuned, scratch, baseline)),
+        ("transfer", "With and without pretraining", compared),
         ("pretraining", "What pretraining did", lambda: curves.pretraining(pretrained, baseline)),
         ("neighbours", "Who the models take for whom", lambda: pictures.neighbours(store, finetuned, scratch, place)),
         ("augmentations", "Augmentations", lambda: pictures.augmentations(store, pretrained)),
