@@ -7,13 +7,8 @@ from pathlib import Path
 
 from worlds import gaitdiff
 
-ROWS = (
-    "gait energy image",
-    "untrained features",
-    "pretrained features",
-    "trained from scratch",
-    "pretrained, then fine-tuned",
-)
+ROWS = ("gait energy image", "raw features, untrained", "raw features, these minutes", "raw features, shipped")
+ARMS = ("scratch", "minutes", "shipped")
 
 
 def test_small_quickstart_ends_with_table_and_report(tmp_path: Path) -> None:
@@ -22,28 +17,30 @@ def test_small_quickstart_ends_with_table_and_report(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for row in ROWS:
         assert row in done.stdout
-    assert "64 probes" in done.stdout
+    assert "64 sequences of 16 people" in done.stdout
     page = (out / "report" / "index.html").read_text(encoding="utf-8")
     for row in ROWS:
         assert row in page
+    for arm in ("from scratch", "from minutes", "from shipped"):
+        assert page.count(f'<th scope="row">{arm}</th>') == 2  # a row for each number of labelled people
     # An independent call scores the same checkpoint alike.
     scored = tmp_path / "scores.json"
     device, where = ("--device", "cpu"), ("--protocol", "leave-one-out", "--json", scored)
-    again = gaitdiff("evaluate", out / "finetuned", "--data", out / "walkers", *device, *where)
+    again = gaitdiff("evaluate", out / "labels/runs/shipped-24-0", "--data", out / "walkers", *device, *where)
     assert again.returncode == 0, again.stderr
-    rank1 = json.loads(scored.read_text())["embeddings"]["rank1"]
-    row = next(line for line in done.stdout.splitlines() if ROWS[-1] in line)
-    assert f"{rank1:.1f}" in row
-    # The pretrained backbone is what fine-tuning started from: other weights than from scratch, other numbers.
-    losses = [
-        json.loads((out / run / "metrics.jsonl").read_text().splitlines()[1])["loss"]
-        for run in ("finetuned", "scratch")
-    ]
-    assert losses[0] != losses[1]
+    scores = json.loads(scored.read_text())["embeddings"]
+    table = json.loads((out / "labels/label_curve.json").read_text())["table"]
+    for score in ("rank1", "mAP"):
+        assert abs(table[1][score]["shipped"]["scores"][0] - scores[score]) < 0.01
+    # The arms start from different weights: other losses.
+    losses = {
+        json.loads((out / f"labels/runs/{arm}-24-0/metrics.jsonl").read_text().splitlines()[0])["loss"] for arm in ARMS
+    }
+    assert len(losses) == 3
     # The same command finds everything done.
     repeat = gaitdiff("quickstart", "--small", "--device", "cpu", "--out", out, timeout=900)
     assert repeat.returncode == 0, repeat.stderr
-    assert repeat.stderr.count("is complete") == 3
+    assert repeat.stderr.count("is complete") == 1
     # Another scale or seed does not mix with what is there.
     other = gaitdiff("quickstart", "--small", "--device", "cpu", "--seed", "1", "--out", out)
     assert other.returncode == 2

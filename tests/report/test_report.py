@@ -181,6 +181,35 @@ def test_runs_without_evaluation(world: QuickstartResult, tmp_path: Path) -> Non
     assert "fine-tuned" in page.sections["transfer"]
 
 
+def test_scores_by_the_number_of_labels(world: QuickstartResult, tmp_path: Path) -> None:
+    """They stand in place of the runs' curves, numbers as they are and arms by their names."""
+    table = [
+        {
+            "people": people,
+            **{
+                score: {
+                    "scratch": {"scores": [40.0, 42.0]},
+                    "mine": {"scores": [45.0, 48.0], "difference": 5.5, "interval": [-1.25, 8.0]},
+                }
+                for score in ("rank1", "mAP")
+            },
+        }
+        for people in (5, 40)
+    ]
+    page = Page(write_report(tmp_path, replace(world, labels=table)).read_text(encoding="utf-8"))
+    rows = [row for row in page.cells if row[1:2] and row[1].startswith("from")]
+    assert [row[:2] for row in rows] == [
+        ["5 labelled people", "from scratch"],
+        ["", "from mine"],
+        ["40 labelled people", "from scratch"],
+        ["", "from mine"],
+    ]
+    assert rows[1][2:] == ["46.5", "+5.5 (-1.2 to +8.0)"] * 2
+    charts = [image["aria-label"] for image in page.images if "held-out people" in image.get("aria-label", "")]
+    assert len(charts) == 2
+    assert all("mine" in chart and "46.5" in chart for chart in charts)
+
+
 def test_store_without_test_split(world: QuickstartResult, tmp_path: Path) -> None:
     alone = replace(world, store=make_store(tmp_path / "store", test_people=0))
     page = Page(write_report(tmp_path / "report", alone).read_text(encoding="utf-8"))

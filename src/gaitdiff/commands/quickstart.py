@@ -78,7 +78,7 @@ PROTOCOL = "leave-one-out"
 #: The student autoencoder was distilled on walkers of seed 0; these are people it has never seen.
 _WALKERS_SEED = 1000
 # Rows of the table of raw features, in its order.
-_UNTRAINED, _OWN, _SHIPPED = "untrained features", "after these minutes", "weights that ship"
+_UNTRAINED, _OWN, _SHIPPED = (f"raw features, {start}" for start in ("untrained", "these minutes", "shipped"))
 #: Arms of the comparison, besides from scratch.
 OWN, SHIPPED = "minutes", "shipped"
 

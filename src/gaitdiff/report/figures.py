@@ -117,7 +117,7 @@ def _figure(
     series: Sequence[Series], x_label: str, y_label: str, levels: Sequence[Level], percent: bool, log_x: bool
 ) -> Figure:
     figure = Figure(figsize=(_WIDTH, _HEIGHT))
-    axes = figure.add_axes((0.125, 0.155, 0.62, 0.81))
+    axes = figure.add_axes((0.14, 0.155, 0.605, 0.81))
     ends = [end for one in series if (end := _draw(axes, one))]
     for level in levels:
         dashes = (0, (4, 3)) if level.label else "-"

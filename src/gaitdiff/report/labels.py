@@ -44,7 +44,7 @@ def label_table(table: Sequence[Mapping[str, Any]]) -> str:
         for place, arm in enumerate(row["rank1"]):
             people = f"{row['people']} labelled people" if place == 0 else ""
             cells = "".join(_cells(row[score][arm]) for score in SCORES)
-            rows.append(f'<tr><th scope="row">{people}</th><td>{html.escape(_name(arm))}</td>{cells}</tr>')
+            rows.append(f'<tr><th scope="row">{people}</th><th scope="row">{html.escape(_name(arm))}</th>{cells}</tr>')
     return (
         f'<div class="scroll"><table>\n<thead><tr><th></th><th>starts</th>{heads}</tr></thead>\n<tbody>\n'
         + "\n".join(rows)
