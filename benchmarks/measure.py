@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,6 +56,12 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     if device.startswith("cuda"):
         found["accelerator"] = torch.cuda.get_device_name(device)
     return found
+
+
+def commit() -> str:
+    """The commit that the code is at, with "-dirty" where files differ from it."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(words, cwd=RESULTS.parent, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def write(name: str, result: dict[str, Any]) -> Path:

@@ -43,7 +43,7 @@ def generate(
     *,
     people: int,
     sequences: int,
-    preset: str = "lite",
+    preset: str | Preset = "lite",
     seed: int = 0,
     frames: int = 40,
     test_people: int | None = None,
@@ -61,7 +61,7 @@ def generate(
         out: folder to create.
         people: number of identities, at least 2.
         sequences: walks of each of them, at least 2.
-        preset: "lite", "wild" or "market", see :func:`~gaitdiff.walkers.presets.list_presets`.
+        preset: "lite", "wild" or "market", see :func:`~gaitdiff.walkers.presets.list_presets`, or one of your own.
         seed: of everything random, not negative.
         frames: length of every sequence, at 25 frames a second; the median where lengths vary.
         test_people: how many people are held out, 0 or at least 2; by default three in ten, none of fewer than four.
@@ -73,7 +73,7 @@ def generate(
     Raises:
         UserError: an argument is out of its range, the preset is unknown, or ``out`` exists or cannot be written.
     """
-    chosen = get_preset(preset)
+    chosen = preset if isinstance(preset, Preset) else get_preset(preset)
     for what, value, least in (
         ("people", people, 2),
         ("sequences", sequences, 2),
@@ -86,7 +86,7 @@ def generate(
     held_out = _test_people(people, test_people)
     passers_by = round(chosen.distractors * held_out)
     with (
-        StoreWriter(out, source=store_source(preset, seed, people), dataset="walkers") as store,
+        StoreWriter(out, source=store_source(chosen.name, seed, people), dataset="walkers") as store,
         progress_bar("walking people", people * sequences + passers_by) as bar,
     ):
         render = partial(_render_person, sequences=sequences, people=people, preset=chosen, seed=seed, frames=frames)
