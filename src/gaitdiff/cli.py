@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import io
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import NoneType
@@ -12,6 +13,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from gaitdiff.commands import verbs
 from gaitdiff.errors import UserError, nearest
+from gaitdiff.utils.signals import Stopped, stops
 
 #: Words to the function that they call; a function that takes ``*words`` reads its flags itself.
 VERBS: dict[str, Callable[..., None]] = {
@@ -37,7 +39,7 @@ _WHAT = "gait recognition that learns from unlabelled walks"
 #: What several processes can share, started by torchrun.
 _SHARED = ("pretrain", "finetune")
 
-#: What the same command continues after Ctrl-C.
+#: What the same command continues after a signal.
 _RESUMED = ("quickstart", "data import", "pretrain", "finetune", "label-curve")
 
 
@@ -58,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     length = 2 if words[0] == "data" else 1
     verb = " ".join(words[:length])
     try:
-        _run(verb, words[length:])
+        with stops():
+            _run(verb, words[length:])
     except UserError as error:
         return _refuse(str(error))
     except BrokenPipeError:
@@ -66,10 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         what = "a file" if error.filename is None else f"{error.filename}"
         return _refuse(f"{what} cannot be used ({error.strerror or error}): choose another")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        note = f" {stop}" if str(stop) else ""
         again = "; the same command continues it" if verb in _RESUMED else ""
-        print(f"gaitdiff: stopped{again}", file=sys.stderr)
-        return 130
+        print(f"gaitdiff: stopped{note}{again}", file=sys.stderr)
+        return 128 + (stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
     return 0
 
 

@@ -19,7 +19,8 @@ from gaitdiff.errors import UserError
 from gaitdiff.exchange.onnx import export_onnx, export_program, minimum_frames
 from gaitdiff.models import Backbone, GaitModel, create_model, list_models
 from gaitdiff.models.base import NeckModel
-from gaitdiff.training.checkpoint import model_document, save_checkpoint
+from gaitdiff.training.checkpoint import model_document
+from gaitdiff.training.checkpoint_files import save_checkpoint
 
 
 def trained(name: str, seed: int = 0) -> GaitModel:

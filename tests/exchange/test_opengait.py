@@ -19,7 +19,8 @@ from gaitdiff.errors import UserError
 from gaitdiff.exchange import opengait_weights as opengait
 from gaitdiff.exchange.opengait_checkpoint import export_opengait, import_opengait, parse_overrides, read_opengait
 from gaitdiff.models import create_model, list_models
-from gaitdiff.training.checkpoint import model_document, read_checkpoint_info, save_checkpoint
+from gaitdiff.training.checkpoint import model_document, read_checkpoint_info
+from gaitdiff.training.checkpoint_files import save_checkpoint
 from opengait_files import NARROW, imported, small_file, trained, weights
 from reference import filled, golden_arrays, golden_document
 from worlds import TINY_SCRATCH, make_store

@@ -16,7 +16,7 @@ from gaitdiff.cli import main
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.models import pretrained_card
 from gaitdiff.models.pretrained import pretrained_folder
-from gaitdiff.training.checkpoint import latest_checkpoint
+from gaitdiff.training.checkpoint_files import latest_checkpoint
 from gaitdiff.walkers import generate
 from worlds import make_store
 

@@ -18,7 +18,8 @@ from gaitdiff.diffusion.autoencoder import Autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling
 from gaitdiff.models import create_model
-from gaitdiff.training.checkpoint import model_document, save_checkpoint
+from gaitdiff.training.checkpoint import model_document
+from gaitdiff.training.checkpoint_files import save_checkpoint
 
 FRAMES = 6
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -74,9 +75,9 @@ def gaitdiff(
 
 
 def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
-    """The message of a refused command: exit code 2, one line, no stack trace."""
+    """The message of a refused command: exit code 2, one line after those of progress, no stack trace."""
     assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
-    lines = [line for line in result.stderr.strip().splitlines() if line]
+    lines = [line for line in result.stderr.strip().splitlines() if not re.match(r"[\w ]+: (step )?\d+[:/]", line)]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("gaitdiff: ")
     return lines[0]

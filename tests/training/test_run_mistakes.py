@@ -51,13 +51,17 @@ def test_loss_that_is_no_number_stops_and_keeps_the_batch(store: Path, out: Path
         *("--optim.clip_grad", "0", "--run.evaluate_every", "0", "--run.save_every", "1"),
     )
     assert "no weight was changed" in sentence
-    kept = next(out.glob("nonfinite-step-*.npz"))
+    (kept,) = out.glob("nonfinite-step-*")
     assert str(kept) in sentence
-    with np.load(kept) as batch:
+    with np.load(kept / "batch-process-0.npz") as batch:
         assert batch["latent"].shape == (4, 2, 64, 64)
         assert batch["gait"].dtype == np.uint8
         assert batch["gait_plan.homography"].shape == (4, 3, 3)
     assert_weights_are_finite(out)
+    # What is kept is a run that stands before the step: the same settings repeat it at once.
+    flags = ("--optim.iterations", "20", "--optim.lr", "1e30", "--optim.clip_grad", "0", "--run.evaluate_every", "0")
+    again = refused("pretrain", "--data.store", store, "--out", kept, *flags)
+    assert again.split(", no weight")[0] == sentence.split(", no weight")[0]
 
 
 def assert_weights_are_finite(run: Path) -> None:
@@ -128,6 +132,7 @@ def test_damaged_run_folders(file: str, content: bytes, sentence: str, store: Pa
     flags = [*TINY_PRETRAIN, "--data.store", str(store), "--out", str(out), "--optim.iterations", "2"]
     pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", flags))
     (out / file).write_bytes(content)
+    (out / "checkpoints" / "step-00000002" / "SHA256SUMS").unlink()  # as of a version that wrote none
     if file.endswith("model.json"):
         where = ("--data.store", store, "--out", out.parent / "next", "--mode", "finetune", "--model.name", "")
         assert sentence in refused(

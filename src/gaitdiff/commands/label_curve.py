@@ -23,7 +23,8 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import extract, rank_in_store, rows_to_score
 from gaitdiff.report.figures import save_chart
 from gaitdiff.report.labels import SCORES, SCRATCH, label_series
-from gaitdiff.training.checkpoint import latest_checkpoint, load_checkpoint, read_checkpoint_info, read_model_document
+from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
+from gaitdiff.training.checkpoint_files import latest_checkpoint
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import finetune
 from gaitdiff.utils.files import write_whole

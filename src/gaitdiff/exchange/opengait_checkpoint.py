@@ -23,13 +23,8 @@ from gaitdiff.exchange import opengait_weights as opengait
 from gaitdiff.exchange.onnx import Features, export_onnx
 from gaitdiff.models import create_model, list_models, list_presets
 from gaitdiff.models.registry import model_config
-from gaitdiff.training.checkpoint import (
-    load_checkpoint,
-    model_document,
-    pick_features,
-    read_checkpoint_info,
-    write_checkpoint,
-)
+from gaitdiff.training.checkpoint import load_checkpoint, model_document, pick_features, read_checkpoint_info
+from gaitdiff.training.checkpoint_files import write_checkpoint
 from gaitdiff.utils.files import require_new, write_whole
 from gaitdiff.utils.progress import say
 

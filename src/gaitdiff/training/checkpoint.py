@@ -1,18 +1,14 @@
-"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all."""
+"""What checkpoints hold: models, what is told of them, and the state of optimisers."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gaitdiff.data.store import SequenceStore
@@ -21,119 +17,15 @@ from gaitdiff.evaluation.about import Origin
 from gaitdiff.evaluation.features import check_height
 from gaitdiff.evaluation.metrics import METRICS
 from gaitdiff.evaluation.scoring import DEFAULT_METRIC
-from gaitdiff.models import GaitModel, create_model, list_pretrained
+from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.base import NeckModel, NoHead
-from gaitdiff.models.pretrained import pretrained_folder
 from gaitdiff.models.registry import model_config
+from gaitdiff.training.checkpoint_files import CHECKPOINTS, latest_checkpoint, read_document, read_tensors, tensor_file
 from gaitdiff.training.run_folder import read_config
-from gaitdiff.utils.files import atomic_folder
 from gaitdiff.utils.progress import say
 
 #: Of model.json; raised when older versions could not read it.
 FORMAT = 1
-CHECKPOINTS, _PREFIX = "checkpoints", "step-"
-
-
-def save_checkpoint(
-    run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], keep: int
-) -> Path:
-    """Write ``run/checkpoints/step-…`` atomically, then remove all but the ``keep`` newest.
-
-    Args:
-        tensors: file stem → tensors by name, written as ``<stem>.safetensors``.
-        documents: file stem → what JSON can hold, written as ``<stem>.json``.
-
-    Raises:
-        UserError: it cannot be written (a full disk, say); older checkpoints are untouched.
-    """
-    final = run / CHECKPOINTS / f"{_PREFIX}{step:08d}"
-    remedy = "the older ones are untouched, free some space or fix the folder, then start the same command again"
-    write_checkpoint(final, tensors, documents, remedy)
-    for old in list_checkpoints(run)[:-keep] if keep > 0 else []:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
-
-
-def write_checkpoint(
-    folder: Path,
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    documents: Mapping[str, Any],
-    remedy: str = "choose another --out",
-) -> None:
-    """Write one checkpoint, which appears whole or not at all; see ``save_checkpoint``.
-
-    Raises:
-        UserError: it cannot be written; the sentence ends with ``remedy``.
-    """
-    with atomic_folder(folder, remedy) as draft:
-        try:
-            for stem, named in tensors.items():
-                save_file({key: value.detach().cpu().contiguous() for key, value in named.items()}, _file(draft, stem))
-        except SafetensorError as error:
-            raise OSError(_reason(error)) from error
-        for stem, document in documents.items():
-            (draft / f"{stem}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-
-
-def list_checkpoints(run: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
-    return sorted((run / CHECKPOINTS).glob(f"{_PREFIX}*"))
-
-
-def latest_checkpoint(path: Path) -> Path:
-    """The checkpoint that ``path`` names: itself, the newest of a run folder, or weights that ship.
-
-    These are named as "walkers", or "walkers/smplgait" where there are some of several models; what lies under this
-    path comes first.
-
-    Raises:
-        UserError: there is none.
-    """
-    name, model = (*path.parts, "", "")[:2]
-    if not path.exists() and name in {shipped for shipped, _ in list_pretrained()}:
-        return pretrained_folder(name, model)
-    if (path / "model.json").is_file():
-        return path
-    found = list_checkpoints(path)
-    if not found:
-        raise UserError(f"{path} holds no checkpoint: give a run folder of gaitdiff pretrain or finetune")
-    return found[-1]
-
-
-def read_tensors(checkpoint: Path, stem: str) -> dict[str, Tensor]:
-    """Tensors of one file of a checkpoint.
-
-    Raises:
-        UserError: missing or corrupt.
-    """
-    path = _file(checkpoint, stem)
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path} cannot be read ({_reason(error)}): remove the folder {checkpoint.name} to go on from an older "
-            "checkpoint"
-        ) from error
-
-
-def read_document(checkpoint: Path, stem: str, keys: Sequence[str]) -> dict[str, Any]:
-    """One JSON document of a checkpoint.
-
-    Raises:
-        UserError: missing, corrupt, or without one of ``keys``.
-    """
-    path = checkpoint / f"{stem}.json"
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in keys if key not in document]
-        if missing:
-            raise ValueError(f"it lacks {missing[0]!r}")
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({_reason(error)}): remove the folder {checkpoint.name} to go on from an older "
-            "checkpoint"
-        ) from error
-    return document
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -169,7 +61,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Gai
     model = create_model(recipe["model"], recipe["preset"], recipe["num_classes"], **recipe["config"])
     model.height = recipe.get("height")
     load_into(model.backbone, read_tensors(checkpoint, "backbone"), str(checkpoint))
-    if _file(checkpoint, "head").is_file():
+    if tensor_file(checkpoint, "head").is_file():
         load_into(model.head, read_tensors(checkpoint, "head"), str(checkpoint))
     else:
         model.head = NoHead()
@@ -264,7 +156,7 @@ def read_checkpoint_info(path: str | Path) -> CheckpointInfo:
     return CheckpointInfo(
         folder,
         Origin(str(path), step, iterations),
-        _file(folder, "head").is_file(),
+        tensor_file(folder, "head").is_file(),
         recipe.get("height"),
         recipe.get("distance", DEFAULT_METRIC),
         recipe["preset"],
@@ -336,11 +228,3 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         raise UserError(
             f"the optimiser's state does not fit the run ({error}): remove its newest checkpoint"
         ) from error
-
-
-def _file(checkpoint: Path, stem: str) -> Path:
-    return checkpoint / f"{stem}.safetensors"
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).strip().rstrip(".")

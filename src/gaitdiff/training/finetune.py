@@ -28,14 +28,8 @@ from gaitdiff.models.layers.norm import synchronize
 from gaitdiff.models.registry import model_config
 from gaitdiff.recognition.losses import pairwise_distance, triplet_terms
 from gaitdiff.recognition.objective import RecognitionObjective
-from gaitdiff.training.checkpoint import (
-    latest_checkpoint,
-    load_into,
-    model_document,
-    read_checkpoint_info,
-    read_model_document,
-    read_tensors,
-)
+from gaitdiff.training.checkpoint import load_into, model_document, read_checkpoint_info, read_model_document
+from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors
 from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train

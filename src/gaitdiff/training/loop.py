@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,18 +18,20 @@ from gaitdiff.config.schema import RunConfig
 from gaitdiff.data.batches import Prefetcher
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin
-from gaitdiff.training.checkpoint import (
+from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
+from gaitdiff.training.checkpoint_files import (
+    CheckpointContents,
     latest_checkpoint,
     list_checkpoints,
-    load_optimizer,
-    optimizer_tensors,
-    read_document,
+    read_state,
     read_tensors,
     save_checkpoint,
 )
+from gaitdiff.training.failure import failure_folder, keep_failure
 from gaitdiff.training.graph import GraphedBackward, Inputs, inputs_ahead
 from gaitdiff.training.run_folder import RunFolder
 from gaitdiff.utils.progress import progress_bar, say
+from gaitdiff.utils.signals import deferred_stops
 
 Batch = TypeVar("Batch")
 
@@ -120,18 +122,21 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     )
     batches: Prefetcher[tuple[Batch, Callable[[], Inputs]]] = Prefetcher(make, first, stage.iterations)
     started, begun = time.perf_counter(), first
-    with progress_bar(folder.path.name, total=stage.iterations) as bar:
-        bar.advance(first)
+    # Several processes would not stop at the same step, and one would wait for the others: a signal ends them at once.
+    with (
+        progress_bar(folder.path.name, stage.iterations, first) as bar,
+        deferred_stops(accelerator.num_processes == 1) as stop,
+    ):
         for step, (batch, take) in batches:
             done, last = step + 1, step + 1 == stage.iterations
-            for group, lr, factor in zip(optimizer.param_groups, base, stage.lr_factors(step), strict=True):
-                group["lr"] = lr * factor
+            _set_rates(optimizer, base, stage.lr_factors(step))
             module.train()
             loss = backward(take())
             norm = accelerator.clip_grad_norm_(module.parameters(), stage.clip_grad or math.inf)
             pending.append(float(loss))
-            if not math.isfinite(float(norm)) or not math.isfinite(pending[-1]):
-                _stop(batch, folder, done, rank, pending[-1], float(norm))
+            if not math.isfinite(pending[-1] + float(norm)):
+                keep_failure(folder.path, batch, partial(_contents, stage, step, pending[:-1]), step, rank, main)
+                raise UserError(_not_finite(folder, done, pending[-1], float(norm)))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if done % run.log_every == 0 or last:
@@ -145,15 +150,22 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 pending = []
                 if main:
                     folder.append(record)
-                    bar.advance(0, note=f"loss {record['loss']:.4f}")
+                    bar.tell(f"loss {record['loss']:.4f}", done)
             if run.evaluate_every and (done % run.evaluate_every == 0 or last):
                 _evaluate(stage, folder, done, main)
-            if done % run.save_every == 0 or last:
+            if done % run.save_every == 0 or last or stop:
                 if main:
                     folder.picture(done, partial(stage.pictures, batch))
                     _save(stage, folder, done, pending, run.keep)
                 accelerator.wait_for_everyone()
             bar.advance()
+            if stop and not last:
+                stop.follow(f"after step {done} of {stage.iterations}, which is saved")
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, base: Sequence[float], factors: Sequence[float]) -> None:
+    for group, lr, factor in zip(optimizer.param_groups, base, factors, strict=True):
+        group["lr"] = lr * factor
 
 
 def _backward(module: nn.Module, accelerator: Accelerator) -> Callable[[Inputs], Tensor]:
@@ -183,18 +195,30 @@ def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, li
             folder.rewind(-1)
         return 0, []
     checkpoint = latest_checkpoint(folder.path)
-    state = read_document(checkpoint, "state", ("step", "pending"))
+    state = read_state(checkpoint)
     stage.load(checkpoint)
     load_optimizer(stage.optimizer, read_tensors(checkpoint, "optimizer"))
     if main:
-        folder.rewind(state["step"])
-    return state["step"], list(state["pending"])
+        kept = folder.rewind(state.step)
+        if kept < state.lines:
+            say(f"{folder.metrics_file} lacks {state.lines - kept} of the {state.lines} lines up to step {state.step}")
+    return state.step, list(state.pending)
+
+
+def _contents(stage: Stage[Batch], step: int, pending: list[float], lines: int = 0) -> CheckpointContents:
+    """What a checkpoint after a step holds.
+
+    Args:
+        pending: losses of steps that no line of metrics tells of yet.
+        lines: how many lines of metrics there are.
+    """
+    tensors = {**stage.tensors(), "optimizer": optimizer_tensors(stage.optimizer)}
+    state = {"step": step, "iterations": stage.iterations, "pending": pending, "lines": lines}
+    return tensors, {"state": state, "model": stage.model_document()}
 
 
 def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float], keep: int) -> None:
-    tensors = {**stage.tensors(), "optimizer": optimizer_tensors(stage.optimizer)}
-    state = {"step": step, "iterations": stage.iterations, "pending": pending}
-    documents = {"state": state, "model": stage.model_document()}
+    tensors, documents = _contents(stage, step, pending, folder.settle())
     save_checkpoint(folder.path, step, tensors, documents, keep)
 
 
@@ -202,32 +226,27 @@ def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> 
     scores = stage.evaluate()
     measured = stage.measure() if main else {}
     if main and scores:
+        say(f"{folder.path.name}: step {step}: {_in_words(scores)}")
         origin = Origin(str(folder.path), step, stage.iterations)
         folder.append({"step": step, "evaluation": scores, "about": stage.about(origin), **measured})
     elif measured:
         folder.append({"step": step, **measured})
 
 
-def _stop(batch: Any, folder: RunFolder, step: int, rank: int, loss: float, norm: float) -> NoReturn:
-    """Keep a batch whose loss or gradient is not finite, before any weight has changed, and stop."""
-    kept = folder.path / f"nonfinite-step-{step}-process-{rank}.npz"
-    try:
-        np.savez_compressed(kept, **_arrays(batch))
-        where = f"its batch is kept in {kept}"
-    except OSError as error:
-        where = f"its batch could not be kept ({error.strerror})"
-    raise UserError(
-        f"the loss of step {step} is {loss} and its gradient's norm {norm}: {where}, no weight was changed by it; "
-        "lower the learning rate or use --machine.precision float32, in a new --out"
+def _in_words(scores: Mapping[str, float]) -> str:
+    """Rank-1 and mAP of an evaluation, of each kind of features that it tells apart."""
+    found = []
+    for key, value in scores.items():
+        name, _, kind = key.partition("_")
+        if name in ("rank1", "mAP"):
+            found.append(f"{name.replace('rank1', 'rank-1')} {kind + ' ' if kind else ''}{value:.1f}")
+    return ", ".join(found)
+
+
+def _not_finite(folder: RunFolder, step: int, loss: float, norm: float) -> str:
+    kept = failure_folder(folder.path, step - 1)
+    return (
+        f"the loss of step {step} is {loss} and its gradient's norm {norm}, no weight was changed by it: batch and "
+        f"state are kept in {kept}, where --recipe {kept / 'config.yaml'} --out {kept} repeats the step; lower the "
+        "learning rate or use --machine.precision float32, in a new --out"
     )
-
-
-def _arrays(value: Any, prefix: str = "") -> dict[str, Any]:
-    """All arrays of a batch by dotted name."""
-    found: dict[str, Any] = {}
-    for name, item in vars(value).items():
-        if isinstance(item, np.ndarray):
-            found[prefix + name] = item
-        elif hasattr(item, "__dict__"):
-            found |= _arrays(item, f"{prefix}{name}.")
-    return found

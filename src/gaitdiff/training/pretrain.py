@@ -28,7 +28,8 @@ from gaitdiff.evaluation.scoring import headline_metrics
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import Backbone, create_model
 from gaitdiff.models.layers.norm import synchronize
-from gaitdiff.training.checkpoint import latest_checkpoint, load_into, model_document, read_tensors
+from gaitdiff.training.checkpoint import load_into, model_document
+from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors
 from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train

@@ -17,7 +17,7 @@ import yaml
 from gaitdiff.config.flat import flat, plain
 from gaitdiff.errors import UserError
 from gaitdiff.training.loggers import Logger, open_loggers
-from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.files import NamesAndDrafts, sync, write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 from gaitdiff.utils.progress import say
 
@@ -28,7 +28,7 @@ _RENAMED = {"diffusion": {"drop": "p_uncond"}}
 _DRAFT = ".config.yaml.partial"
 _UNTOUCHED = "checkpoints are untouched, fix it and start the same command again"
 #: What may lie in a folder whose run was stopped before it had a configuration.
-_BEGUN = (_DRAFT, LOCK_FILE, HOLDER_FILE)
+_BEGUN = NamesAndDrafts((_DRAFT, LOCK_FILE, HOLDER_FILE))
 
 
 class RunFolder:
@@ -41,6 +41,7 @@ class RunFolder:
     def __init__(self, path: Path, lock: FolderLock | None = None) -> None:
         self.path, self._lock = path, lock
         self._loggers: list[Logger] = []
+        self._lines = 0
 
     def __enter__(self) -> RunFolder:
         return self
@@ -99,6 +100,7 @@ class RunFolder:
         with self._writing():
             with self.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record, allow_nan=False) + "\n")
+            self._lines += 1
             for logger in self._loggers:
                 logger.log(record)
 
@@ -119,10 +121,19 @@ class RunFolder:
                 for logger in self._loggers:
                     logger.images(step, pictures)
 
-    def rewind(self, step: int) -> None:
-        """Forget metrics of steps after ``step``: those will be made again."""
+    def rewind(self, step: int) -> int:
+        """Forget metrics of steps after ``step``, which will be made again; return how many lines are left."""
         kept = [json.dumps(record) + "\n" for record in read_metrics(self.path) if record["step"] <= step]
         write_whole(self.metrics_file, "".join(kept).encode("utf-8"), _UNTOUCHED)
+        self._lines = len(kept)
+        return len(kept)
+
+    def settle(self) -> int:
+        """Wait until all metrics are on disk; return how many lines they are."""
+        with self._writing():
+            if self.metrics_file.exists():
+                sync(self.metrics_file)
+        return self._lines
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

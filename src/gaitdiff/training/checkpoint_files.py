@@ -1,0 +1,229 @@
+"""Checkpoint folders: safetensors and JSON that appear whole or not at all, with a digest of every file.
+
+``SHA256SUMS`` in a checkpoint is what ``sha256sum --check`` reads. It is checked before anything is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from gaitdiff.errors import UserError
+from gaitdiff.models import list_pretrained
+from gaitdiff.models.pretrained import pretrained_folder
+from gaitdiff.utils.files import atomic_folder
+from gaitdiff.utils.progress import say
+
+#: Tensors by name by file stem, and what JSON can hold by file stem.
+CheckpointContents: TypeAlias = tuple[Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]]
+
+CHECKPOINTS, _PREFIX = "checkpoints", "step-"
+_NAME = re.compile(rf"{_PREFIX}\d{{8,}}")
+_SUMS, _SUM = "SHA256SUMS", re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
+_OLDER = "remove the folder {name} to go on from an older checkpoint"
+
+
+def save_checkpoint(
+    run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], keep: int
+) -> Path:
+    """Write ``run/checkpoints/step-…`` atomically, then remove all but the ``keep`` newest.
+
+    Args:
+        tensors: file stem → tensors by name, written as ``<stem>.safetensors``.
+        documents: file stem → what JSON can hold, written as ``<stem>.json``.
+
+    Raises:
+        UserError: it cannot be written (a full disk, say); older checkpoints are untouched.
+    """
+    final = run / CHECKPOINTS / f"{_PREFIX}{step:08d}"
+    remedy = "the older ones are untouched, free some space or fix the folder, then start the same command again"
+    write_checkpoint(final, tensors, documents, remedy)
+    for old in list_checkpoints(run)[:-keep] if keep > 0 else []:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def write_checkpoint(
+    folder: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    documents: Mapping[str, Any],
+    remedy: str = "choose another --out",
+) -> None:
+    """Write one checkpoint, which appears whole or not at all; see ``save_checkpoint``.
+
+    Raises:
+        UserError: it cannot be written; the sentence ends with ``remedy``.
+    """
+    with atomic_folder(folder, remedy) as draft:
+        sums = []
+        for name, data in _contents(tensors, documents):
+            (draft / name).write_bytes(data)
+            sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
+        (draft / _SUMS).write_text("".join(sums), encoding="utf-8")
+
+
+def _contents(tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    for stem, named in tensors.items():
+        yield f"{stem}.safetensors", save({key: value.detach().cpu().contiguous() for key, value in named.items()})
+    for stem, document in documents.items():
+        yield f"{stem}.json", json.dumps(document, indent=1).encode()
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Checkpoints of a run, oldest first: folders called "step-" and at least eight digits.
+
+    Raises:
+        UserError: their folder is there and cannot be listed.
+    """
+    folder = run / CHECKPOINTS
+    try:
+        with os.scandir(folder) as entries:
+            found = [Path(entry.path) for entry in entries if _NAME.fullmatch(entry.name) and entry.is_dir()]
+    except OSError as error:
+        if not os.path.lexists(folder):
+            return []
+        raise UserError(f"{folder} cannot be listed ({error.strerror}): mend it, or choose another --out") from error
+    return sorted(found, key=lambda path: int(path.name[len(_PREFIX) :]))
+
+
+def latest_checkpoint(path: Path) -> Path:
+    """The checkpoint that ``path`` names: itself, the newest whole one of a run folder, or weights that ship.
+
+    These are named as "walkers", or "walkers/smplgait" where there are some of several models; what lies under this
+    path comes first. A damaged checkpoint is passed over with a sentence where there is an older one.
+
+    Raises:
+        UserError: there is none, or none that is whole.
+    """
+    name, model = (*path.parts, "", "")[:2]
+    if not path.exists() and name in {shipped for shipped, _ in list_pretrained()}:
+        return pretrained_folder(name, model)
+    if (path / "model.json").is_file():
+        if reason := find_damage(path):
+            raise UserError(f"{path} is damaged ({reason}): give another checkpoint")
+        return path
+    found = list_checkpoints(path)
+    if not found:
+        raise UserError(f"{path} {_no_checkpoint(path)}: give a run folder of gaitdiff pretrain or finetune")
+    reason = ""
+    for checkpoint in reversed(found):
+        if reason:
+            say(f"{path}: its newest checkpoint is damaged ({reason}); taking {checkpoint.name}")
+        reason = find_damage(checkpoint)
+        if not reason:
+            return checkpoint
+    raise UserError(f"{path} has no checkpoint that is whole ({reason}): train anew with another --out")
+
+
+def _no_checkpoint(path: Path) -> str:
+    if not os.path.lexists(path):
+        return "does not exist"
+    return "holds no checkpoint" if path.is_dir() else "is a file, not a checkpoint's folder"
+
+
+def find_damage(checkpoint: Path) -> str:
+    """Compare a checkpoint's files with their digests.
+
+    Returns:
+        What is wrong, in a few words that name the file; nothing for one that is whole, or older than digests.
+    """
+    sums = checkpoint / _SUMS
+    if not os.path.lexists(sums):
+        return ""
+    try:
+        text = sums.read_text(encoding="ascii")
+        lines = [_SUM.fullmatch(line) for line in text.split("\n")[:-1]]
+        if not text.endswith("\n") or not all(lines):
+            return f"{_SUMS} is no list of digests"
+        digests = {line[2]: line[1] for line in lines if line}
+        for file in (*digests, *(file.name for file in checkpoint.iterdir())):
+            if file in digests and hashlib.sha256((checkpoint / file).read_bytes()).hexdigest() != digests[file]:
+                return f"{file} is not what was written"
+            if file not in digests and Path(file).suffix in (".safetensors", ".json"):
+                return f"{_SUMS} does not know {file}"
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    except ValueError:
+        return f"{_SUMS} is no list of digests"
+    return ""
+
+
+def read_tensors(checkpoint: Path, stem: str) -> dict[str, Tensor]:
+    """Tensors of one file of a checkpoint.
+
+    Raises:
+        UserError: missing or corrupt.
+    """
+    path = tensor_file(checkpoint, stem)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({_reason(error)}): {_OLDER.format(name=checkpoint.name)}") from error
+
+
+def read_document(checkpoint: Path, stem: str, keys: Sequence[str]) -> dict[str, Any]:
+    """One JSON document of a checkpoint.
+
+    Raises:
+        UserError: missing, corrupt, or without one of ``keys``.
+    """
+    path = checkpoint / f"{stem}.json"
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in keys if key not in document]
+        if missing:
+            raise ValueError(f"it lacks {missing[0]!r}")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({_reason(error)}): {_OLDER.format(name=checkpoint.name)}") from error
+    return document
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a run stands at a checkpoint.
+
+    Attributes:
+        step: how many it has taken.
+        pending: losses of steps that no line of metrics tells of yet.
+        lines: how many lines of metrics there were; 0 where that was not told yet.
+    """
+
+    step: int
+    pending: tuple[float, ...]
+    lines: int
+
+
+def read_state(checkpoint: Path) -> TrainingState:
+    """A checkpoint's ``state.json``, as far as the training loop needs it.
+
+    Raises:
+        UserError: missing, corrupt, or of another step than its folder's name says.
+    """
+    state = read_document(checkpoint, "state", ("step", "pending"))
+    step, pending, lines = state["step"], state["pending"], state.get("lines", 0)
+    named = int(checkpoint.name[len(_PREFIX) :]) if _NAME.fullmatch(checkpoint.name) else step
+    good = type(step) is int and step == named and type(lines) is int and lines >= 0 and isinstance(pending, list)
+    if not good or not all(type(loss) is float and math.isfinite(loss) for loss in pending):
+        raise UserError(f"{checkpoint / 'state.json'} is damaged: {_OLDER.format(name=checkpoint.name)}")
+    return TrainingState(step, tuple(pending), lines)
+
+
+def tensor_file(checkpoint: Path, stem: str) -> Path:
+    """Where a checkpoint keeps a file of tensors."""
+    return checkpoint / f"{stem}.safetensors"
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).strip().rstrip(".")

@@ -1,0 +1,105 @@
+"""Signals that end a process: a Ctrl-C, and what schedulers and closing terminals send."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+#: SIGTERM is what schedulers send, SIGHUP what a terminal does that closes; nohup has the latter ignored.
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to end.
+
+    Attributes:
+        signal: its number.
+        note: what was kept, for the user; may be empty.
+    """
+
+    def __init__(self, number: int, note: str = "") -> None:
+        super().__init__(note)
+        self.signal, self.note = number, note
+
+
+class StopRequest:
+    """Whether a signal has come that asks to stop, and which."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __bool__(self) -> bool:
+        return self.signal != 0
+
+    def follow(self, note: str) -> NoReturn:
+        """End as the signal asked, and say what was kept."""
+        _raise(self.signal, note)
+
+
+@contextmanager
+def stops() -> Iterator[None]:
+    """Within the block, a signal that ends the process raises ``Stopped``, so that everything is left in order.
+
+    What is left in order then is not disturbed by more of them.
+    """
+    with _handling(_raise):
+        yield
+
+
+@contextmanager
+def deferred_stops(wanted: bool = True) -> Iterator[StopRequest]:
+    """Within the block, the first such signal is only noted, so that work can end where it is whole; a second raises.
+
+    In another thread than the main one, where Python handles no signals, nothing happens, nor where it is not wanted.
+    """
+    request = StopRequest()
+    if not wanted:
+        yield request
+        return
+
+    def note(number: int) -> None:
+        if request:
+            _raise(number)
+        request.signal = number
+        os.write(2, b"gaitdiff: stopping after this step, which is saved; once more stops at once\n")
+
+    with _handling(note):
+        yield request
+
+
+def _raise(number: int, note: str = "") -> NoReturn:
+    for ending in _ENDING:
+        if isinstance(signal.getsignal(ending), _Handler):
+            signal.signal(ending, signal.SIG_IGN)
+    raise Stopped(number, note)
+
+
+class _Handler:
+    """A handler of ours."""
+
+    def __init__(self, handle: Callable[[int], None]) -> None:
+        self._handle = handle
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self._handle(number)
+
+
+@contextmanager
+def _handling(handle: Callable[[int], None]) -> Iterator[None]:
+    """Handle the signals that are not ignored, and leave them as they were; ignored while ours further out clear up."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _ENDING:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, _Handler(handle))
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            if not (signal.getsignal(number) is signal.SIG_IGN and isinstance(previous, _Handler)):
+                signal.signal(number, previous)

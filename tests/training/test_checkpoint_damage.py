@@ -1,0 +1,197 @@
+"""Damage never reaches a model: whatever happens to a checkpoint, a resume gives the same bits or a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gaitdiff.cli import main
+from gaitdiff.errors import UserError
+from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, save_checkpoint
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, records
+
+Damage = Callable[[bytes], bytes]
+
+
+def flip(data: bytes, at: int) -> bytes:
+    """The same with another bit at a byte."""
+    return data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :]
+
+
+DAMAGES: dict[str, Damage] = {
+    "empty": lambda data: b"",
+    "half": lambda data: data[: len(data) // 2],
+    "one byte short": lambda data: data[:-1],
+    "zeros": lambda data: bytes(len(data)),
+    "zeros at the end": lambda data: data[: -(len(data) // 4)] + bytes(len(data) // 4),
+    "a bit at the end": lambda data: flip(data, len(data) - 3),
+    "a bit in the middle": lambda data: flip(data, len(data) // 2),
+    "a bit at the head": lambda data: flip(data, 20),
+    "more": lambda data: data + b"garbage",
+}
+PACE = (
+    *("--optim.iterations", "4", "--run.save_every", "1", "--run.evaluate_every", "0"),
+    *("--run.keep", "9", "--run.log_every", "1"),
+)
+
+
+@pytest.fixture(scope="module", params=["pretrain", "finetune"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """The words of a run but for its folder, and the finished run."""
+    folder = tmp_path_factory.mktemp(request.param)
+    store = make_store(folder / "store")
+    tiny = TINY_PRETRAIN if request.param == "pretrain" else TINY_SCRATCH
+    words = [request.param, *tiny, *PACE, "--data.store", str(store)]
+    assert main([*words, "--out", str(folder / "whole")]) == 0
+    return words, folder / "whole"
+
+
+def stopped(run: Path, at: Path, steps: tuple[int, ...]) -> Path:
+    """A copy of a run that was stopped after the last of these steps."""
+    shutil.rmtree(at, ignore_errors=True)
+    at.mkdir()
+    for name in ("config.yaml", "metrics.jsonl"):
+        shutil.copy(run / name, at)
+    for step in steps:
+        shutil.copytree(run / "checkpoints" / f"step-{step:08d}", at / "checkpoints" / f"step-{step:08d}")
+    return at
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    last = run / "checkpoints" / "step-00000004"
+    return {file.name: file.read_bytes() for file in last.glob("*.safetensors")}
+
+
+def test_every_damage_of_every_file(
+    whole: tuple[list[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, run = whole
+    before, other = run / "checkpoints" / "step-00000003", run / "checkpoints" / "step-00000002"
+    trials: list[tuple[str, Callable[[Path], object]]] = []
+    for file in sorted(path.name for path in before.iterdir()):
+        for name, damage in DAMAGES.items():
+            trials.append((f"{file}: {name}", lambda at, d=damage: at.write_bytes(d(at.read_bytes()))))
+        trials.append((f"{file}: missing", lambda at: at.unlink()))
+        trials.append((f"{file}: of another step", lambda at: shutil.copy(other / at.name, at)))
+        trials.append((f"{file}: a folder", lambda at: (at.unlink(), at.mkdir())))
+    chosen = random.Random(0).sample(trials, 24)  # the same ones every time, of both stages and all kinds
+    refusals = 0
+    for name, damage in chosen:
+        copy = stopped(run, tmp_path / "run", (3,))
+        damage(copy / "checkpoints" / "step-00000003" / name.split(":")[0])
+        capsys.readouterr()
+        code = main([*words, "--out", str(copy)])
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        if code == 0:  # harmless: what was lost is not needed
+            assert name == "SHA256SUMS: missing", name
+            assert weights(copy) == weights(run), name
+        else:
+            assert code == 2, name
+            assert last.startswith("gaitdiff: "), name
+            assert "no checkpoint that is whole" in last, name
+            assert {path.name for path in (copy / "checkpoints").iterdir()} == {"step-00000003"}, name
+            refusals += 1
+    assert refusals > 15
+
+
+def test_an_older_whole_checkpoint_is_taken(
+    whole: tuple[list[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, run = whole
+    copy = stopped(run, tmp_path / "run", (1, 2, 3))
+    file = copy / "checkpoints" / "step-00000003" / "backbone.safetensors"
+    file.write_bytes(DAMAGES["a bit in the middle"](file.read_bytes()))
+    assert main(["evaluate", str(copy), "--data", words[words.index("--data.store") + 1], "--device", "cpu"]) == 0
+    said = capsys.readouterr()
+    assert "backbone.safetensors is not what was written" in said.err
+    assert "step 2 of 4" in said.out
+    assert main([*words, "--out", str(copy)]) == 0
+    assert "taking step-00000002" in capsys.readouterr().err
+    assert weights(copy) == weights(run)
+    assert records(copy) == records(run)
+
+
+def test_lines_of_metrics_that_are_lost_are_said(
+    whole: tuple[list[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, run = whole
+    copy = stopped(run, tmp_path / "run", (3,))
+    lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_text("".join(lines[:1]))
+    assert main([*words, "--out", str(copy)]) == 0
+    assert "lacks 2 of the 3 lines up to step 3" in capsys.readouterr().err
+    assert weights(copy) == weights(run)
+
+
+def test_checkpoints_are_folders_called_as_such(tmp_path: Path) -> None:
+    """What others put beside them is neither taken nor cleared away."""
+    run = tmp_path / "run"
+    for step in (10, 20):
+        save_checkpoint(run, step, {}, {"model": {}}, keep=9)
+    folder = run / "checkpoints"
+    (folder / "step-00000020.bak").mkdir()
+    (folder / "step-old").mkdir()
+    (folder / "step-00000099").write_text("a note")
+    save_checkpoint(run, 100_000_000, {}, {"model": {}}, keep=1)
+    assert {path.name for path in folder.iterdir()} == {
+        "step-00000020.bak",
+        "step-old",
+        "step-00000099",
+        "step-100000000",
+    }
+    assert [path.name for path in list_checkpoints(run)] == ["step-100000000"]
+
+
+def test_checkpoints_that_cannot_be_listed_are_no_new_start(
+    whole: tuple[list[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, run = whole
+    for kind in ("dangling link", "file"):
+        copy = stopped(run, tmp_path / kind, (3,))
+        metrics = (copy / "metrics.jsonl").read_bytes()
+        shutil.rmtree(copy / "checkpoints")
+        if kind == "file":
+            (copy / "checkpoints").write_text("")
+        else:
+            (copy / "checkpoints").symlink_to(tmp_path / "gone")
+        assert main([*words, "--out", str(copy)]) == 2
+        assert "cannot be listed" in capsys.readouterr().err
+        assert (copy / "metrics.jsonl").read_bytes() == metrics
+        with pytest.raises(UserError, match="cannot be listed"):
+            latest_checkpoint(copy)
+
+
+def test_files_have_the_mode_that_the_user_wants(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        made = save_checkpoint(tmp_path, 1, {"backbone": {}}, {"model": {}}, keep=1)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in made.iterdir()} == {0o640}
+
+
+def test_state_of_an_older_version_is_looked_at(
+    whole: tuple[list[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without digests, what a state says must at least be possible."""
+    words, run = whole
+    good = json.loads((run / "checkpoints" / "step-00000003" / "state.json").read_text())
+    changes: list[dict[str, Any]] = [
+        *({"step": step} for step in ("3", -5, 10**6, 3.0, True, None)),
+        *({"pending": pending} for pending in (None, ["a"], [[1]], {"a": 1})),
+        {"lines": -1},
+    ]
+    for change in changes:
+        copy = stopped(run, tmp_path / "run", (3,))
+        last = copy / "checkpoints" / "step-00000003"
+        (last / "SHA256SUMS").unlink()
+        (last / "state.json").write_text(json.dumps(good | change))
+        assert main([*words, "--out", str(copy)]) == 2, change
+        assert "state.json is damaged" in capsys.readouterr().err, change

@@ -1,0 +1,94 @@
+"""Signals: what is running is saved, said, and goes on to the same bits."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from worlds import TINY_SCRATCH, make_store, records
+
+LONG = (
+    "--optim.iterations",
+    "100000",
+    "--run.log_every",
+    "1",
+    "--run.evaluate_every",
+    "0",
+    "--run.save_every",
+    "100000",
+)
+
+
+def begin(words: list[str], ignored: int | None = None) -> subprocess.Popen[str]:
+    """Start a run and wait until it has logged three steps."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    before = (lambda: signal.signal(ignored, signal.SIG_IGN)) if ignored else None
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gaitdiff", *words],
+        env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=before,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.match(r"run: 3/", line):
+            return process
+    raise AssertionError("it ended before its third step")
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, error = process.communicate(timeout=120)
+    return process.returncode, error
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_saves_first(number: int, code: int, tmp_path: Path) -> None:
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    words = ["finetune", *TINY_SCRATCH, *LONG, "--data.store", str(store), "--out", str(run)]
+    process = begin(words)
+    process.send_signal(number)
+    got, error = end(process)
+    assert got == code, error
+    assert "Traceback" not in error
+    (step,) = re.findall(r"gaitdiff: stopped after step (\d+) of 100000, which is saved", error)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{int(step):08d}"]
+    assert len(records(run)) == int(step)
+    # It goes on from there.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gaitdiff", *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert process.stderr is not None
+    first = next(line for line in process.stderr if line.startswith("run: "))
+    process.kill()
+    process.communicate()
+    assert first.startswith(f"run: {int(step) + 1:,}/100,000")
+
+
+def test_a_second_signal_is_clean(tmp_path: Path) -> None:
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    process = begin(["finetune", *TINY_SCRATCH, *LONG, "--data.store", str(store), "--out", str(run)])
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    code, error = end(process)
+    assert code == 130
+    assert "Traceback" not in error
+    assert error.strip().splitlines()[-1].startswith("gaitdiff: stopped")
+
+
+def test_nohup_stays_in_force(tmp_path: Path) -> None:
+    """Where a hang-up is ignored from the start, it is ignored."""
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    words = ["finetune", *TINY_SCRATCH, *LONG, "--data.store", str(store), "--out", str(run)]
+    process = begin(words, ignored=signal.SIGHUP)
+    process.send_signal(signal.SIGHUP)
+    assert process.stderr is not None
+    later = [process.stderr.readline() for _ in range(3)]
+    assert all(line.startswith("run: ") for line in later)
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 143
