@@ -11,7 +11,7 @@ from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.schema import FinetuneConfig, FinetuneData, PretrainConfig, PretrainData
 
 _LEAVES = ("model.overrides",)  # a mapping that is one setting
-_NO_SETTINGS = ("stage", "made_from")  # what config.yaml holds besides settings
+_NO_SETTINGS = ("stage", "made_from", "made_with")  # what config.yaml holds besides settings
 
 
 def command(config: dict[str, Any]) -> list[str]:
@@ -42,7 +42,7 @@ def differences(finetuned: dict[str, Any], scratch: dict[str, Any]) -> list[str]
     """
     one = dict(flat(finetuned, _LEAVES))
     other = dict(flat(scratch, _LEAVES)) | {"optim.backbone_lr_ratio": 1.0}
-    aside = ("out", "mode", "init", "model", "machine", "made_from")
+    aside = ("out", "mode", "init", "model", "machine", "made_from", "made_with")
     return [
         f"{key}: {one.get(key)}, {other.get(key)}"
         for key in sorted(one.keys() | other.keys())

@@ -29,7 +29,7 @@ from gaitdiff.models.registry import model_config
 from gaitdiff.recognition.losses import pairwise_distance, triplet_terms
 from gaitdiff.recognition.objective import RecognitionObjective
 from gaitdiff.training.checkpoint import load_into, model_document, read_checkpoint_info, read_model_document
-from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors
+from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors
 from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
@@ -72,7 +72,7 @@ class FinetuneStage:
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
         self.provenance = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world_size}
-        start, choice = starting_point(config)
+        start, choice = _begun(config) or starting_point(config)
         if start is not None:
             read_checkpoint_info(start).require_height(self.store)
         subjects = len({self.store.rows[row].subject for row in rows})
@@ -182,6 +182,14 @@ class FinetuneStage:
         clips = augment(frames, batch.plan)
         labels = torch.from_numpy(batch.labels).to(self.device)
         return (crop_sides(clips) if self.store.width == self.store.height else clips), labels
+
+
+def _begun(config: FinetuneConfig) -> tuple[None, ModelConfig] | None:
+    """The model of a run that has a checkpoint of its own, and needs none to start from."""
+    if not list_checkpoints(Path(config.out)):
+        return None
+    recipe = read_model_document(latest_checkpoint(Path(config.out)))
+    return None, ModelConfig(recipe["model"], recipe["preset"], recipe["config"])
 
 
 def starting_point(config: FinetuneConfig) -> tuple[Path | None, ModelConfig]:

@@ -29,7 +29,7 @@ from gaitdiff.training.checkpoint_files import (
 )
 from gaitdiff.training.failure import failure_folder, keep_failure
 from gaitdiff.training.graph import GraphedBackward, Inputs, inputs_ahead
-from gaitdiff.training.run_folder import RunFolder
+from gaitdiff.training.run_folder import RunFolder, read_metrics
 from gaitdiff.utils.progress import progress_bar, say
 from gaitdiff.utils.signals import deferred_stops
 
@@ -107,12 +107,14 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     if first >= stage.iterations:
         say(f"{folder.path} is complete: {stage.iterations} iterations")
         return
+    base = [group["lr"] for group in stage.optimizer.param_groups]
     if main:
+        folder.go_on(first)
         folder.track(run.track, first)
+        _tell_rates(folder, base, stage.lr_factors(first), first)
     stage.module.to(accelerator.device)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
     _keep_counters_on_cpu(stage.optimizer)
-    base = [group["lr"] for group in stage.optimizer.param_groups]
     if first == 0 and run.evaluate_every:
         _evaluate(stage, folder, 0, main)
     usual = _backward(module, accelerator)
@@ -166,6 +168,14 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
 def _set_rates(optimizer: torch.optim.Optimizer, base: Sequence[float], factors: Sequence[float]) -> None:
     for group, lr, factor in zip(optimizer.param_groups, base, factors, strict=True):
         group["lr"] = lr * factor
+
+
+def _tell_rates(folder: RunFolder, base: Sequence[float], factors: Sequence[float], step: int) -> None:
+    """Say what a change of settings makes of the learning rate, which may rise again."""
+    if folder.changes and step:
+        before = [record["lr"][0] for record in read_metrics(folder.path) if "lr" in record][-1:]
+        was = f", {before[0]:.3g} before" if before else ""
+        say(f"{folder.path.name}: from step {step + 1} on the learning rate is {base[0] * factors[0]:.3g}{was}")
 
 
 def _backward(module: nn.Module, accelerator: Accelerator) -> Callable[[Inputs], Tensor]:

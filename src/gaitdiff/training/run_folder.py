@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 import yaml
 
 from gaitdiff.config.flat import flat, plain
@@ -20,15 +22,22 @@ from gaitdiff.training.loggers import Logger, open_loggers
 from gaitdiff.utils.files import NamesAndDrafts, sync, write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 from gaitdiff.utils.progress import say
+from gaitdiff.version import __version__
 
 #: Parts of a configuration that may differ when a run is continued.
-_FREE = ("machine", "run", "out", "data.store")
+_FREE = ("machine", "run", "out", "data.store", "made_with")
+#: Settings that may be paths; the same place counts as the same, however it is written.
+_PATHS = ("init", "diffusion.autoencoder")
 #: Settings that had another name in runs begun earlier, by group.
 _RENAMED = {"diffusion": {"drop": "p_uncond"}}
 _DRAFT = ".config.yaml.partial"
 _UNTOUCHED = "checkpoints are untouched, fix it and start the same command again"
 #: What may lie in a folder whose run was stopped before it had a configuration.
 _BEGUN = NamesAndDrafts((_DRAFT, LOCK_FILE, HOLDER_FILE))
+
+
+#: A setting by its dotted name, as it was, and as it is.
+Change: TypeAlias = tuple[str, Any, Any]
 
 
 class RunFolder:
@@ -38,8 +47,11 @@ class RunFolder:
     ``step``), ``checkpoints/``. As a context manager it ends with giving back the right to write the folder.
     """
 
-    def __init__(self, path: Path, lock: FolderLock | None = None) -> None:
-        self.path, self._lock = path, lock
+    def __init__(
+        self, path: Path, lock: FolderLock | None = None, config: bytes = b"", changes: Sequence[Change] = ()
+    ) -> None:
+        self.path, self._lock, self._config = path, lock, config
+        self.changes = list(changes)
         self._loggers: list[Logger] = []
         self._lines = 0
 
@@ -69,7 +81,7 @@ class RunFolder:
             UserError: the folder holds something else, is being written by another process, or cannot be written.
         """
         path = Path(config.out).resolve()
-        resolved = {"stage": stage, **plain(asdict(config)), "made_from": provenance}
+        resolved = {"stage": stage, **plain(asdict(config)), "made_from": provenance, "made_with": versions()}
         file, lock = path / "config.yaml", FolderLock(path) if write else None
         try:
             if not file.is_file() and not _is_free(path):
@@ -77,17 +89,31 @@ class RunFolder:
             if lock is not None:
                 path.mkdir(parents=True, exist_ok=True)
                 lock.acquire()
+            changes, content = [], yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode("utf-8")
             if file.is_file():
-                _require_same(path, read_config(path), resolved, _defaults(config), growing)
-            if lock is not None:
-                write_whole(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode("utf-8"))
+                before = read_config(path)
+                changes = _changes(path, before, resolved, _defaults(config), growing, config.run.change)
+                _tell_versions(path, before.get("made_with"), resolved["made_with"])
+            elif lock is not None:
+                write_whole(file, content)
+                sync(path.parent)
         except BaseException as error:
             if lock is not None:
                 lock.release()
             if isinstance(error, OSError):
                 raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
             raise
-        return cls(path, lock)
+        return cls(path, lock, content, changes)
+
+    def go_on(self, step: int) -> None:
+        """Keep the settings with which the run goes on after ``step``, and what of them is new to it."""
+        if not self._config:
+            return
+        with self._writing():
+            if (self.path / "config.yaml").read_bytes() != self._config:
+                write_whole(self.path / "config.yaml", self._config)
+        if self.changes and step > 0:
+            self.append({"step": step, "changed": {key: [old, new] for key, old, new in self.changes}})
 
     @property
     def metrics_file(self) -> Path:
@@ -171,8 +197,10 @@ def read_config(run: Path) -> dict[str, Any]:
     file = run / "config.yaml"
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
+    except FileNotFoundError as error:
         raise UserError(f"{run} is no run folder: it has no config.yaml") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}): mend it, or choose another --out") from error
     except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{file} is damaged: choose another --out") from error
     if not isinstance(config, dict):
@@ -205,18 +233,52 @@ def _defaults(config: Any) -> dict[str, Any]:
     return dict(flat(plain(asdict(fresh))))
 
 
-def _require_same(
-    path: Path, old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any], growing: Sequence[str]
-) -> None:
-    """Refuse a change of what a run's numbers come from; settings that one of the two does not know are defaults."""
+def _changes(
+    path: Path,
+    old: dict[str, Any],
+    new: dict[str, Any],
+    defaults: dict[str, Any],
+    growing: Sequence[str],
+    on_purpose: bool,
+) -> list[Change]:
+    """What a run's numbers come from that is not as it was; settings that one of the two does not know are defaults.
+
+    Raises:
+        UserError: something is other than before, and not on purpose.
+    """
+    if old.get("stage") != new["stage"]:
+        raise UserError(f"{path} holds a run of gaitdiff {old.get('stage')}, not {new['stage']}: choose another --out")
     before, after = ({**defaults, **dict(flat(config))} for config in (old, new))
+    found = []
     for key in sorted(after):
-        if key in _FREE or key.split(".")[0] in _FREE or before.get(key) == after[key]:
+        if key in _FREE or key.split(".")[0] in _FREE or _same(key, before.get(key), after[key]):
             continue
-        if key in growing and after[key] > before[key]:
-            say(f"{path}: {key} is {after[key]} instead of {before[key]}")
-            continue
+        found.append((key, before.get(key), after[key]))
+    refused = [change for change in found if not (change[0] in growing and change[2] > change[1])]
+    if refused and not on_purpose:
+        unlike = ", and ".join(f"{key} = {was!r}, not {now!r}" for key, was, now in refused)
         raise UserError(
-            f"{path} holds a run with {key} = {before.get(key)!r}, not {after[key]!r}: "
-            "choose another --out, or repeat its settings to continue it"
+            f"{path} holds a run with {unlike}: choose another --out, or repeat its settings to continue it, or go on "
+            "with the new ones by --run.change true"
         )
+    for key, was, now in found:
+        say(f"{path}: {key} is {now} instead of {was}")
+    return found
+
+
+def _same(key: str, old: Any, new: Any) -> bool:
+    if key in _PATHS and old and new:
+        return bool(old == new) or Path(old).resolve() == Path(new).resolve()
+    return bool(old == new)
+
+
+def versions() -> dict[str, str]:
+    """What a run is made with: versions that its numbers may depend on."""
+    return {"gaitdiff": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+def _tell_versions(path: Path, before: Mapping[str, str] | None, now: Mapping[str, str]) -> None:
+    """Say where a run goes on with other versions, which may change its last digits."""
+    unlike = [f"{name} {now[name]} instead of {was}" for name, was in (before or {}).items() if now.get(name) != was]
+    if unlike:
+        say(f"{path} goes on with {', '.join(unlike)}: its numbers may differ in their last digits")

@@ -1,0 +1,115 @@
+"""A run that goes on otherwise than it began: made longer, changed on purpose, elsewhere, with other versions."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gaitdiff.cli import main
+from gaitdiff.training.checkpoint_files import latest_checkpoint
+from gaitdiff.training.run_folder import read_metrics
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
+
+PACE = ("--run.log_every", "1", "--run.evaluate_every", "0")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "store")
+
+
+def words(stage: str, store: Path, run: Path, *more: str) -> list[str]:
+    tiny = TINY_PRETRAIN if stage == "pretrain" else TINY_SCRATCH
+    return [stage, *tiny, *PACE, "--data.store", str(store), "--out", str(run), *more]
+
+
+def test_pretraining_is_made_longer_on_purpose(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its learning rate had fallen to zero and rises again, which is said and kept."""
+    run = tmp_path / "run"
+    assert main(words("pretrain", store, run, "--optim.iterations", "3")) == 0
+    longer = words("pretrain", store, run, "--optim.iterations", "6")
+    before = (run / "config.yaml").read_bytes()
+    assert main(longer) == 2
+    assert "optim.iterations = 3, not 6" in capsys.readouterr().err
+    assert (run / "config.yaml").read_bytes() == before
+    assert main([*longer, "--run.change", "true"]) == 0
+    said = capsys.readouterr().err
+    assert "optim.iterations is 6 instead of 3" in said
+    rates = {record["step"]: record["lr"][0] for record in read_metrics(run) if "lr" in record}
+    assert rates[4] > rates[3]
+    assert f"from step 4 on the learning rate is {rates[4]:.3g}, {rates[3]:.3g} before" in said
+    (change,) = [record for record in read_metrics(run) if "changed" in record]
+    assert (change["step"], change["changed"]) == (3, {"optim.iterations": [3, 6]})
+    assert yaml.safe_load((run / "config.yaml").read_text())["optim"]["iterations"] == 6
+    assert latest_checkpoint(run).name == "step-00000006"
+
+
+def test_all_that_is_other_is_named(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(words("finetune", store, run, "--optim.iterations", "2")) == 0
+    assert main(words("finetune", store, run, "--optim.lr", "0.5", "--seed", "7")) == 2
+    sentence = capsys.readouterr().err
+    assert "optim.lr" in sentence
+    assert "seed = 0, not 7" in sentence
+    assert "--run.change true" in sentence
+    assert main(words("pretrain", store, run)) == 2
+    assert "holds a run of gaitdiff finetune, not pretrain" in capsys.readouterr().err
+
+
+def test_a_finished_run_stays_as_it_is(store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main(words("finetune", store, run, "--optim.iterations", "2")) == 0
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert main(words("finetune", store, run, "--optim.iterations", "2", "--run.log_every", "9")) == 0
+    assert {path: path.read_bytes() for path in files} == files
+
+
+def test_a_run_needs_no_longer_what_it_started_from(store: Path, tmp_path: Path) -> None:
+    first, run = tmp_path / "first", tmp_path / "run"
+    assert main(words("pretrain", store, first, "--optim.iterations", "1")) == 0
+    flags = (
+        "--mode",
+        "finetune",
+        "--init",
+        str(first),
+        "--model.name",
+        "",
+        "--model.preset",
+        "gait3d",
+        "--model.overrides",
+        "{}",
+    )
+    start = words("finetune", store, run, *flags, "--optim.iterations", "2")
+    assert main(start) == 0
+    shutil.rmtree(first)
+    longer = words("finetune", store, run, *flags, "--optim.iterations", "3")
+    assert main(longer) == 0
+    assert latest_checkpoint(run).name == "step-00000003"
+
+
+def test_the_same_place_is_the_same_however_it_is_written(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, run = tmp_path / "first", tmp_path / "run"
+    assert main(words("pretrain", store, first, "--optim.iterations", "1")) == 0
+    flags = ("--mode", "finetune", "--model.name", "", "--model.preset", "gait3d", "--model.overrides", "{}")
+    assert main(words("finetune", store, run, *flags, "--optim.iterations", "1", "--init", str(first))) == 0
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(words("finetune", Path("store"), Path("run"), *flags, "--optim.iterations", "1", "--init", "./first")) == 0
+    )
+
+
+def test_other_versions_are_said(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(words("finetune", store, run, "--optim.iterations", "1")) == 0
+    file = run / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    assert set(config["made_with"]) == {"gaitdiff", "python", "torch"}
+    file.write_text(yaml.safe_dump(config | {"made_with": config["made_with"] | {"torch": "1.0"}}))
+    assert main(words("finetune", store, run, "--optim.iterations", "2")) == 0
+    assert "instead of 1.0" in capsys.readouterr().err
+    assert yaml.safe_load(file.read_text())["made_with"] == config["made_with"]
