@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
+from gaitdiff.data.store import StoreWriter
 from gaitdiff.diffusion.objective import DiffusionObjective
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
@@ -172,3 +173,44 @@ def test_scores_that_cannot_be_written(store: Path, out: Path) -> None:
     one = gaitdiff("evaluate", out, *where, out / "y.json", "--protocol", "leave-one-out")
     assert one.returncode == 0, one.stderr
     assert json.loads((out / "y.json").read_text())["embeddings"]["probes"] == 6
+
+
+def test_short_walks_are_left_out_and_counted(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One walk of one frame does not stop a run; a data set of such walks does."""
+    store = tmp_path / "mixed"
+    walk = np.full((6, 64, 64), 255, np.uint8)
+    with StoreWriter(store, source="test") as writer:
+        for person in range(4):
+            for number in range(3):
+                frames = walk[:1] if person == number == 0 else walk
+                name = {"subject": f"p{person}", "condition": "", "view": "", "sequence": f"s{number}"}
+                writer.add(frames, **name, split="train")
+    flags = [*TINY_PRETRAIN, "--data.store", str(store), "--optim.iterations", "1", "--run.evaluate_every", "0"]
+    pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", [*flags, "--out", str(out)]))
+    assert "1 of 12 training sequences" in capsys.readouterr().err
+    sentence = refused("pretrain", "--data.store", store, "--out", out.parent / "next", "--data.min_frames", "7")
+    assert "the longest has 6" in sentence
+
+
+def test_memory_that_is_not_there(store: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(self: DiffusionObjective, *inputs: Any) -> torch.Tensor:
+        return torch.empty(1 << 50)
+
+    monkeypatch.setattr(DiffusionObjective, "forward", greedy)
+    sentence = refused("pretrain", "--data.store", store, "--out", out, "--run.evaluate_every", "0")
+    assert "more memory than there is with --optim.batch 4 --data.latent_frames 2 --data.gait_frames 2" in sentence
+
+
+def test_scores_of_a_broken_model(store: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.optim.AdamW.step
+
+    def broken(self: torch.optim.AdamW, *given: Any) -> None:
+        real(self, *given)
+        with torch.no_grad():
+            self.param_groups[1]["params"][0].fill_(torch.nan)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", broken)
+    flags = ("--optim.iterations", "4", "--run.evaluate_every", "1")
+    sentence = refused("pretrain", "--data.store", store, "--out", out, *flags)
+    assert "the evaluation after step 1" in sentence
+    assert "lower the learning rate" in sentence

@@ -15,6 +15,7 @@ from gaitdiff.data.augment import AugmentPlan, draw_plan
 from gaitdiff.data.clips import pad_sides, sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
+from gaitdiff.utils.progress import say
 
 T = TypeVar("T")
 
@@ -196,22 +197,28 @@ def check_frames(store: SequenceStore) -> None:
 
 
 def training_rows(store: SequenceStore, min_frames: int) -> np.ndarray:
-    """Row numbers of the training split.
+    """Row numbers of the training split; sequences of fewer than ``min_frames`` frames are left out, and counted.
 
     Raises:
-        UserError: there are none, or one has fewer than ``min_frames`` frames.
+        UserError: there are none, or none that is long enough.
     """
     rows = store.select(split="train")
     if len(rows) == 0:
         raise UserError(f"{store.path} has no training sequences: import the data with a split that has some")
-    for row in rows:
-        if store.rows[row].frames < min_frames:
-            raise UserError(
-                f"sequence {store.rows[row].name} of {store.path} has {store.rows[row].frames} frame(s), fewer than "
-                f"data.min_frames = {min_frames}: remove it, or set --data.min_frames {store.rows[row].frames} "
-                "to have short sequences repeated"
-            )
-    return rows
+    lengths = np.array([store.rows[row].frames for row in rows])
+    long = rows[lengths >= min_frames]
+    if len(long) == 0:
+        raise UserError(
+            f"no training sequence of {store.path} has data.min_frames = {min_frames} frames, the longest has "
+            f"{lengths.max()}: --data.min_frames {lengths.max()} has them repeated where more are needed"
+        )
+    if short := len(rows) - len(long):
+        first = store.rows[rows[lengths < min_frames][0]].name
+        say(
+            f"{short} of {len(rows)} training sequences of {store.path} have fewer than data.min_frames = {min_frames} "
+            f"frames and are left out, such as {first}"
+        )
+    return long
 
 
 class Prefetcher(Generic[T]):

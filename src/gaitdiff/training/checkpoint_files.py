@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,6 +131,9 @@ def latest_checkpoint(path: Path) -> Path:
 def _no_checkpoint(path: Path) -> str:
     if not os.path.lexists(path):
         return "does not exist"
+    if path.suffix.lower() in (".pt", ".pth", ".safetensors") and path.is_file():
+        make = f"gaitdiff import-opengait {shlex.quote(str(path))} --model MODEL --out FOLDER"
+        return f"is a file, not a checkpoint's folder (`{make}` makes one of a file of OpenGait)"
     return "holds no checkpoint" if path.is_dir() else "is a file, not a checkpoint's folder"
 
 

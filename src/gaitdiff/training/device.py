@@ -160,6 +160,24 @@ def _has_fast_bfloat16(device: str) -> bool:
     return bool(capabilities.get("amx_bf16", False))
 
 
+@contextmanager
+def memory_told(size: str) -> Iterator[None]:
+    """Make one sentence of running out of memory.
+
+    Args:
+        size: settings that memory goes by.
+
+    Raises:
+        UserError: what the block does takes more memory than there is.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # CUDA's is a RuntimeError, torch on a CPU has no kind of its own
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "t allocate memory" in str(error):
+            raise UserError(f"a step takes more memory than there is with {size}: lower them") from error
+        raise
+
+
 def keep_freed_memory() -> None:
     """Let the process keep the memory of freed tensors for the next ones (glibc only; elsewhere nothing happens).
 

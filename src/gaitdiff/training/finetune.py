@@ -71,6 +71,8 @@ class FinetuneStage:
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
+        batch, frames = config.batch, max(config.data.frames, config.data.frames_max)
+        self.size = f"--batch.people {batch.people} --batch.sequences {batch.sequences} --data.frames {frames}"
         self.provenance = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world_size}
         start, choice = _begun(config) or starting_point(config)
         if start is not None:

@@ -36,9 +36,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UserError(
-                "run.track is tensorboard, which is not installed: pip install 'gaitdiff[tensorboard]'"
-            ) from error
+            raise UserError("run.track is tensorboard, which is not installed: pip install tensorboard") from error
         events = folder / "tensorboard"
         late = not events.exists()
         # What a stopped run left of steps after its last checkpoint, step 0 of one without any too, is told to be void.
@@ -77,7 +75,7 @@ class Trackio:
         try:
             import trackio
         except ImportError as error:
-            raise UserError("run.track is trackio, which is not installed: pip install 'gaitdiff[trackio]'") from error
+            raise UserError("run.track is trackio, which is not installed: pip install trackio") from error
         self._image, self._finish = trackio.Image, trackio.finish
         name = "-".join(folder.resolve().parts[-2:])
         start = partial(trackio.init, "gaitdiff", name, embed=False, auto_log_cpu=False, auto_log_gpu=False)

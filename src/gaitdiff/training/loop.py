@@ -27,6 +27,7 @@ from gaitdiff.training.checkpoint_files import (
     read_tensors,
     save_checkpoint,
 )
+from gaitdiff.training.device import memory_told
 from gaitdiff.training.failure import failure_folder, keep_failure
 from gaitdiff.training.graph import GraphedBackward, Inputs, inputs_ahead
 from gaitdiff.training.run_folder import RunFolder, read_metrics
@@ -43,12 +44,14 @@ class Stage(Protocol, Generic[Batch]):
         optimizer: over the module's parameters; the groups' ``lr`` are the base learning rates.
         iterations, clip_grad: see the optimiser's configuration.
         device: where it computes.
+        size: settings that its memory goes by, as a command line has them.
         graphed: whether each step's inputs have the same shapes and its loss looks at no value on the device.
     """
 
     optimizer: torch.optim.Optimizer
     iterations: int
     clip_grad: float
+    size: str
     graphed: bool
     device: torch.device
 
@@ -133,7 +136,8 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             done, last = step + 1, step + 1 == stage.iterations
             _set_rates(optimizer, base, stage.lr_factors(step))
             module.train()
-            loss = backward(take())
+            with memory_told(stage.size):
+                loss = backward(take())
             norm = accelerator.clip_grad_norm_(module.parameters(), stage.clip_grad or math.inf)
             pending.append(float(loss))
             if not math.isfinite(pending[-1] + float(norm)):
@@ -233,7 +237,12 @@ def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float
 
 
 def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> None:
-    scores = stage.evaluate()
+    try:
+        scores = stage.evaluate()
+    except UserError as error:
+        finite = all(bool(weight.isfinite().all()) for weight in stage.module.parameters())
+        remedy = "" if finite else "; its weights are not finite: lower the learning rate, in a new --out"
+        raise UserError(f"the evaluation after step {step} of {folder.path}: {error}{remedy}") from error
     measured = stage.measure() if main else {}
     if main and scores:
         say(f"{folder.path.name}: step {step}: {_in_words(scores)}")

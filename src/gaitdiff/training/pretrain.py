@@ -74,6 +74,8 @@ class PretrainStage:
         self.provenance = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world_size}
         optim = config.optim
         self.iterations, self.clip_grad = optim.iterations, optim.clip_grad
+        frames = f"--data.latent_frames {config.data.latent_frames} --data.gait_frames {config.data.gait_frames}"
+        self.size = f"--optim.batch {optim.batch} {frames}"
         with seeded(config.seed):
             model = create_model(config.model.name, config.model.preset, **config.model.overrides)
             self.module = build_objective(model.backbone, config.diffusion)
