@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gaitdiff.errors import UserError
+from gaitdiff.evaluation.metrics import first_not_finite
+
 #: Directions that are kept at most.
 _MOST = 256
 
@@ -37,6 +40,9 @@ def whitening(features: Tensor, floor: float = 0.05) -> LinearMap:
     Args:
         features: (N, C, P) of walks to learn from.
         floor: added to each direction's standard deviation, as a share of the largest one, so that noise stays small.
+
+    Raises:
+        UserError: features that are not finite.
     """
     mean, directions, spread = _principal(features)
     return LinearMap(mean, directions / (spread + floor * spread.max()))
@@ -52,6 +58,9 @@ def discriminant(features: Tensor, labels: Sequence[str], floor: float = 0.02) -
         labels: N people.
         floor: added to the variance within people, as a share of its mean.
 
+    Raises:
+        UserError: features that are not finite.
+
     Source: Fisher 1936, "The Use of Multiple Measurements in Taxonomic Problems".
     """
     mean, directions, _ = _principal(features)
@@ -66,6 +75,9 @@ def discriminant(features: Tensor, labels: Sequence[str], floor: float = 0.02) -
 
 def _principal(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, principal directions (C·P, k) and the standard deviations along them."""
+    bad = first_not_finite(features)
+    if bad is not None:
+        raise UserError(f"feature {bad} is not finite: the model that made it is broken")
     rows = _rows(features)
     mean = rows.mean(0)
     _, spread, directions = torch.linalg.svd(rows - mean, full_matrices=False)
