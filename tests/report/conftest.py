@@ -18,7 +18,7 @@ from gaitdiff.config.schema import (
     PretrainData,
 )
 from gaitdiff.report import examples
-from gaitdiff.report.page import BASELINE, QuickstartResult
+from gaitdiff.report.page import BASELINE, Report
 from report_world import load_pool, make_run, make_store, pretrain_records, scored, supervised_records
 
 
@@ -36,7 +36,7 @@ def _pool(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> QuickstartResult:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = tmp_path_factory.mktemp("world")
     store = make_store(folder / "store")
     model = ModelConfig("smplgait", "walkers")
@@ -54,12 +54,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> QuickstartResult:
         optim=FinetuneOptim(iterations=10),
     )
     scratch = replace(stage2, out=str(folder / "scratch"), mode="scratch", init="", model=model)
-    return QuickstartResult(
+    return Report(
         title="Test <of> the report",
         store=store,
-        pretrain_run=make_run(folder / "pre", "pretrain", stage1, pretrain_records(), 0),
-        finetuned_run=make_run(folder / "fine", "finetune", stage2, supervised_records((12.5, 37.5, 62.5)), 1),
-        scratch_run=make_run(folder / "scratch", "finetune", scratch, supervised_records((0.0, 25.0, 50.0)), 2),
+        pretraining=make_run(folder / "pre", "pretrain", stage1, pretrain_records(), 0),
+        supervised={
+            "fine-tuned": make_run(folder / "fine", "finetune", stage2, supervised_records((12.5, 37.5, 62.5)), 1),
+            "from scratch": make_run(folder / "scratch", "finetune", scratch, supervised_records((0.0, 25.0, 50.0)), 2),
+        },
         scores={BASELINE: scored(37.5), "from scratch": scored(50.0), "fine-tuned": scored(62.5)},
         verdict="Fine-tuned & scratch: too few probes to tell.",
         facts={"people": "10", "machine <cores>": "2"},

@@ -17,7 +17,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import evaluate_store
 from gaitdiff.report import examples
 from gaitdiff.report.neighbours import rank_gallery
-from gaitdiff.report.page import QuickstartResult, write_report
+from gaitdiff.report.page import Report, write_report
 from gaitdiff.training.checkpoint import load_checkpoint
 from report_world import load_pool, make_store
 
@@ -81,7 +81,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def text(world: QuickstartResult, tmp_path_factory: pytest.TempPathFactory) -> str:
+def text(world: Report, tmp_path_factory: pytest.TempPathFactory) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(examples, "load_autoencoder", load_pool)
         path = write_report(tmp_path_factory.mktemp("report") / "new", world)
@@ -134,7 +134,7 @@ def test_words_are_escaped(text: str) -> None:
     assert "<dt>machine &lt;cores&gt;</dt><dd>2</dd>" in text
 
 
-def test_table_holds_the_scores(page: Page, world: QuickstartResult) -> None:
+def test_table_holds_the_scores(page: Page, world: Report) -> None:
     rows = {cells[0]: cells for cells in page.cells[1:]}
     assert list(rows) == list(world.scores)
     for name, row in world.scores.items():
@@ -144,12 +144,12 @@ def test_table_holds_the_scores(page: Page, world: QuickstartResult) -> None:
         assert rows[name][2:] == [first, "75.0", f"{row['mAP']:.1f}", "12.5", "8"]
 
 
-def test_same_world_same_bytes(text: str, world: QuickstartResult, tmp_path: Path) -> None:
+def test_same_world_same_bytes(text: str, world: Report, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("an older report")
     assert write_report(tmp_path, world).read_text(encoding="utf-8") == text
 
 
-def test_a_folder_that_cannot_be_written(world: QuickstartResult, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written(world: Report, tmp_path: Path) -> None:
     (tmp_path / "report").write_text("a file")
     with pytest.raises(UserError, match=r"index.html cannot be written"):
         write_report(tmp_path / "report", world)
@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_written(world: QuickstartResult, tmp_path: Path
 # --- what it leaves out ----------------------------------------------------------------------------------------
 
 
-def test_runs_without_evaluation(world: QuickstartResult, tmp_path: Path) -> None:
+def test_runs_without_evaluation(world: Report, tmp_path: Path) -> None:
     def unevaluated(run: Path) -> Path:
         copy = tmp_path / run.name
         copy.mkdir()
@@ -168,20 +168,23 @@ def test_runs_without_evaluation(world: QuickstartResult, tmp_path: Path) -> Non
         (copy / "metrics.jsonl").write_text("".join(line for line in lines if "evaluation" not in line))
         return copy
 
-    runs = [unevaluated(run) for run in (world.pretrain_run, world.finetuned_run, world.scratch_run)]
-    bare = replace(world, pretrain_run=runs[0], finetuned_run=runs[1], scratch_run=runs[2], scores={})
+    runs = [
+        unevaluated(run)
+        for run in (world.pretraining, world.supervised["fine-tuned"], world.supervised["from scratch"])
+    ]
+    bare = replace(world, pretraining=runs[0], supervised={"fine-tuned": runs[1], "from scratch": runs[2]}, scores={})
     page = Page(write_report(tmp_path / "all", bare).read_text(encoding="utf-8"))
-    assert "Neither run was evaluated while it trained" in page.sections["transfer"]
+    assert "No run was evaluated while it trained" in page.sections["transfer"]
     assert "Raw features were not scored during pretraining" in page.sections["pretraining"]
     assert sum("aria-label" in image for image in page.images) == 4  # loss, gap, distances, ratio
 
-    half = replace(world, scratch_run=runs[2])
+    half = replace(world, supervised=world.supervised | {"from scratch": runs[2]})
     page = Page(write_report(tmp_path / "half", half).read_text(encoding="utf-8"))
     assert "The run from scratch was not evaluated" in page.sections["transfer"]
     assert "fine-tuned" in page.sections["transfer"]
 
 
-def test_scores_by_the_number_of_labels(world: QuickstartResult, tmp_path: Path) -> None:
+def test_scores_by_the_number_of_labels(world: Report, tmp_path: Path) -> None:
     """They stand in place of the runs' curves, numbers as they are and arms by their names."""
     table = [
         {
@@ -210,7 +213,7 @@ def test_scores_by_the_number_of_labels(world: QuickstartResult, tmp_path: Path)
     assert all("mine" in chart and "46.5" in chart for chart in charts)
 
 
-def test_store_without_test_split(world: QuickstartResult, tmp_path: Path) -> None:
+def test_store_without_test_split(world: Report, tmp_path: Path) -> None:
     alone = replace(world, store=make_store(tmp_path / "store", test_people=0))
     page = Page(write_report(tmp_path / "report", alone).read_text(encoding="utf-8"))
     assert "no test sequences" in page.sections["neighbours"]
@@ -218,9 +221,9 @@ def test_store_without_test_split(world: QuickstartResult, tmp_path: Path) -> No
     assert "held-out walk" not in page.sections["latents"]
 
 
-def test_run_without_checkpoint(world: QuickstartResult, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text((world.pretrain_run / "config.yaml").read_text())
-    page = Page(write_report(tmp_path / "out", replace(world, pretrain_run=tmp_path)).read_text(encoding="utf-8"))
+def test_run_without_checkpoint(world: Report, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text((world.pretraining / "config.yaml").read_text())
+    page = Page(write_report(tmp_path / "out", replace(world, pretraining=tmp_path)).read_text(encoding="utf-8"))
     assert "holds no checkpoint" in page.sections["latents"]
     assert "logged no losses" in page.sections["pretraining"]
 
@@ -248,11 +251,11 @@ def brute_force(run: Path, store: SequenceStore) -> dict[int, list[tuple[int, bo
     return found
 
 
-def test_marks_agree_with_brute_force(page: Page, world: QuickstartResult) -> None:
+def test_marks_agree_with_brute_force(page: Page, world: Report) -> None:
     store = SequenceStore(world.store)
     truth = {
-        "fine-tuned": brute_force(world.finetuned_run, store),
-        "from scratch": brute_force(world.scratch_run, store),
+        "fine-tuned": brute_force(world.supervised["fine-tuned"], store),
+        "from scratch": brute_force(world.supervised["from scratch"], store),
     }
     assert {model for _, model, *_ in page.shown} == set(truth)
     for model, ranked in truth.items():
@@ -265,11 +268,11 @@ def test_marks_agree_with_brute_force(page: Page, world: QuickstartResult) -> No
                 assert store.rows[row].subject in words
 
 
-def test_probes_are_picked_by_the_rule(page: Page, world: QuickstartResult) -> None:
+def test_probes_are_picked_by_the_rule(page: Page, world: Report) -> None:
     store = SequenceStore(world.store)
     tuned, scratch = (
         {probe: ranked[0][1] for probe, ranked in brute_force(run, store).items()}
-        for run in (world.finetuned_run, world.scratch_run)
+        for run in (world.supervised["fine-tuned"], world.supervised["from scratch"])
     )
     rights, wrongs = ([p for p in tuned if tuned[p] is hit] for hit in (True, False))
     assert rights  # the world has both, or this test would test little
@@ -281,7 +284,7 @@ def test_probes_are_picked_by_the_rule(page: Page, world: QuickstartResult) -> N
 
 @pytest.mark.parametrize("protocol", ["gait3d", "leave-one-out"])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_ranking_agrees_with_evaluation(world: QuickstartResult, protocol: str, metric: str) -> None:
+def test_ranking_agrees_with_evaluation(world: Report, protocol: str, metric: str) -> None:
     store = SequenceStore(world.store)
     rows = store.select(split="test")
     features = torch.randn(len(rows), 3, 2, generator=torch.Generator().manual_seed(0))
@@ -295,7 +298,7 @@ def test_ranking_agrees_with_evaluation(world: QuickstartResult, protocol: str, 
 
 
 @pytest.mark.parametrize("protocol", ["gait3d", "leave-one-out"])
-def test_nobody_to_find(world: QuickstartResult, protocol: str) -> None:
+def test_nobody_to_find(world: Report, protocol: str) -> None:
     store = SequenceStore(world.store)
     rows = store.select(role="probe")  # one sequence a person, so nobody else's is anyone's
     with pytest.raises(UserError, match="gives no score"):

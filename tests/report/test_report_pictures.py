@@ -22,7 +22,7 @@ from gaitdiff.report.animation import ADDED, REMOVED, changed_frames, heat_frame
 from gaitdiff.report.commands import command, differences
 from gaitdiff.report.examples import AUGMENTATIONS, augmented, latent_example
 from gaitdiff.report.figures import Level, Series, chart, smoothed, standard_error
-from gaitdiff.report.page import QuickstartResult
+from gaitdiff.report.page import Report
 from gaitdiff.training.run_folder import read_config
 from report_world import FRAMES, blobs
 
@@ -83,9 +83,9 @@ def test_augmentations_do_what_their_names_say() -> None:
     np.testing.assert_array_equal(drawn["affine"], augmented(frames, ("affine",)))
 
 
-def test_latents_go_through_the_autoencoder(world: QuickstartResult) -> None:
+def test_latents_go_through_the_autoencoder(world: Report) -> None:
     store = SequenceStore(world.store)
-    example = latent_example(world.pretrain_run, read_config(world.pretrain_run), store, 6, torch.device("cpu"))
+    example = latent_example(world.pretraining, read_config(world.pretraining), store, 6, torch.device("cpu"))
     stored = store[6].frames.astype(np.float32) / 255
     start = next(s for s in range(FRAMES - 3) if np.allclose(stored[s : s + 4], example.frames))
     blocks = stored[start : start + 4].reshape(4, 8, 8, 8, 8).mean((2, 4))
@@ -98,12 +98,10 @@ def test_latents_go_through_the_autoencoder(world: QuickstartResult) -> None:
     assert all(a.alpha_bar > b.alpha_bar for a, b in zip(example.levels, example.levels[1:], strict=False))
 
 
-def test_a_denoiser_that_knows_the_noise_gives_the_clip_back(
-    world: QuickstartResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_denoiser_that_knows_the_noise_gives_the_clip_back(world: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     store = SequenceStore(world.store)
-    config, device = read_config(world.pretrain_run), torch.device("cpu")
-    clean = latent_example(world.pretrain_run, config, store, 6, device)
+    config, device = read_config(world.pretraining), torch.device("cpu")
+    clean = latent_example(world.pretraining, config, store, 6, device)
     latents = torch.from_numpy(clean.latents)[None]
     asked = []
 
@@ -115,7 +113,7 @@ def test_a_denoiser_that_knows_the_noise_gives_the_clip_back(
         return (x - math.sqrt(alpha_bar) * latents) / math.sqrt(1 - alpha_bar)
 
     monkeypatch.setattr(Denoiser, "forward", forward)
-    known = latent_example(world.pretrain_run, config, store, 6, device)
+    known = latent_example(world.pretraining, config, store, 6, device)
     for level in known.levels:
         np.testing.assert_allclose(level.predicted, known.decoded, atol=1e-4)
         assert np.abs(level.noised - known.decoded).mean() > 0.05
@@ -187,8 +185,8 @@ def _height(root: ElementTree.Element, name: str) -> float:
     return float(moved[1]) if moved else float(node.get("y", "nan"))
 
 
-def test_commands_repeat_their_runs(world: QuickstartResult) -> None:
-    pretrain, finetune = read_config(world.pretrain_run), read_config(world.finetuned_run)
+def test_commands_repeat_their_runs(world: Report) -> None:
+    pretrain, finetune = read_config(world.pretraining), read_config(world.supervised["fine-tuned"])
     words = " ".join(command(pretrain)).split()
     assert words[:2] == ["gaitdiff", "pretrain"]
     assert {"stage": "pretrain", **plain(asdict(parse_config(PretrainConfig, "gaitdiff", words[2:])))} == pretrain
@@ -197,8 +195,8 @@ def test_commands_repeat_their_runs(world: QuickstartResult) -> None:
     assert {"stage": "finetune", **plain(asdict(parse_config(FinetuneConfig, "gaitdiff", words[2:])))} == finetune
 
 
-def test_settings_that_differ_are_named(world: QuickstartResult) -> None:
-    one, other = read_config(world.finetuned_run), read_config(world.scratch_run)
+def test_settings_that_differ_are_named(world: Report) -> None:
+    one, other = read_config(world.supervised["fine-tuned"]), read_config(world.supervised["from scratch"])
     assert differences(one, other) == ["optim.backbone_lr_ratio: 0.1, 1.0"]
     other["seed"] = 5
     assert differences(one, other)[1:] == ["seed: 0, 5"]

@@ -24,7 +24,7 @@ from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_im
 from gaitdiff.evaluation.scoring import DEFAULT_METRIC
 from gaitdiff.models import create_model
 from gaitdiff.report.labels import SCRATCH
-from gaitdiff.report.page import BASELINE, QuickstartResult, write_report
+from gaitdiff.report.page import BASELINE, Report, write_report
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.pretrain import pretrain
@@ -125,12 +125,11 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     facts = _facts(store, scale, pretrained, finetuned, (time.perf_counter() - started) / 60, place, seed)
     what = compared(store, held_out_rows(store), PROTOCOL)
     origins = [f"{name}: {read_checkpoint_info(path).origin}" for name, path in _weights(pretrained)]
-    result = QuickstartResult(
+    result = Report(
         "gaitdiff quick start",
         store_path,
         pretrained,
-        finetuned,
-        scratch,
+        {"shipped, fine-tuned": finetuned, "from scratch": scratch},
         scores,
         verdict,
         facts,

@@ -34,17 +34,19 @@ def command(config: dict[str, Any]) -> list[str]:
     return [f"gaitdiff {stage}", *flags]
 
 
-def differences(finetuned: dict[str, Any], scratch: dict[str, Any]) -> list[str]:
-    """Settings that a fine-tuned and a from-scratch run do not share, each as ``key: value, value``.
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Settings that two supervised runs do not share, each as ``key: value, value``.
 
-    What makes them what they are (mode, starting point, the model's name) and where they ran is left aside. From
-    scratch, the backbone learns at the head's rate, whatever its configuration says.
+    Where a backbone starts (mode, init, the model's name) and where a run was made is left aside. From scratch, the
+    backbone learns at the head's rate, whatever the configuration says.
     """
-    one = dict(flat(finetuned, _LEAVES))
-    other = dict(flat(scratch, _LEAVES)) | {"optim.backbone_lr_ratio": 1.0}
     aside = ("out", "mode", "init", "model", "machine", "made_from", "made_with")
+    first, second = (
+        dict(flat(config, _LEAVES)) | ({"optim.backbone_lr_ratio": 1.0} if config.get("mode") == "scratch" else {})
+        for config in (one, other)
+    )
     return [
-        f"{key}: {one.get(key)}, {other.get(key)}"
-        for key in sorted(one.keys() | other.keys())
-        if key.split(".")[0] not in aside and one.get(key) != other.get(key)
+        f"{key}: {first.get(key)}, {second.get(key)}"
+        for key in sorted(first.keys() | second.keys())
+        if key.split(".")[0] not in aside and first.get(key) != second.get(key)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from gaitdiff.report.pieces import left_out
 from gaitdiff.training.run_folder import read_config, read_metrics
 
 _SUPERVISED, _PRETRAINING = "supervised iterations", "pretraining iterations"
+_COLOURS = ("blue", "red", "green", "purple", "ink")  # of supervised runs, in their order
 _BASELINE = "gait energy\nimage"
 
 
@@ -49,24 +51,34 @@ def by_labels(table: Sequence[Mapping[str, Any]], baseline: dict[str, float] | N
     )
 
 
-def transfer(finetuned: Path, scratch: Path, baseline: dict[str, float] | None) -> str:
-    """Rank-1 and mAP of both supervised runs over their iterations."""
-    curves = (("fine-tuned", "blue", _evaluations(finetuned)), ("from scratch", "red", _evaluations(scratch)))
-    shown = [curve for curve in curves if curve[2]]
+def transfer(runs: Mapping[str, Path], baseline: dict[str, float] | None) -> str:
+    """Rank-1 and mAP of supervised runs, by name, over their iterations."""
+    evaluated = {name: _evaluations(run) for name, run in runs.items()}
+    shown = [
+        (name, colour, evaluated[name]) for name, colour in zip(runs, itertools.cycle(_COLOURS)) if evaluated[name]
+    ]
     if not shown:
-        return left_out("Neither run was evaluated while it trained, so there are no curves over iterations")
+        return left_out("No run was evaluated while it trained, so there are no curves over iterations")
     panels = [
         _scores_panel("Rank-1 on held-out people", "rank-1, %", "rank1", shown, _SUPERVISED, baseline),
         _scores_panel("mAP on held-out people", "mAP, %", "mAP", shown, _SUPERVISED, baseline),
     ]
-    missing = [name for name, _, records in curves if not records]
-    unlike = differences(read_config(finetuned), read_config(scratch))
-    besides = f" Their settings differ besides in (fine-tuned, from scratch): {'; '.join(unlike)}." if unlike else ""
+    first, *others = runs
+    unlike = [
+        f" Besides where the backbone starts, {first} and {other} differ in: {'; '.join(found)}."
+        for other in others
+        if (found := differences(read_config(runs[first]), read_config(runs[other])))
+    ]
+    alike = (
+        "All models are the same network with the same head to start from, trained on the same batches; what differs "
+        "is where the backbone starts."
+    )
     return (
-        "<p>Both models are the same network with the same head to start from, trained on the same batches; what "
-        f"differs is where the backbone starts.{html.escape(besides)} Bands are one binomial standard error over "
-        f"{_probes(shown[0][2]):,} probes; they tell how sure a point is, not how much another seed would differ.</p>"
-        + "".join(left_out(f"The run {name} was not evaluated while it trained") for name in missing)
+        f"<p>{html.escape(''.join(unlike) if unlike or not others else alike)} Bands are one binomial standard error "
+        f"over {_probes(shown[0][2]):,} probes; they tell how sure a point is, not how much another seed would differ.</p>"
+        + "".join(
+            left_out(f"The run {name} was not evaluated while it trained") for name in runs if not evaluated[name]
+        )
         + _grid(panels)
     )
 

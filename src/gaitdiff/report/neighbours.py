@@ -62,8 +62,12 @@ def rank_gallery(
     )
 
 
-def pick_probes(ranking: Ranking, other: Ranking) -> list[tuple[int, str]]:
+def pick_probes(ranking: Ranking, other: Ranking, name: str) -> list[tuple[int, str]]:
     """Choose the probes to show, by a rule and not by their looks.
+
+    Args:
+        ranking, other: of two models; the same one twice where there is one alone.
+        name: of the first.
 
     Returns:
         Up to three (position in ``ranking.probes``, why it was chosen): in the store's order the first whose nearest
@@ -72,8 +76,8 @@ def pick_probes(ranking: Ranking, other: Ranking) -> list[tuple[int, str]]:
     hit, other_hit = ranking.right[:, 0], other.right[:, 0]
     chosen: list[tuple[int, str]] = []
     for mask, why in (
-        (hit, "the first probe that the fine-tuned model gets right"),
-        (~hit, "the first probe that the fine-tuned model gets wrong"),
+        (hit, f"the first probe that the model {name} gets right"),
+        (~hit, f"the first probe that the model {name} gets wrong"),
         (hit != other_hit, "the first other probe on which the two models disagree"),
     ):
         taken = {place for place, _ in chosen}

@@ -1,4 +1,4 @@
-"""The report of a quick start: one HTML file that needs nothing beside it, neither network nor scripts."""
+"""A report of runs: one HTML file that needs nothing beside it, neither network nor scripts."""
 
 from __future__ import annotations
 
@@ -19,34 +19,32 @@ from gaitdiff.report.pieces import left_out
 from gaitdiff.report.settings import settings
 from gaitdiff.utils.files import write_whole
 
-#: The row of ``QuickstartResult.scores`` that figures show as a dashed line.
+#: The row of ``Report.scores`` that figures show as a dashed line.
 BASELINE = "gait energy image"
 
 
 @dataclass(frozen=True)
-class QuickstartResult:
-    """What a quick start has made, for its report.
+class Report:
+    """What is to be reported.
 
     Attributes:
         title: heading of the page.
         store: sequence store.
-        pretrain_run: run folder of ``gaitdiff pretrain``.
-        finetuned_run: run folder of ``gaitdiff finetune`` from the pretrained backbone.
-        scratch_run: the same model, seed and iterations from scratch.
+        pretraining: run folder of ``gaitdiff pretrain``; None where there is none.
+        supervised: run folders of ``gaitdiff finetune`` by name; the first two are compared probe by probe.
         scores: row of the table → ``rank1``, ``rank5``, ``mAP``, ``mINP`` in percent, and ``probes``; the row
             ``"gait energy image"``, if there, is drawn into the figures.
-        verdict: one sentence, what the numbers do and do not show.
+        verdict: what the numbers do and do not show.
         facts: settings worth knowing, by name.
         named: what the scores are of: runs and steps, store, protocol, distance, how many were compared.
         labels: scores by the number of labelled people, see ``gaitdiff.commands.label_curve.LabelCurve``; they stand
-            in place of both runs' curves.
+            in place of the runs' curves.
     """
 
     title: str
     store: Path
-    pretrain_run: Path
-    finetuned_run: Path
-    scratch_run: Path
+    pretraining: Path | None
+    supervised: Mapping[str, Path]
     scores: dict[str, dict[str, float]]
     verdict: str
     facts: dict[str, str]
@@ -54,7 +52,7 @@ class QuickstartResult:
     labels: Sequence[Mapping[str, Any]] = ()
 
 
-def write_report(folder: Path, result: QuickstartResult, device: torch.device | str = "cpu") -> Path:
+def write_report(folder: Path, result: Report, device: torch.device | str = "cpu") -> Path:
     """Write ``folder/index.html``.
 
     What cannot be shown (a run without evaluations, a store without a test split) is left out, with a sentence in its
@@ -66,32 +64,41 @@ def write_report(folder: Path, result: QuickstartResult, device: torch.device | 
     Raises:
         UserError: the page cannot be written.
     """
-    place, store = torch.device(device), result.store
-    pretrained, finetuned, scratch = runs = (result.pretrain_run, result.finetuned_run, result.scratch_run)
-    baseline, labels = result.scores.get(BASELINE), result.labels
-
-    def compared() -> str:
-        return curves.by_labels(labels, baseline) if labels else curves.transfer(finetuned, scratch, baseline)
-
-    parts: list[tuple[str, str, Callable[[], str]]] = [
-        ("transfer", "With and without pretraining", compared),
-        ("pretraining", "What pretraining did", lambda: curves.pretraining(pretrained, baseline)),
-        ("neighbours", "Who the models take for whom", lambda: pictures.neighbours(store, finetuned, scratch, place)),
-        ("augmentations", "Augmentations", lambda: pictures.augmentations(store, pretrained)),
-        ("latents", "Latents and noise", lambda: pictures.latents(store, pretrained, place)),
-        ("settings", "Settings, commands, words", lambda: settings(result.facts, runs, store)),
-    ]
+    parts = _parts(result, torch.device(device))
     content = {
         "title": html.escape(result.title),
         "style": _asset("page.css"),
         "verdict": html.escape(result.verdict),
-        "scores": score_table(result.scores, result.named),
+        "scores": score_table(result.scores, result.named) if result.scores else "",
         "contents": " ".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in parts),
         "sections": "\n".join(
             f'<section id="{name}">\n<h2>{heading}</h2>\n{_built(build)}\n</section>' for name, heading, build in parts
         ),
     }
     return _write(folder, Template(_asset("page.html")).substitute(content))
+
+
+def _parts(result: Report, place: torch.device) -> list[tuple[str, str, Callable[[], str]]]:
+    """Sections of the page: name, heading, and what builds it."""
+    store, pretraining, supervised = result.store, result.pretraining, result.supervised
+    baseline, labels = result.scores.get(BASELINE), result.labels
+    parts: list[tuple[str, str, Callable[[], str]]] = []
+    if labels:
+        parts.append(("transfer", "With and without pretraining", lambda: curves.by_labels(labels, baseline)))
+    elif supervised:
+        heading = "With and without pretraining" if len(supervised) > 1 else "What recognition learned"
+        parts.append(("transfer", heading, lambda: curves.transfer(supervised, baseline)))
+    if pretraining is not None:
+        parts.append(("pretraining", "What pretraining did", lambda: curves.pretraining(pretraining, baseline)))
+    if supervised:
+        heading = "Who the models take for whom" if len(supervised) > 1 else "Who the model takes for whom"
+        parts.append(("neighbours", heading, lambda: pictures.neighbours(store, supervised, place)))
+    if pretraining is not None:
+        parts.append(("augmentations", "Augmentations", lambda: pictures.augmentations(store, pretraining)))
+        parts.append(("latents", "Latents and noise", lambda: pictures.latents(store, pretraining, place)))
+    runs = [*([pretraining] if pretraining else []), *supervised.values()]
+    parts.append(("settings", "Settings, commands, words", lambda: settings(result.facts, runs, store)))
+    return parts
 
 
 def score_table(scores: dict[str, dict[str, float]], named: Sequence[str] = ()) -> str:
@@ -121,7 +128,8 @@ def _score_row(name: str, row: dict[str, float]) -> str:
         f'<circle cx="{1.8 * row["rank1"]:.1f}" cy="8" r="4" fill="var(--blue)"/></svg>'
     )
     first = f'{row["rank1"]:.1f} <span class="error">± {error:.1f}</span>'
-    numbers = (first, *(f"{row[key]:.1f}" for key in ("rank5", "mAP", "mINP")), f"{int(row['probes'])}")
+    others = (f"{row[key]:.1f}" if key in row else "" for key in ("rank5", "mAP", "mINP"))
+    numbers = (first, *others, f"{int(row['probes'])}")
     return (
         f'<tr><th scope="row">{html.escape(name)}</th><td class="whisker">{picture}</td>'
         f"{''.join(f'<td>{number}</td>' for number in numbers)}</tr>"

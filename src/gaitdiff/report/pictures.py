@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,22 +31,27 @@ _FRAMES = 30  # of an animated walk
 _STRIP = 6  # frames of a strip
 
 
-def neighbours(store_path: Path, finetuned: Path, scratch: Path, device: torch.device) -> str:
-    """Probes with their five nearest gallery sequences by both models."""
+def neighbours(store_path: Path, runs: Mapping[str, Path], device: torch.device) -> str:
+    """Probes with their five nearest gallery sequences by the first run, and by the second if there is one."""
     store = SequenceStore(store_path)
-    config = read_config(finetuned)
+    names = list(runs)[:2]
+    config = read_config(runs[names[0]])
     rows, protocol, metric = held_out_rows(store), config["run"]["protocol"], config["loss"]["distance"]
-    tuned, other = (
-        rank_gallery(extract(load_checkpoint(run, device), store, rows, device), rows, store, protocol, metric)
-        for run in (finetuned, scratch)
-    )
-    chosen = pick_probes(tuned, other)
-    blocks = "\n".join(_probe(store, place, why, tuned, other) for place, why in chosen)
+    rankings = {
+        name: rank_gallery(
+            extract(load_checkpoint(runs[name], device), store, rows, device), rows, store, protocol, metric
+        )
+        for name in names
+    }
+    first, last = rankings[names[0]], rankings[names[-1]]
+    chosen = pick_probes(first, last, names[0])
+    blocks = "\n".join(_probe(store, place, why, rankings) for place, why in chosen)
+    others = "".join(f", {html.escape(name)} {int(rankings[name].right[:, 0].sum()):,}" for name in names[1:])
     return (
         f"<p>A probe on the left, and the five gallery sequences nearest to it by {html.escape(metric)} distance of "
         f"the embeddings, nearest first. <b>✓</b> marks the right person, <b>✗</b> a wrong one; the number is the "
-        f"distance. Of {len(tuned.probes):,} probes the fine-tuned model gets {int(tuned.right[:, 0].sum()):,} right, "
-        f"the one from scratch {int(other.right[:, 0].sum()):,}. The probes shown were picked by a rule, in the "
+        f"distance. Of {len(first.probes):,} probes the model {html.escape(names[0])} gets "
+        f"{int(first.right[:, 0].sum()):,} right{others}. The probes shown were picked by a rule, in the "
         f"order of the store’s manifest, not by their looks.</p>\n{blocks}"
     )
 
@@ -106,16 +112,17 @@ def latents(store_path: Path, pretrain_run: Path, device: torch.device) -> str:
     )
 
 
-def _probe(store: SequenceStore, place: int, why: str, tuned: Ranking, other: Ranking) -> str:
-    probe = int(tuned.probes[place])
+def _probe(store: SequenceStore, place: int, why: str, rankings: Mapping[str, Ranking]) -> str:
+    probe = int(next(iter(rankings.values())).probes[place])
     asked = _tile(_walk_of(store, probe), f"<b>probe</b><br>{_who(store, probe)}", "asked")
     rows = "".join(
-        f'<div class="row" data-model="{name}"><h3>{name}</h3>{_nearest(store, place, ranking)}</div>'
-        for name, ranking in (("fine-tuned", tuned), ("from scratch", other))
+        f'<div class="row" data-model="{html.escape(name)}"><h3>{html.escape(name)}</h3>'
+        f"{_nearest(store, place, ranking)}</div>"
+        for name, ranking in rankings.items()
     )
     return (
-        f'<div class="probe" data-probe="{probe}"><p><b>{html.escape(store.rows[probe].subject)}</b>: {why}.</p>'
-        f"{asked}<div>{rows}</div></div>"
+        f'<div class="probe" data-probe="{probe}"><p><b>{html.escape(store.rows[probe].subject)}</b>: '
+        f"{html.escape(why)}.</p>{asked}<div>{rows}</div></div>"
     )
 
 

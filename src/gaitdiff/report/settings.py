@@ -32,7 +32,7 @@ _WORDS = {
 def settings(facts: dict[str, str], runs: Sequence[Path], store: Path) -> str:
     """Facts, the commands that repeat the runs, and what the words mean."""
     commands = [command(read_config(run)) for run in runs]
-    commands.append(["gaitdiff evaluate", shlex.quote(str(runs[1])), f"--data {shlex.quote(str(store))}"])
+    commands.append(["gaitdiff evaluate", shlex.quote(str(runs[-1])), f"--data {shlex.quote(str(store))}"])
     return (
         definitions(facts)
         + "<h3>Commands</h3>\n"

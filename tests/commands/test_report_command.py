@@ -1,0 +1,73 @@
+"""``gaitdiff report``: a page on any run, and what belongs on no page together."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from gaitdiff.cli import main
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    store = make_store(folder / "store", people=7, test_people=3)
+    pace = ("--optim.iterations", "2", "--run.log_every", "1", "--run.evaluate_every", "1")
+    for name, words in (
+        ("pre", ["pretrain", *TINY_PRETRAIN]),
+        ("other", ["pretrain", *TINY_PRETRAIN, "--seed", "1"]),
+        ("one", ["finetune", *TINY_SCRATCH]),
+        ("two", ["finetune", *TINY_SCRATCH, "--seed", "1"]),
+    ):
+        assert main([*words, *pace, "--data.store", str(store), "--out", str(folder / name)]) == 0
+    return folder
+
+
+def sections(page: Path) -> set[str]:
+    return set(re.findall(r'<section id="(\w+)"', page.read_text()))
+
+
+def test_a_run_of_each_kind_has_its_page(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(runs / "pre"), "--device", "cpu"]) == 0
+    page = runs / "pre" / "report" / "index.html"
+    assert capsys.readouterr().out.strip() == str(page)
+    assert sections(page) == {"pretraining", "augmentations", "latents", "settings"}
+    last = [json.loads(line) for line in (runs / "pre" / "metrics.jsonl").read_text().splitlines()][-1]
+    for kind, called in (("cosine", "cosine"), ("whitened", "whitened")):
+        row = next(line for line in page.read_text().splitlines() if f"pre, raw features, {called}" in line)
+        assert f"{last['evaluation'][f'rank1_{kind}']:.1f}" in row
+    assert main(["report", str(runs / "one"), "--out", str(runs / "alone"), "--device", "cpu"]) == 0
+    page = runs / "alone" / "index.html"
+    assert sections(page) == {"transfer", "neighbours", "settings"}
+    assert "step 2 of 2" in page.read_text()
+
+
+def test_several_runs_are_compared(runs: Path) -> None:
+    words = ["report", *(str(runs / name) for name in ("pre", "one", "two")), "--out", str(runs / "all")]
+    assert main([*words, "--device", "cpu"]) == 0
+    text = (runs / "all" / "index.html").read_text()
+    assert sections(runs / "all" / "index.html") >= {"transfer", "pretraining", "neighbours", "settings"}
+    assert 'data-model="one"' in text
+    assert 'data-model="two"' in text
+    assert "Besides where the backbone starts, one and two differ in: seed: 0, 1." in text
+    assert len(re.findall(r'\bid="([^"]+)"', text)) == len(set(re.findall(r'\bid="([^"]+)"', text)))
+
+
+def test_mistakes(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere = make_store(tmp_path / "store", people=5, test_people=2)
+    words = ["finetune", *TINY_SCRATCH, "--optim.iterations", "1", "--data.store", str(elsewhere)]
+    assert main([*words, "--out", str(tmp_path / "else")]) == 0
+    for given, says in (
+        ([runs / "pre", runs / "other"], "report them apart"),
+        ([runs / "one", tmp_path / "else"], "of other data"),
+        ([runs / "one", runs / "one"], "given twice"),
+        ([runs / "store"], "is no run folder"),
+        ([runs / "nowhere"], "is no run folder"),
+    ):
+        capsys.readouterr()
+        assert main(["report", *map(str, given), "--device", "cpu"]) == 2
+        assert says in capsys.readouterr().err
