@@ -75,7 +75,8 @@ def transfer(runs: Mapping[str, Path], baseline: dict[str, float] | None) -> str
     )
     return (
         f"<p>{html.escape(''.join(unlike) if unlike or not others else alike)} Bands are one binomial standard error "
-        f"over {_probes(shown[0][2]):,} probes; they tell how sure a point is, not how much another seed would differ.</p>"
+        f"over {_probes(shown[0][2]):,} probes; they tell how sure a point is, not how much another seed would "
+        "differ.</p>"
         + "".join(
             left_out(f"The run {name} was not evaluated while it trained") for name in runs if not evaluated[name]
         )
