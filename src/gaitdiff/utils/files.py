@@ -1,60 +1,109 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and reading those of others."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from gaitdiff.errors import UserError
+
+#: Drafts grow in hidden folders of such names, with the lock of whoever writes them.
+_PREFIX, _SUFFIX, _LOCK = ".gaitdiff-", ".partial", "draft.lock"
+_DRAFTS = re.compile(rf"{re.escape(_PREFIX)}\w{{8}}{re.escape(_SUFFIX)}")
+
+
+class NamesAndDrafts(frozenset[str]):
+    """A set of file names that has the names of all drafts, too."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and _DRAFTS.fullmatch(name) is not None)
 
 
 @contextmanager
 def atomic_file(path: Path, remedy: str = "choose another --out") -> Iterator[Path]:
     """Give the path of a draft beside ``path``, which takes its place, on disk, when the block ends well.
 
+    Nobody else's file is written over or followed, whatever it is called; what killed processes left of such a
+    draft is cleared.
+
     Raises:
         UserError: it cannot be written, also by the block's own OSError; the sentence ends with ``remedy``.
     """
-    draft = path.with_name(f".{path.name}.partial")
     try:
-        yield draft
-        sync(draft)
-        os.replace(draft, path)
-        sync(path.parent)
+        with _draft_of(path) as draft:
+            yield draft
+            sync(draft)
+            os.replace(draft, path)
+            sync(path.parent)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}): {remedy}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path, remedy: str = "choose another --out") -> Iterator[Path]:
     """Give a new folder beside ``path``, which takes its place, with all its files on disk, when the block ends well.
 
-    What stood at ``path`` is replaced; what a killed process left of the draft is cleared first.
+    What stood at ``path`` is replaced; what killed processes left of such a draft is cleared.
 
     Raises:
         UserError: it cannot be written, also by the block's own OSError; the sentence ends with ``remedy``.
     """
-    draft = path.with_name(f".{path.name}.partial")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        yield draft
-        for file in (*draft.iterdir(), draft):
-            sync(file)
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.rename(draft, path)
-        sync(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _draft_of(path) as draft:
+            draft.mkdir()
+            yield draft
+            for file in (*draft.iterdir(), draft):
+                sync(file)
+            if path.is_dir():
+                shutil.rmtree(path)
+            os.rename(draft, path)
+            sync(path.parent)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}): {remedy}") from error
+
+
+@contextmanager
+def _draft_of(path: Path) -> Iterator[Path]:
+    """Give a path of the same name in a hidden folder beside ``path``, whose name nobody can foresee.
+
+    The folder goes when the block ends. A killed process leaves it behind without its lock, by which it is known.
+    """
+    _clear_drafts(path)
+    while True:
+        folder = Path(tempfile.mkdtemp(_SUFFIX, _PREFIX, path.parent))
+        lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
+        try:
+            with suppress(OSError):  # a file system without locks: there is nobody who could clear the folder
+                lock.acquire()
+        except Timeout:  # another process has just cleared it
+            continue
+        break
+    try:
+        yield folder / path.name
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_drafts(path: Path) -> None:
+    """Remove the drafts of ``path`` that no process is writing."""
+    with os.scandir(path.parent) as entries:
+        drafts = [Path(entry) for entry in entries if _DRAFTS.fullmatch(entry.name)]
+    for draft in drafts:
+        with suppress(OSError, Timeout):
+            ours = stat.S_ISDIR(draft.lstat().st_mode) and stat.S_ISREG((draft / _LOCK).lstat().st_mode)
+            if ours and {_LOCK, path.name}.issuperset(os.listdir(draft)):
+                with FileLock(draft / _LOCK, timeout=0, thread_local=False):
+                    shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_whole(path: Path, data: bytes, remedy: str = "choose another --out") -> None:
@@ -65,6 +114,27 @@ def write_whole(path: Path, data: bytes, remedy: str = "choose another --out") -
     """
     with atomic_file(path, remedy) as draft:
         draft.write_bytes(data)
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file (a pipe would keep its reader waiting), or has more than ``limit`` bytes.
+    """
+    with open(path, "rb", buffering=0, opener=open_without_waiting) as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("is no regular file")
+        if state.st_size > limit:
+            raise ValueError(f"has more than {limit} bytes")
+        return file.read()
+
+
+def open_without_waiting(path: str, flags: int) -> int:
+    """Open a file, as ``opener`` of ``open``; a pipe that nobody writes to would keep the usual way waiting."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def refuse_existing(path: Path, flag: str = "--out") -> None:

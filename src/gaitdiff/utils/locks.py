@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gaitdiff.errors import UserError
-from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.files import read_regular, write_whole
 from gaitdiff.utils.progress import say
 
 #: What operating systems say where a file system has no locks.
@@ -21,6 +21,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 #: The file that is locked, and the one that says by whom.
 LOCK_FILE, HOLDER_FILE = ".lock", ".writer.json"
+_HOLDER_BYTES = 1 << 16  # at most
 
 
 class FolderLock:
@@ -63,7 +64,7 @@ class FolderLock:
 
     def _holder(self) -> str:
         try:
-            holder = json.loads((self.folder / HOLDER_FILE).read_bytes())
+            holder = json.loads(read_regular(self.folder / HOLDER_FILE, _HOLDER_BYTES))
             return f"process {holder['process']} on {holder['host']}, since {holder['since']}"
         except (OSError, ValueError, TypeError, KeyError):  # it has only just begun
             return "another process"

@@ -14,12 +14,16 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from gaitdiff.errors import UserError
+from gaitdiff.utils.text import counted
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 #: What makes numerical libraries use one thread in the worker processes.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+#: How many worker processes a machine takes: so many for each processor, and so many in any case.
+_A_PROCESSOR, _ALWAYS = 4, 16
 
 #: Where launchers say how many processes a run has.
 LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -28,6 +32,18 @@ LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SI
 def processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse a number of worker processes that the machine is not for; None asks for none.
+
+    Raises:
+        UserError: it is less than 1, or so large that the processes would fill the memory without being of use.
+    """
+    most = max(_A_PROCESSOR * processors(), _ALWAYS)
+    if workers is not None and not 1 <= workers <= most:
+        bound = "at least 1" if workers < 1 else f"at most {most} with {counted(processors(), 'processor')}"
+        raise UserError(f"the number of workers is {workers}, but must be {bound}")
 
 
 def launched_processes() -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gaitdiff.data.align import align_sequence
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.errors import UserError
-from gaitdiff.utils.parallel import in_order, processors
+from gaitdiff.utils.parallel import check_workers, in_order, processors
 from gaitdiff.utils.progress import progress_bar
 from gaitdiff.walkers.body import Body, load_body_model
 from gaitdiff.walkers.camera import assign_camera, place_cameras
@@ -27,6 +27,9 @@ Frames = NDArray[np.uint8]
 
 #: Share of the people who are held out for testing by default.
 _TEST_SHARE = 0.3
+
+#: Frames of a sequence, each of which takes up to a megabyte while it is drawn; and of one person, which wait together.
+_MOST_FRAMES, _MOST_OF_ONE = 1000, 100_000
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ def generate(
     Args:
         out: folder to create.
         people: number of identities, at least 2.
-        sequences: walks of each of them, at least 2.
+        sequences: walks of each of them, at least 2; with ``frames`` frames each no more than 100,000 frames.
         preset: "lite", "wild" or "market", see :func:`~gaitdiff.walkers.presets.list_presets`, or one of your own.
         seed: of everything random, not negative.
-        frames: length of every sequence, at 25 frames a second; the median where lengths vary.
+        frames: length of every sequence, at most 1000, at 25 frames a second; the median where lengths vary.
         test_people: how many people are held out, 0 or at least 2; by default three in ten, none of fewer than four.
         workers: number of processes; by default one for each core.
 
@@ -79,10 +82,17 @@ def generate(
         ("sequences", sequences, 2),
         ("frames", frames, 1),
         ("seed", seed, 0),
-        ("workers", 1 if workers is None else workers, 1),
     ):
         if value < least:
             raise UserError(f"{what} is {value}, but walkers need at least {least}")
+    if frames > _MOST_FRAMES:
+        raise UserError(f"frames is {frames}, but walkers walk for at most {_MOST_FRAMES}: make more sequences instead")
+    if sequences * frames > _MOST_OF_ONE:
+        raise UserError(
+            f"sequences is {sequences}, but at most {_MOST_OF_ONE // frames} of {frames} frames are made of a person: "
+            "make more people instead"
+        )
+    check_workers(workers)
     held_out = _test_people(people, test_people)
     passers_by = round(chosen.distractors * held_out)
     with (

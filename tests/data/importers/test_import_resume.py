@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,20 +52,19 @@ def command(source: Path, out: Path) -> list[str]:
 SLOW = """
 import sys, time
 from gaitdiff.data.store import writer
-from gaitdiff.data.importers import load as loading
 writer._SAVE_BYTES = 1
-load = loading.load
+done = writer.StoreWriter._done
 def slowly(*args):
     time.sleep(0.03)
-    return load(*args)
-loading.load = slowly
+    return done(*args)
+writer.StoreWriter._done = slowly
 from gaitdiff.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def start_slowly(source: Path, out: Path) -> subprocess.Popen[str]:
-    verb = ["data", "import", str(source), "--out", str(out), "--workers", "1"]
+def start_slowly(source: Path, out: Path, workers: int = 1) -> subprocess.Popen[str]:
+    verb = ["data", "import", str(source), "--out", str(out), "--workers", str(workers)]
     return subprocess.Popen([sys.executable, "-c", SLOW, *verb], stderr=subprocess.PIPE, text=True)
 
 
@@ -108,6 +109,24 @@ def test_an_import_that_is_ended_goes_on(tmp_path: Path, how: signal.Signals) ->
     assert done.stdout.strip() == whole.replace(str(tmp_path / "whole"), str(tmp_path / "out"))
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds worker processes in /proc")
+def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
+    source, out = make_source(tmp_path / "source"), tmp_path / "out" / "store"
+    process = start_slowly(source, out, workers=2)
+    wait_for_progress(out, process, 5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    worker = next(child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes())
+    os.kill(int(worker), signal.SIGKILL)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert re.search("worker process ended too early.* is kept .* sequences.: the same command", said)
+    done = subprocess.run(command(source, out), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stderr.split("going on after ")[1].split()[0]) >= 4
+    import_data(source, tmp_path / "whole" / "store")
+    assert contents(out) == contents(tmp_path / "whole" / "store")
+
+
 def test_a_second_call_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make_source(tmp_path / "source")
     words = ["data", "import", str(source), "--out", str(tmp_path / "store")]
@@ -133,6 +152,58 @@ def test_another_source_begins_anew(tmp_path: Path) -> None:
     assert "going on" not in done.stderr
     import_data(source, tmp_path / "whole" / "store")
     assert contents(out) == contents(tmp_path / "whole" / "store")
+
+
+def archive(source: Path, kind: str) -> Path:
+    """The folder itself, or an archive of it beside it."""
+    return source if kind == "folder" else Path(shutil.make_archive(str(source), kind, source))
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_changed_masks_are_noticed(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_source(tmp_path / "source")
+    mask = folder / "p0" / "w0" / "0.png"
+    words = ["data", "import", str(archive(folder, kind)), "--out", str(tmp_path / "store")]
+    assert main(words) == 0
+    before = contents(tmp_path / "store")
+    assert main(words) == 0
+    assert "holds this import already" in capsys.readouterr().out
+    os.utime(mask, (10**9, 10**9))
+    if kind == "zip":  # which has checksums: other times alone are no change
+        archive(folder, kind)
+        assert main(words) == 0
+    mask.write_bytes((folder / "p0" / "w0" / "1.png").read_bytes())
+    os.utime(mask, (11 * 10**8, 11 * 10**8))
+    archive(folder, kind)
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "files have changed since: choose another --out, or remove it" in capsys.readouterr().err
+    assert contents(tmp_path / "store") == before
+
+
+def test_masks_that_changed_are_not_mixed_with_others(tmp_path: Path) -> None:
+    source, out = make_source(tmp_path / "source"), tmp_path / "out" / "store"
+    kill_at_work(source, out, 5)
+    (source / "p0" / "w0" / "0.png").write_bytes((source / "p0" / "w0" / "1.png").read_bytes())
+    done = subprocess.run(command(source, out), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "going on" not in done.stderr
+    import_data(source, tmp_path / "whole" / "store")
+    assert contents(out) == contents(tmp_path / "whole" / "store")
+
+
+def test_the_store_of_an_older_version_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its source does not say of which state of the files it is."""
+    source = make_source(tmp_path / "source")
+    words = ["data", "import", str(source), "--out", str(tmp_path / "store")]
+    assert main(words) == 0
+    file = tmp_path / "store" / "store.json"
+    text = re.sub(r", files [0-9a-f]{16}", "", file.read_text())
+    assert re.search(r"frames of source, import [0-9a-f]{16}\"", text)
+    file.write_text(text)
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "holds this import already" in capsys.readouterr().out
 
 
 def test_another_division_of_people_loses_nothing(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gaitdiff.data.formats.sources import open_source
+from gaitdiff.data.importers import partition as partitions
 from gaitdiff.data.importers.opengait import OPENGAIT
 from gaitdiff.data.importers.partition import divide, index, partition_needed, read_partition
 from gaitdiff.datasets.card import Partition
@@ -53,6 +55,22 @@ def test_a_file_without_probes_and_with_a_byte_order_mark(tmp_path: Path) -> Non
 def test_identities_with_hyphens_have_probes(tmp_path: Path) -> None:
     partition = read_partition(write(tmp_path, {TRAIN: [], TEST: ["a-b"], PROBE: ["a-b-nm-01-090"]}))
     assert partition.probes == {"a-b-nm-01-090"}
+
+
+def test_pipes_and_what_is_too_long_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"the partition file .*pipe is no regular file: give a JSON file"):
+        read_partition(tmp_path / "pipe")
+    path = write(tmp_path, {TRAIN: ["1"], TEST: []})
+    monkeypatch.setattr(partitions, "_MOST_BYTES", 10)
+    with pytest.raises(UserError, match="has more than 10 bytes: give a JSON file"):
+        read_partition(path)
+
+
+def test_a_key_twice_among_very_many(tmp_path: Path) -> None:
+    keys = [f"a{number}" for number in range(200_000)] + ["twice", "twice"]
+    with pytest.raises(UserError, match="has the key 'twice' twice"):
+        read_partition(write(tmp_path, "{" + ",".join(f'"{key}":0' for key in keys) + "}"))
 
 
 def test_twenty_thousand_people(tmp_path: Path) -> None:

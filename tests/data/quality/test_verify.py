@@ -199,6 +199,8 @@ def test_mistakes(tmp_path: Path, walks: list[np.ndarray]) -> None:
     store = write(tmp_path / "store", walks[:1])
     with pytest.raises(UserError, match="no store at"):
         verify_store(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="workers is 100000, but must be at most"):
+        verify_store(store, workers=100_000)
     with pytest.raises(UserError, match="workers is 0"):
         verify_store(store, workers=0)
     with pytest.raises(UserError, match="its folder does not exist"):

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import lz4.block
 import numpy as np
 import pytest
 
@@ -54,6 +55,27 @@ def no_rows(store: Path) -> None:
     edit_header(manifest_sha256=digest, sequences=0, frames=0)(store)
 
 
+def edit_manifest_end(number: str) -> Callable[[Path], None]:
+    """Give the last sequence another number of bytes."""
+
+    def damage(store: Path) -> None:
+        last = (store / "manifest.csv").read_text("utf-8").splitlines()[-1]
+        edit_manifest(last, f"{last.rpartition(',')[0]},{number}")(store)
+
+    return damage
+
+
+def many_frames(store: Path) -> None:
+    """Give the last sequence, of 2 frames, very many."""
+    edit_manifest("04,2,", f"04,{9999999999999 - 45},")(store)
+    edit_header(frames=9999999999999)(store)
+
+
+def pipe(store: Path) -> None:
+    (store / "manifest.csv").unlink()
+    os.mkfifo(store / "manifest.csv")
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no store.json": (remove("store.json"), "not a store"),
     "store.json is not JSON": (replace_file("store.json", b"{"), "store.json .*not JSON"),
@@ -67,6 +89,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no height": (edit_header(height=None), "store.json .*'height'"),
     "height in words": (edit_header(height="64"), "store.json .*'height'"),
     "height 0": (edit_header(height=0), "store.json .*size"),
+    "height of a billion": (edit_header(height=10**9), r"cannot hold 47 frames of 1000000000 x 64 in 193565 bytes"),
+    "both of a billion": (edit_header(height=10**9, width=10**9), "cannot hold 47 frames"),
+    "height of 5,000 digits": (
+        replace_file("store.json", b'{"height": ' + b"9" * 5000 + b"}"),
+        "store.json .*not JSON",
+    ),
+    "height beyond all numbers": (edit_header(height=10**30), "store.json .*'height' is impossible"),
+    "fewer than no frames": (edit_header(frames=-1), "store.json .*'frames' is impossible"),
     "another crop": (edit_header(crop="cut"), "manifest.csv .*crop"),
     "another number of sequences": (edit_header(sequences=4), "manifest.csv .*5 sequences"),
     "another number of frames": (edit_header(frames=48), "manifest.csv .*number of frames"),
@@ -78,14 +108,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a value too many": (edit_manifest("p1,", "p1,,"), "line 2 .*12 values"),
     "a word for a number": (edit_manifest("00,5,", "00,five,"), "line 2.*'five'"),
     "a negative number": (edit_manifest("00,5,", "00,-5,"), "line 2.*'-5'"),
+    "a number of bytes beyond all": (edit_manifest_end(str(10**20)), "line 6.*bytes has 21 digits"),
+    "more bytes than there are": (edit_manifest_end(str(10**14)), "frames.bin is truncated: 1000000001"),
+    "a number of 5,000 digits": (edit_manifest("00,5,", f"00,{'5' * 5000},"), "line 2.*frames has 5000 digits"),
+    "frames without end": (many_frames, "cannot hold 9999999999999 frames of 64 x 64 in 193565 bytes"),
     "a sequence without frames": (edit_manifest("00,5,", "00,0,"), "line 2 .*no frames"),
     "no subject": (edit_manifest("p1,", ","), "line 2 .*names"),
-    "an unknown split": (edit_manifest("train", "val"), "line 2 .*'val'"),
+    "an unknown split": (edit_manifest("train", "dev"), "line 2 .*'dev'"),
     "an unknown role": (edit_manifest("probe", "query"), "line 4 .*'query'"),
     "overlapping sequences": (edit_manifest("full,5,", "full,4,"), "line 3 .*begin at frame 5"),
     "a name twice": (edit_manifest("p2,nm,,02", "p2,nm,,01"), "line 4 .*same name"),
     "an open quote": (edit_manifest("p1", '"p1'), "manifest.csv .*CSV"),
     "no sequences": (no_rows, "manifest.csv .*0 sequences"),
+    "a pipe in its place": (pipe, "manifest.csv is no regular file"),
     "no frames.bin": (remove("frames.bin"), "cannot read .*frames.bin"),
     "frames.bin truncated": (resize(-1), "frames.bin is truncated: 193565 bytes expected, 193564 found"),
     "frames.bin empty": (replace_file("frames.bin", b""), "frames.bin is truncated: 193565 bytes expected, 0 found"),
@@ -163,6 +198,14 @@ def test_well_summed_nonsense_is_refused(store: Path, data: bytes) -> None:
         with pytest.raises(UserError, match=r"frames\.bin is damaged: sequence 'p1/nm/00' cannot be decoded"):
             touch()
     np.testing.assert_array_equal(opened.clip(3, np.array([0])), make_frames(3, 30)[:1])  # others are unharmed
+
+
+def test_a_frame_that_no_block_could_hold_takes_no_memory(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lz4.block, "decompress", lambda *_, **__: pytest.fail("room was made for a frame"))
+    opened = SequenceStore(store)
+    opened._codec = CODECS["lz4-columns"](10**6, 10**6)
+    with pytest.raises(UserError, match=r"cannot be decoded \(a block of it is too short"):
+        opened[0]
 
 
 @pytest.mark.parametrize("codec", CODECS)

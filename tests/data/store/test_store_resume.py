@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from gaitdiff.data.store import SequenceStore, StoreWriter
+from gaitdiff.data.store import writer as module
 from gaitdiff.errors import UserError
 
 COUNT = 40
@@ -155,7 +157,7 @@ def test_what_is_torn_or_damaged_is_written_again(tmp_path: Path, whole: dict[st
 def test_interrupted_many_times(tmp_path: Path, whole: dict[str, bytes]) -> None:
     for end in (0, 1, 4, 4, 11, 30, COUNT):
         interrupt(tmp_path / "store", end)
-        assert [path.name for path in tmp_path.iterdir()] == [".store.partial"]
+        assert [path.name for path in tmp_path.iterdir()] == [".store.partial"] * (end > 0)
     assert write(tmp_path / "store") == COUNT
     assert content(tmp_path / "store") == whole
 
@@ -173,10 +175,54 @@ def test_another_store_is_begun_anew(tmp_path: Path, options: dict[str, Any]) ->
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
-@pytest.mark.parametrize("error", [UserError("no"), KeyError("no"), SystemExit(1)])
-def test_other_errors_leave_nothing(tmp_path: Path, error: BaseException) -> None:
-    with pytest.raises(type(error)):
+@pytest.mark.parametrize("error", [UserError("no"), KeyError("no"), MemoryError(), SystemExit(1)])
+def test_any_error_keeps_what_is_whole(
+    tmp_path: Path, whole: dict[str, bytes], error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(type(error)) as caught:
         stop(tmp_path / "store", 5, error)
+    said = f"{caught.value} {capsys.readouterr().err}"
+    assert ("kept (5 sequences): the same command continues" in said) == (not isinstance(error, SystemExit))
+    assert write(tmp_path / "store") == 5
+    assert content(tmp_path / "store") == whole
+
+
+def test_a_full_disk_keeps_what_was_saved(
+    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(writer: StoreWriter) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill() -> None:
+        with StoreWriter(tmp_path / "store", source="a test", resume="same") as writer:
+            go_on(writer, 7)
+            patch.setattr(StoreWriter, "_save", full)
+            go_on(writer, 9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_SAVE_BYTES", 1)
+        with pytest.raises(
+            UserError, match=r"disk is full.* free some space .*; .* kept \(7 sequences\): the same command continues"
+        ):
+            fill()
+    assert write(tmp_path / "store") == 7
+    assert content(tmp_path / "store") == whole
+
+
+def test_a_failure_on_entering_keeps_what_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(tmp_path / "store", 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "truncate", lambda *_: {}["missing"])
+        with pytest.raises(KeyError):
+            write(tmp_path / "store")
+    assert write(tmp_path / "store") == 20
+
+
+@pytest.mark.parametrize("error", [UserError("no"), KeyboardInterrupt()])
+def test_an_empty_journal_is_dropped(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        stop(tmp_path / "deep" / "store", 0, error)
+    assert "kept" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -219,3 +265,13 @@ def test_assign_after_going_on(tmp_path: Path) -> None:
 def test_only_inside_the_block(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="with block"):
         StoreWriter(tmp_path / "store", source="a test", resume="same").skip({})
+
+
+def test_skips_alone_are_dropped_at_the_end(tmp_path: Path) -> None:
+    def run() -> None:
+        with StoreWriter(tmp_path / "store", source="a test", resume="same") as writer:
+            writer.skip(note_of(3))
+
+    with pytest.raises(UserError, match="no sequence was added"):
+        run()
+    assert list(tmp_path.iterdir()) == []

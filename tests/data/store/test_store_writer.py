@@ -39,7 +39,7 @@ BAD_SEQUENCES: dict[str, tuple[np.ndarray, dict[str, str], str]] = {
     "wrong height": (np.zeros((2, 63, 64), np.uint8), {}, r"\(2, 63, 64\)"),
     "a single frame": (np.zeros((64, 64), np.uint8), {}, r"\(64, 64\)"),
     "floats": (np.zeros((2, 64, 64), np.float32), {}, "float32"),
-    "unknown split": (np.zeros((2, 64, 64), np.uint8), {"split": "val"}, "'val'"),
+    "unknown split": (np.zeros((2, 64, 64), np.uint8), {"split": "dev"}, "'dev'"),
     "unknown role": (np.zeros((2, 64, 64), np.uint8), {"role": "query"}, "'query'"),
     "no subject": (np.zeros((2, 64, 64), np.uint8), {"subject": ""}, "must have names"),
     "a line break in a name": (np.zeros((2, 64, 64), np.uint8), {"view": "a\nb"}, "control characters"),

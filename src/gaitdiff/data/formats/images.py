@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 
@@ -15,7 +16,13 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 MAX_PIXELS = 1 << 25
 MAX_BYTES = 1 << 26
 
+#: How many parts of an image are looked at; those of a progressive JPEG each go over the whole picture, all together
+#: over no more pixels than so many of the largest pictures have.
+_MOST_CHUNKS, _MOST_SEGMENTS, _MOST_PICTURES = 1 << 16, 1 << 12, 16
+
+_JPEG_MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the markers that carry the size
+_JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # those without a length
 
 
 def decode_mask(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -32,7 +39,7 @@ def decode_mask(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
         uint8 (h, w), and what had to be done to get it, in words.
 
     Raises:
-        ValueError: not an image, truncated, damaged or too large.
+        ValueError: not an image, truncated, damaged, too large, or an animation.
     """
     width, height = _declared_size(data)
     if not 0 < width * height <= MAX_PIXELS:
@@ -94,11 +101,11 @@ def _to_8_bits(image: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def _declared_size(data: bytes) -> tuple[int, int]:
-    """Return (width, height) as the file's header has them, having checked that the file has an end."""
+    """Return (width, height) as the file's header has them, having checked that its parts lie inside the file."""
     try:
-        if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR" and b"IEND" in data:
-            return struct.unpack(">II", data[16:24])
-        if data[:2] == b"\xff\xd8" and b"\xff\xd9" in data[2:]:
+        if data[:8] == b"\x89PNG\r\n\x1a\n":
+            return _png_size(data)
+        if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", 2) >= 0:
             return _jpeg_size(data)
         if data[:2] == b"BM":
             width, height = struct.unpack("<ii", data[18:26])
@@ -108,12 +115,41 @@ def _declared_size(data: bytes) -> tuple[int, int]:
     raise ValueError("is not a whole PNG, JPEG or BMP file")
 
 
+def _png_size(data: bytes) -> tuple[int, int]:
+    """Walk the chunks; a decoder makes room for what each of them declares."""
+    size, at = (0, 0), 8
+    for number in range(_MOST_CHUNKS):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        if length > len(data) - at - 12 or (kind == b"IHDR") != (number == 0):
+            break
+        if kind == b"IHDR":
+            width, height, *_ = struct.unpack(">II5B", data[at + 8 : at + 8 + length])
+            size = (width, height)
+        if kind == b"acTL":
+            raise ValueError("is an animation, not one image")
+        if kind == b"IEND":
+            return size
+        at += 12 + length
+    raise ValueError("is not a whole PNG file")
+
+
 def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Walk the segments up to the one with the size."""
     at = 2
-    while at < len(data):
-        marker, length = struct.unpack(">xBH", data[at : at + 4])
+    for _ in range(_MOST_SEGMENTS):
+        found = _JPEG_MARKER.match(data, at)
+        if found is None:
+            break
+        marker, at = found[1][0], found.end()
+        if marker in _JPEG_ALONE:
+            continue
+        (length,) = struct.unpack(">H", data[at : at + 2])
+        if length < 2:
+            break
         if marker in _JPEG_FRAMES:
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            height, width = struct.unpack(">HH", data[at + 3 : at + 7])
+            if width * height * data.count(b"\xff\xda") > _MOST_PICTURES * MAX_PIXELS:
+                raise ValueError("goes over its picture too often")
             return width, height
-        at += 2 + length
+        at += length
     raise ValueError("is not a whole JPEG file")

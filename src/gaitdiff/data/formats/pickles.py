@@ -17,6 +17,9 @@ SUFFIX = ".pkl"
 #: What a pickle, and the frames in it, may weigh before they are refused: 16,384 frames of 128 x 128 pixels.
 MAX_BYTES = 1 << 28
 
+#: How many frames a list may have, which may name one array again and again.
+_MAX_FRAMES = 1 << 16
+
 _MIN_SIDE = 8  # pixels; below that it is poses, boxes or points that come as (T, 17, 3), (T, 4) or (N, 3)
 _COLOURS = (3, 4)
 _SCALED = "values from 0 to 1 made 0 to 255"
@@ -95,6 +98,8 @@ def _check_frames(frames: Sequence[np.ndarray]) -> None:
     """Check that a list holds (h, w) arrays, and that they are no larger together than a pickle may be."""
     if not frames:
         raise ValueError("has no frames")
+    if len(frames) > _MAX_FRAMES:
+        raise ValueError(f"holds more than {_MAX_FRAMES} frames")
     for frame in frames:
         if frame.ndim != 2:
             raise ValueError(f"holds a list of arrays {_shape(frame)}, no silhouettes (height, width)")

@@ -18,6 +18,7 @@ from gaitdiff.data.formats.images import SUFFIXES as IMAGES
 from gaitdiff.data.formats.pickles import SUFFIX as PICKLE
 from gaitdiff.data.formats.tar import Member, members
 from gaitdiff.errors import UserError
+from gaitdiff.utils.files import open_without_waiting, read_regular
 from gaitdiff.utils.text import natural, printable
 
 _LEADS_OUT = re.compile(r"^/|^[A-Za-z]:/|(^|/)\.\.(/|$)")
@@ -70,6 +71,13 @@ class Source:
         """Return how many bytes a file has, unpacked; 0 where it cannot be read."""
         raise NotImplementedError
 
+    def stamp(self, name: str) -> str:
+        """Return what is another text once a file has other content, as far as can be told without reading it.
+
+        Its size with the time of its last change, or in a zip archive its checksum; "" where there is no such file.
+        """
+        raise NotImplementedError
+
     def __reduce__(self) -> tuple[Callable[..., Source], tuple[Path]]:
         """Pickle as the path, for other processes to read from; an archive is opened there anew."""
         return type(self), (self.path,)
@@ -98,7 +106,7 @@ def open_source(path: str | Path) -> Source:
     if not path.exists():
         raise UserError(f"there is nothing to import at {path}")
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open(path, "rb", opener=open_without_waiting) as file:
             regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             start = file.read(512) if regular else b""
     except OSError as error:
@@ -184,12 +192,7 @@ class _Folder(Source):
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
         try:
-            with open(self.path / name, "rb", buffering=0, opener=_open_without_waiting) as file:
-                state = os.fstat(file.fileno())
-                if not stat.S_ISREG(state.st_mode):
-                    raise ValueError("is no regular file")
-                _check_size(state.st_size, limit)
-                return file.read()
+            return read_regular(self.path / name, limit)
         except OSError as error:
             raise ValueError(f"cannot be read ({error.strerror})") from error
 
@@ -198,6 +201,13 @@ class _Folder(Source):
             return os.stat(self.path / name).st_size
         except OSError:
             return 0
+
+    def stamp(self, name: str) -> str:
+        try:
+            state = os.stat(f"{self.path}/{name}")
+        except OSError:
+            return ""
+        return f"{state.st_size} {state.st_mtime_ns}"
 
     def __reduce__(self) -> tuple[Callable[..., Source], tuple[Path]]:
         return _unlisted_folder, (self.path,)
@@ -221,11 +231,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself, for example
         return False
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe that nobody writes to would keep the usual way waiting for ever."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class _Zip(Source):
@@ -268,6 +273,10 @@ class _Zip(Source):
 
     def size(self, name: str) -> int:
         return self._entries[name].file_size
+
+    def stamp(self, name: str) -> str:
+        entry = self._entries[name]
+        return f"{entry.file_size} {entry.CRC}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -313,6 +322,10 @@ class _Tar(Source):
 
     def size(self, name: str) -> int:
         return self._members[name].size
+
+    def stamp(self, name: str) -> str:
+        member = self._members[name]
+        return f"{member.size} {member.changed}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

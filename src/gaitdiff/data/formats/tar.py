@@ -33,6 +33,7 @@ class Member(NamedTuple):
     is_folder: bool
     first: int  # its first byte in the archive
     size: int  # in bytes
+    changed: str  # when it was changed last, in digits
     problem: str = ""  # why its bytes cannot be had, or ""
 
 
@@ -70,7 +71,8 @@ def members(file: int) -> Iterator[Member]:
         elif kind not in _NO_NAME:
             name = (attributes.get(b"path") or _short_name(block)).decode("utf-8", "surrogateescape")
             is_folder = kind in _FOLDER or (kind in _REGULAR and name.endswith("/"))
-            yield Member(name, is_folder, first, size, _problem(kind, attributes))
+            changed = attributes.get(b"mtime", block[136:148]).decode("latin-1").strip(" \0")
+            yield Member(name, is_folder, first, size, changed, _problem(kind, attributes))
         at = first + -(-size // _BLOCK) * _BLOCK
 
 
@@ -109,7 +111,7 @@ def _header(file: int, first: int, size: int, at: int) -> bytes:
 
 
 def _attributes(data: bytes, at: int) -> dict[bytes, bytes]:
-    """Read pax records, ``LENGTH KEY=VALUE`` and a line feed each; those that say where and how large a file is."""
+    """Read pax records, ``LENGTH KEY=VALUE`` and a line feed each, that say where, how large and how old a file is."""
     result = {}
     position, data = 0, data.rstrip(b"\0")
     while position < len(data):
@@ -118,7 +120,7 @@ def _attributes(data: bytes, at: int) -> dict[bytes, bytes]:
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not equals or data[end - 1 : end] != b"\n":
             raise ValueError(f"its header at byte {at} is damaged")
-        if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
+        if key in (b"path", b"size", b"mtime") or key.startswith(b"GNU.sparse."):
             result[key] = value
         position = end
     return result

@@ -37,7 +37,7 @@ def unpickle(data: bytes) -> np.ndarray | list[np.ndarray]:
     """
     try:
         content = _Machine(data).run()
-    except (IndexError, KeyError, TypeError, OverflowError, UnicodeError, struct.error) as error:
+    except (IndexError, KeyError, TypeError, OverflowError, RecursionError, UnicodeError, struct.error) as error:
         raise ValueError("is a damaged pickle") from error
     if isinstance(content, _Array):
         return content.value()
@@ -213,8 +213,7 @@ class _Machine:
         end = self.data.find(b"\n", self.at)
         if end < 0:
             raise ValueError("is a truncated pickle")
-        line = self.data[self.at : end]
-        self.at = end + 1
+        line, self.at = self.data[self.at : end], end + 1
         return line
 
     def decimal(self) -> int:

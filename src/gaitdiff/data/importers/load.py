@@ -23,6 +23,9 @@ from gaitdiff.utils.text import printable
 #: A sequence counts as aligned if this share of its frames reach from the first row to the last, centred.
 _ALIGNED = 0.5
 
+#: What a sequence's frames may weigh together: 16,384 of 128 x 128 pixels, 65,536 of 64 x 64.
+MAX_SEQUENCE_BYTES = 1 << 28
+
 #: So many frames are read sooner than other processes start; a pickle counts as so many.
 _LITTLE, _PICKLED = 4000, 10
 
@@ -53,24 +56,20 @@ def load(source: Source, walk: SourceSequence, size: int) -> Loaded:
     stay as they are, cut or whole, if they are of the wanted size and aligned or so given out. Frames that are cut at
     another height than the wanted one cannot be had.
 
+    Whatever is wrong with a file costs that file, and whatever is wrong with what a walk's files hold costs that walk;
+    so does having more frames than ``MAX_SEQUENCE_BYTES``.
+
     Args:
         size: height of the frames, 64 or 128.
     """
     result = Loaded()
-    frames = _unpickle(source, walk, result) if is_pickle(walk) else None
-    given = walk.prepare == GIVEN
-    if isinstance(frames, np.ndarray) and ((given and frames.shape[1:] == (size, size)) or _settled(frames, size)):
-        if max(frame.sum(dtype=np.int64) for frame in frames) <= MIN_MASS:
-            result.skipped.add("frames with almost no foreground", printable(walk.files[0]))
-            return result
-        result.frames, result.unchanged = frames, len(frames)
-        result.crop = "full" if frames.shape[2] == size else "cut"
-        inverted = sum(map(_is_inverted, frames))
-    elif frames is not None:
-        named = ((f"{walk.files[0]}, frame {i}", mask) for i, mask in enumerate(frames))
-        inverted = _align_all(named, size, walk.prepare, result)
-    else:
-        inverted = _align_all(_decode_all(source, walk, result), size, walk.prepare, result)
+    try:
+        inverted = _read(source, walk, size, result)
+    except Exception as error:  # such as too little memory
+        result = Loaded(changed=result.changed, skipped=result.skipped)
+        what = "sequences that cannot be read"
+        result.skipped.add(what, f"{printable(walk.folder or walk.files[0])} ({_reason(error)})")
+        return result
     if len(result.frames) and _grey_share(result.frames) > 0.6:
         result.suspicious.add("sequences that look like photographs, not masks", printable(walk.folder or "."))
     elif inverted > len(result.frames) / 2:
@@ -80,6 +79,35 @@ def load(source: Source, walk: SourceSequence, size: int) -> Loaded:
         what = f"sequences cut at {result.other_size} px height, which only --size {result.other_size} imports"
         result.skipped.add(what, printable(walk.folder or "."))
     return result
+
+
+def _read(source: Source, walk: SourceSequence, size: int, result: Loaded) -> int:
+    """Read and align one walk into ``result``; return how many of its frames look inverted.
+
+    Raises:
+        ValueError: it has too many frames.
+    """
+    frames = _unpickle(source, walk, result) if is_pickle(walk) else None
+    count, most = len(walk.files if frames is None else frames), MAX_SEQUENCE_BYTES // size**2
+    if count > most:
+        raise ValueError(f"has {count:,} frames, at most {most:,} are taken: cut it into several")
+    if frames is None:
+        return _align_all(_decode_all(source, walk, result), size, walk.prepare, result)
+    given = walk.prepare == GIVEN
+    if isinstance(frames, np.ndarray) and ((given and frames.shape[1:] == (size, size)) or _settled(frames, size)):
+        if max(frame.sum(dtype=np.int64) for frame in frames) <= MIN_MASS:
+            result.skipped.add("frames with almost no foreground", printable(walk.files[0]))
+            return 0
+        result.frames, result.unchanged = frames, len(frames)
+        result.crop = "full" if frames.shape[2] == size else "cut"
+        return sum(map(_is_inverted, frames))
+    named = ((f"{walk.files[0]}, frame {i}", mask) for i, mask in enumerate(frames))
+    return _align_all(named, size, walk.prepare, result)
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong: short reasons come as ValueErrors, whose texts are made for this."""
+    return str(error) if isinstance(error, ValueError) else type(error).__name__
 
 
 def load_all(
@@ -119,8 +147,8 @@ def _unpickle(source: Source, walk: SourceSequence, result: Loaded) -> np.ndarra
     name = walk.files[0]
     try:
         frames, done = read_silhouettes(source.read(name, MAX_BYTES))
-    except ValueError as error:
-        result.skipped.add("unreadable pickles", f"{printable(name)} ({error})")
+    except Exception as error:  # no file may end an import
+        result.skipped.add("unreadable pickles", f"{printable(name)} ({_reason(error)})")
         return []
     values = two_values([frames] if isinstance(frames, np.ndarray) else frames)
     if done:
@@ -196,8 +224,8 @@ def _decode_all(source: Source, walk: SourceSequence, result: Loaded) -> Iterato
     for name in walk.files:
         try:
             mask, done = decode_mask(source.read(name))
-        except ValueError as error:
-            result.skipped.add("unreadable images", f"{printable(name)} ({error})")
+        except Exception as error:  # no file may end an import
+            result.skipped.add("unreadable images", f"{printable(name)} ({_reason(error)})")
             continue
         for what in done:
             result.changed.add(f"frames: {what}", printable(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 from gaitdiff.datasets.card import Partition
 from gaitdiff.datasets.sequences import SourceSequence
 from gaitdiff.errors import UserError, nearest
+from gaitdiff.utils.files import read_regular
 from gaitdiff.utils.text import natural, printable
 
 TRAIN_KEY, TEST_KEY, PROBE_KEY, GALLERY_KEY = _KEYS = ("TRAIN_SET", "TEST_SET", "PROBE_SET", "GALLERY_SET")
 
+_MOST_BYTES = 1 << 26  # of a file: a million names
 _LONGEST = 80  # letters of a value in a message
 
 
@@ -159,15 +162,19 @@ def _load(path: Path) -> dict[str, Any]:
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
-        repeated = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
-        if repeated is not None:
+        if len(set(keys)) < len(keys):
+            repeated, _ = Counter(keys).most_common(1)[0]
             raise UserError(f"the partition file {path} has the key {_quoted(repeated)} twice: join the two")
         return dict(pairs)
 
     try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=once)
+        data = read_regular(path, _MOST_BYTES)
     except OSError as error:
         raise UserError(f"cannot read the partition file {path} ({error.strerror}): give a JSON file") from error
+    except ValueError as error:
+        raise UserError(f"the partition file {path} {error}: give a JSON file") from error
+    try:
+        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=once)
     except UnicodeDecodeError as error:
         raise UserError(f"the partition file {path} is not UTF-8 text: save it as JSON in UTF-8") from error
     except (ValueError, RecursionError) as error:

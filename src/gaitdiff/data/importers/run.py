@@ -28,6 +28,7 @@ from gaitdiff.datasets.card import Partition
 from gaitdiff.datasets.sequences import SourceSequence, Tree
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.utils.counts import Counts
+from gaitdiff.utils.parallel import check_workers
 from gaitdiff.utils.progress import progress_bar, say
 from gaitdiff.utils.text import printable
 
@@ -60,8 +61,7 @@ class _Options:
             raise UserError(f"there is no importer {self.kind!r}{nearest(self.kind, NAMES)}; known: {known}")
         if self.size is not None and self.size not in SIZES:
             raise UserError(f"the frame size is {self.size}, but can be 64 or 128 pixels, as gait models take them")
-        if self.workers is not None and self.workers < 1:
-            raise UserError(f"the number of workers is {self.workers}, but must be at least 1")
+        check_workers(self.workers)
         if self.codec not in CODECS:
             raise UserError(f"there is no codec {self.codec!r}{nearest(self.codec, CODECS)}: {' or '.join(CODECS)}")
         if self.layout != AUTO and self.kind not in (AUTO, "frames"):
@@ -118,7 +118,8 @@ def import_data(
     """Make a store of a data set in a folder or an archive.
 
     The store is written walk by walk; after a kill, the same call goes on where it stopped, and where the same call has
-    ended already, nothing is done. What is damaged, empty or no silhouette is passed over and counted.
+    ended already, nothing is done, unless files have changed since, which is refused. What is damaged, empty or no
+    silhouette is passed over and counted.
 
     Args:
         source: folder, .zip or .tar file.
@@ -155,18 +156,18 @@ def import_data(
         tree = find_walks(opened, layout, skipped) if importer is FRAMES else importer.find(opened, skipped)
         report = Report(opened.path, out, why, tree.layout, skipped=skipped)
         plan = _plan(opened, importer, tree, people, options, report)
-        origin, fingerprint = _identity(opened, plan, options)
-        if _is_done(out, origin):
+        identity = _identity(opened, plan, options)
+        if _is_done(out, identity):
             return _finished(report)
         if not dry_run:
-            StoreWriter(out, source=origin)  # refuses another import's store
+            StoreWriter(out, source=identity.origin)  # refuses another import's store
         seen = survey(opened, plan.walks, plan.size, codec, workers)
         say(seen.describe(report))
         if dry_run:
             for line in report.skipped.lines("  skipped: "):
                 say(line)
             return report
-        _write(opened, plan, seen.crop, options, origin, fingerprint, report)
+        _write(opened, plan, seen.crop, options, identity, report)
     print(report)
     return report
 
@@ -247,21 +248,53 @@ def _size(source: Source, walks: Sequence[SourceSequence], options: _Options) ->
     return SIZES[0]
 
 
-def _identity(source: Source, plan: _Plan, options: _Options) -> tuple[str, str]:
-    """Words for ``store.json`` that name this import, and what a writer must have in common to go on with it."""
-    frames = hashlib.sha256()
+@dataclass(frozen=True)
+class _Identity:
+    """What tells an import from others.
+
+    Attributes:
+        words: its name for ``store.json``, which follows from the names of all files and from the options.
+        files: a digest of the files' sizes and times.
+        resume: what a writer must have in common to go on with it.
+    """
+
+    words: str
+    files: str
+    resume: str
+
+    @property
+    def origin(self) -> str:
+        """What stands in ``store.json``."""
+        return f"{self.words}, files {self.files}"
+
+
+def _identity(source: Source, plan: _Plan, options: _Options) -> _Identity:
+    frames, files = hashlib.sha256(), hashlib.sha256()
     for walk in plan.walks:
         frames.update(json.dumps([*walk.key, *walk.files]).encode())
+        files.update("\n".join(map(source.stamp, walk.files)).encode())
     name = plan.importer.card.name
     fingerprint = f"{_PREPARATION} {source.path} {name} {plan.size} {options.codec} {frames.hexdigest()}"
     division = [options.split, options.test_fraction, options.seed] if plan.places is None else plan.places
     whole = hashlib.sha256(json.dumps([fingerprint, division]).encode()).hexdigest()
-    return f"{name} of {printable(source.path.name)}, import {whole[:16]}", fingerprint
+    words = f"{name} of {printable(source.path.name)}, import {whole[:16]}"
+    return _Identity(words, files.hexdigest()[:16], f"{fingerprint} {files.hexdigest()}")
 
 
-def _is_done(out: Path, origin: str) -> bool:
-    """Whether this very import has ended before."""
-    return (out / HEADER_FILE).is_file() and SequenceStore(out).header.source == origin
+def _is_done(out: Path, identity: _Identity) -> bool:
+    """Whether this very import has ended before; older stores do not say of which state of the files they are.
+
+    Raises:
+        UserError: it has, but the files are others by now.
+    """
+    if not (out / HEADER_FILE).is_file():
+        return False
+    found = SequenceStore(out).header.source
+    if found.startswith(f"{identity.words}, files ") and found != identity.origin:
+        raise UserError(
+            f"{out} holds this import, but files have changed since: choose another --out, or remove it to import anew"
+        )
+    return found in (identity.origin, identity.words)
 
 
 def _finished(report: Report) -> Report:
@@ -271,9 +304,7 @@ def _finished(report: Report) -> Report:
     return report
 
 
-def _write(
-    source: Source, plan: _Plan, crop: str, options: _Options, origin: str, fingerprint: str, report: Report
-) -> None:
+def _write(source: Source, plan: _Plan, crop: str, options: _Options, identity: _Identity, report: Report) -> None:
     """Load and write all walks of this crop; of the first usable one's if it is ""."""
     crop = crop or _first_crop(source, plan, report)
     width = plan.size if crop == "full" else cut_width(plan.size)
@@ -282,9 +313,9 @@ def _write(
         height=plan.size,
         width=width,
         crop=crop,
-        source=origin,
+        source=identity.origin,
         dataset=plan.importer.card.name,
-        resume=fingerprint,
+        resume=identity.resume,
         codec=options.codec,
     ) as writer:
         for note in writer.notes:

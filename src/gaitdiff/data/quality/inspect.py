@@ -149,7 +149,9 @@ def _to_ascii(text: str) -> str:
 
 
 def _shorten(text: str, scale: float, width: int) -> str:
-    """Cut the middle out of a text that is wider than ``width`` pixels."""
+    """Cut the middle out of a text that is wider than ``width`` pixels; no letter is narrower than one of them."""
+    if len(text) > 2 * width:
+        text = text[:width] + text[-width:]
     kept, shown = len(text), text
     while kept > 2 and cv2.getTextSize(shown, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] > width:
         kept -= 1

@@ -19,7 +19,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.utils.counts import Counts
 from gaitdiff.utils.files import require_file, write_whole
-from gaitdiff.utils.parallel import in_order, processors
+from gaitdiff.utils.parallel import check_workers, in_order, processors
 from gaitdiff.utils.progress import progress_bar
 
 TWICE = "sequences that are there twice"
@@ -142,8 +142,7 @@ def verify_store(path: str | Path, *, json_file: str | Path | None = None, worke
         UserError: the store cannot be used, or a sequence is damaged (all the same the report is printed and written
             first); the JSON file cannot be written.
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"the number of workers is {workers}, but must be at least 1")
+    check_workers(workers)
     store = SequenceStore(path)
     if json_file is not None:
         require_file(Path(json_file), "--json")

@@ -11,6 +11,9 @@ import cv2
 import lz4.block
 import numpy as np
 
+#: More pixels than this no byte of any codec stands for.
+MOST_PIXELS_A_BYTE = 255
+
 
 class Codec(Protocol):
     """Codes sequences of frames of one size without loss, each by itself; the same frames give the same bytes."""
@@ -81,14 +84,16 @@ class Lz4Columns:
 
     def decode(self, data: np.ndarray, count: int, index: np.ndarray) -> np.ndarray:
         """Return some of ``count`` frames, uint8 (n, H, W), in the order of ``index``."""
+        positions = np.frombuffer(data, "<u4", count + 1)
         chosen = np.arange(count)[index]
         if len(chosen) == 0:
             return np.empty((0, self._height, self._width), np.uint8)
-        positions = np.frombuffer(data, "<u4", count + 1)
         if positions[-1] != len(data):
             raise ValueError("its blocks do not fill it")
         begins, ends = positions[chosen].tolist(), positions[chosen + 1].tolist()
         blocks, size = data.data, self._height * self._width
+        if size > MOST_PIXELS_A_BYTE * min(map(int.__sub__, ends, begins)):
+            raise ValueError("a block of it is too short for a frame")
         try:
             columns = bytearray().join(
                 [

@@ -11,6 +11,7 @@ from gaitdiff.data.store.manifest import CROPS
 
 HEADER_FILE, MANIFEST_FILE, FRAMES_FILE = "store.json", "manifest.csv", "frames.bin"
 FORMAT, VERSION = "gaitdiff-store", 1
+_TOO_MANY = 10**15  # pixels, frames or sequences
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Header:
             kind = int if field.type == "int" else str
             if type(content.get(field.name)) is not kind:
                 raise ValueError(f"the value of {field.name!r} is missing or not of type {kind.__name__}")
+            if kind is int and not 0 <= content[field.name] < _TOO_MANY:
+                raise ValueError(f"the value of {field.name!r} is impossible")
             values[field.name] = content[field.name]
         header = cls(**values)
         if header.codec not in CODECS:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 
 #: The values a row's split, role and crop may have.
-SPLITS = ("train", "test")
+SPLITS = ("train", "val", "test")
 ROLES = ("", "probe", "gallery")
 CROPS = ("full", "cut")
 
@@ -24,7 +24,7 @@ class Row:
     view: str  # camera or angle; may be empty
     sequence: str  # name of this walk among those of the same subject, condition and view
     frames: int  # number of frames
-    split: str  # "train" or "test"
+    split: str  # "train", "val" (to choose checkpoints by) or "test"
     role: str  # "probe", "gallery", or "" where the split has no roles
     crop: str  # "full": aligned and square (64 of 64 columns); "cut": the outer columns are gone (44 of 64)
     first: int  # number of the first frame, counted through the store
@@ -44,6 +44,7 @@ class Row:
 
 COLUMNS = tuple(field.name for field in fields(Row))
 _NUMBERS = ("frames", "first", "crc32", "bytes")
+_DIGITS = 15  # at most, of a number
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -107,6 +108,8 @@ def _parse(number: int, header: list[str], line: list[str], frame_bytes: int) ->
     for column in (column for column in _NUMBERS if column in values):
         if not (values[column].isascii() and values[column].isdigit()):
             raise ValueError(f"line {number}: {column} is {values[column]!r}, which is no whole number")
+        if len(values[column]) > _DIGITS:
+            raise ValueError(f"line {number}: {column} has {len(values[column])} digits, which no store's has")
         numbers[column] = int(values[column])
     numbers.setdefault("bytes", numbers["frames"] * frame_bytes)
     words = {column: values[column] for column in COLUMNS if column not in _NUMBERS}

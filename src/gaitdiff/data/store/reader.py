@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from gaitdiff.data.store.codec import CODECS
+from gaitdiff.data.store.codec import CODECS, MOST_PIXELS_A_BYTE
 from gaitdiff.data.store.header import FRAMES_FILE, HEADER_FILE, MANIFEST_FILE, Header
 from gaitdiff.data.store.manifest import ROLES, SPLITS, Row, decode_manifest
 from gaitdiff.data.store.writer import StoreWriter
 from gaitdiff.errors import UserError, nearest
+from gaitdiff.utils.files import read_regular
 from gaitdiff.utils.progress import track
 
 __all__ = ["Sequence", "SequenceStore", "StoreWriter"]
 
 T = TypeVar("T")
+_NAME_LETTERS = 200  # of a name that nobody has, as many as are looked at
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
+_MOST_BYTES = 1 << 30  # of a header or manifest; one of ten million sequences
+
+
+class UnknownPersonError(UserError, KeyError):
+    """Nobody in a store has this name; the sentence names the nearest one."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -57,8 +68,8 @@ class SequenceStore:
         self.rows: tuple[Row, ...] = self._read_manifest()
         self.height, self.width = self.header.height, self.header.width
         self._codec = CODECS[self.header.codec](self.height, self.width)
-        self._ends = np.cumsum([row.bytes for row in self.rows], dtype=np.int64)
         self._bytes = self._map_frames()
+        self._ends = np.cumsum([row.bytes for row in self.rows], dtype=np.int64)
         self._checked = bytearray(len(self.rows))
 
     def __len__(self) -> int:
@@ -67,16 +78,35 @@ class SequenceStore:
     def __repr__(self) -> str:
         return f"SequenceStore({str(self.path)!r}): {len(self)} sequences, {self.header.frames} frames"
 
-    def __getitem__(self, i: int) -> Sequence:
-        """Return sequence ``i``, all its frames decoded."""
-        row = self.rows[i]
-        with self._explained(row):
-            frames = self._codec.decode_all(self._stored(i % len(self.rows)), row.frames)
-        frames.flags.writeable = False
-        return Sequence(frames, row)
+    @overload
+    def __getitem__(self, which: int | np.integer[Any]) -> Sequence: ...
+
+    @overload
+    def __getitem__(self, which: str | slice | list[int] | np.ndarray) -> list[Sequence]: ...
+
+    def __getitem__(self, which: Any) -> Sequence | list[Sequence]:
+        """Return sequences, all their frames decoded.
+
+        Args:
+            which: a row number, negative ones counting from the end; or for a list of sequences a person's name as the
+                manifest has it, a slice, or row numbers, as ``select`` gives them.
+
+        Raises:
+            IndexError: there is no such row.
+            UnknownPersonError: there is nobody of this name; it is a KeyError.
+            TypeError: anything else.
+            UserError: a sequence is damaged.
+        """
+        if isinstance(which, str):
+            return [self._sequence(i) for i in self._rows_of(which)]
+        if isinstance(which, slice):
+            return [self._sequence(i) for i in range(len(self))[which]]
+        if isinstance(which, list) or (isinstance(which, np.ndarray) and which.ndim == 1):
+            return [self._sequence(i) for i in [self._number(item) for item in which]]
+        return self._sequence(self._number(which))
 
     def __iter__(self) -> Iterator[Sequence]:
-        return (self[i] for i in range(len(self)))
+        return (self._sequence(i) for i in range(len(self)))
 
     def clip(self, i: int, index: np.ndarray) -> np.ndarray:
         """Return a copy of some frames of sequence ``i``, in the order asked for.
@@ -118,6 +148,37 @@ class SequenceStore:
 
     def __reduce__(self) -> tuple[Callable[[str, str], SequenceStore], tuple[str, str]]:
         return _reopen, (str(self.path), self.header.manifest_sha256)
+
+    def _sequence(self, i: int) -> Sequence:
+        row = self.rows[i]
+        with self._explained(row):
+            frames = self._codec.decode_all(self._stored(i), row.frames)
+        frames.flags.writeable = False
+        return Sequence(frames, row)
+
+    def _number(self, which: Any) -> int:
+        """A row's number, counted from the first."""
+        try:
+            if isinstance(which, bool | np.bool_):
+                raise TypeError
+            number = operator.index(which)
+        except TypeError as error:
+            raise TypeError(
+                f"a store takes a row number, a person's name, a slice or a list of row numbers, not {which!r:.80}"
+            ) from error
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"there is no row {number} in {self.path}, which has {len(self)} sequences, from 0 on")
+        return number % len(self)
+
+    def _rows_of(self, person: str) -> list[int]:
+        found = [i for i, row in enumerate(self.rows) if row.subject == person]
+        if not found:
+            people = sorted({row.subject for row in self.rows})
+            hint = nearest(person[:_NAME_LETTERS], people)
+            raise UnknownPersonError(
+                f"there is no person {person[:_NAME_LETTERS]!r} in {self.path}{hint}; it has {len(people)}"
+            )
+        return found
 
     def _stored(self, i: int) -> np.ndarray:
         """Return the bytes of sequence ``i``, once its checksum is known to be right; uint8 (n,)."""
@@ -165,13 +226,19 @@ class SequenceStore:
     def _map_frames(self) -> np.ndarray:
         """Return the content of the frames' file, uint8 (n,), read-only."""
         path = self.path / FRAMES_FILE
-        expected = int(self._ends[-1])
+        expected = sum(row.bytes for row in self.rows)
         try:
             found = path.stat().st_size
             if found != expected:
                 state = "truncated" if found < expected else "too long"
                 raise UserError(
                     f"{path} is {state}: {expected} bytes expected, {found} found; copy or make the store anew"
+                )
+            header = self.header
+            if header.frames * header.height * header.width > MOST_PIXELS_A_BYTE * found:
+                raise UserError(
+                    f"{path} cannot hold {header.frames} frames of {header.height} x {header.width} in {found} bytes: "
+                    f"{HEADER_FILE} or {MANIFEST_FILE} beside it is damaged; copy or make the store anew"
                 )
             mapped = np.memmap(path, dtype=np.uint8, mode="r")
         except OSError as error:
@@ -207,8 +274,12 @@ def _has_images(folder: Path) -> bool:
 def _decoded(path: Path, decode: Callable[[bytes], T]) -> T:
     """Read a file of the store and decode it; whatever is wrong with it becomes one sentence."""
     try:
-        return decode(path.read_bytes())
+        data = read_regular(path, _MOST_BYTES)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from error
+    except ValueError as error:
+        raise UserError(f"{path} {error}: copy or make the store anew") from error
+    try:
+        return decode(data)
     except ValueError as error:
         raise UserError(f"{path} cannot be used: {error}") from error

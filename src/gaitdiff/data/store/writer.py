@@ -23,6 +23,8 @@ from gaitdiff.data.store.lock import LOCK_FILE, clear, is_ours, lock_folder
 from gaitdiff.data.store.manifest import CROPS, Row, encode_manifest, problem_with
 from gaitdiff.errors import UserError
 from gaitdiff.utils.files import refuse_existing, sync
+from gaitdiff.utils.progress import say
+from gaitdiff.utils.text import counted
 
 #: A resumable writer saves what it has after so many bytes, or seconds: a kill loses no more than that.
 _SAVE_BYTES, _SAVE_SECONDS = 16 << 20, 1.0
@@ -37,10 +39,11 @@ class StoreWriter:
     a folder of that name in which anything else lies.
 
     A writer with a ``resume`` fingerprint can be interrupted: when its process is killed, or its ``with`` block is
-    ended by KeyboardInterrupt, the hidden folder stays, and the next writer of the same target with the same
-    fingerprint goes on from there. On entering it has the sequences that were whole, each verified by its checksum,
-    and :attr:`notes` says which those are; what is torn, damaged or comes after that is dropped. The finished store
-    has the bytes of one that was written in one go.
+    ended by any error, the hidden folder stays with what is whole in it, and the next writer of the same target with
+    the same fingerprint goes on from there; a UserError says so at its end, with other errors it is printed. On
+    entering it has the sequences that were whole, each verified by its checksum, and :attr:`notes` says which those
+    are; what is torn, damaged or comes after that is dropped. The finished store has the bytes of one that was written
+    in one go.
 
     Args:
         path: folder to create; must not exist.
@@ -107,15 +110,15 @@ class StoreWriter:
         return tuple(self._notes)
 
     def __enter__(self) -> StoreWriter:
-        with self._explained():
-            self._parents = [folder for folder in self._partial.parents if not folder.exists()]
-            try:
+        try:
+            with self._explained():
+                self._parents = [folder for folder in self._partial.parents if not folder.exists()]
                 self._lock = lock_folder(self._partial)
                 self._refuse_existing()
                 self._begin()
-            except BaseException as error:
-                self._give_up(error)
-                raise
+        except BaseException as error:
+            self._give_up(error)
+            raise
         return self
 
     def __exit__(
@@ -128,7 +131,7 @@ class StoreWriter:
             with self._explained():
                 self._commit()
         except BaseException as failure:
-            self._give_up(failure)
+            self._give_up(failure, keep=bool(self._rows))
             raise
 
     def add(
@@ -283,26 +286,46 @@ class StoreWriter:
         os.close(self._lock)
         self._lock = -1
 
-    def _give_up(self, error: BaseException) -> None:
-        """Give the lock back; remove what was made, folders above it too, unless the next writer can go on from it."""
-        keep = self._lock >= 0 and self._journal is not None and isinstance(error, KeyboardInterrupt)
+    def _give_up(self, error: BaseException, keep: bool = True) -> None:
+        """Give the lock back; remove what was made, folders above it too, unless the next writer can go on from it.
+
+        Raises:
+            UserError: the error, if it is one, with how much is kept for the next writer.
+        """
         with suppress(OSError):  # the buffered rest does not fit a full disk; something worse is on its way up
-            if keep and self._unsaved:
+            if self._journal is not None and self._unsaved:
                 self._save()
         with suppress(OSError):
             self._close()
+        kept = self._kept() if keep else ""
         if self._lock >= 0:
-            if not keep and is_ours(self._partial, self._lock):
+            if not kept and is_ours(self._partial, self._lock):
                 with suppress(OSError):
                     clear(self._partial)
                     (self._partial / LOCK_FILE).unlink()
                     self._partial.rmdir()
             os.close(self._lock)
             self._lock = -1
-        if not keep:
+        if not kept:
             with suppress(OSError):  # others have put something there by now
                 for folder in self._parents:
                     folder.rmdir()
+        elif isinstance(error, UserError):
+            raise UserError(f"{error}; {kept}") from error
+        elif isinstance(error, Exception):
+            say(f"{self.path}: {kept}")
+
+    def _kept(self) -> str:
+        """Say how much the journal vouches for, from which the next writer can go on; "" where that is nothing."""
+        if self._lock < 0 or self._journal is None:
+            return ""
+        try:
+            count = len(self._journal.read())
+        except OSError:
+            return "what is done so far is kept: the same command continues"
+        return (
+            f"what is done so far is kept ({counted(count, 'sequence')}): the same command continues" if count else ""
+        )
 
     def _close(self) -> None:
         for file in (self._journal, self._file):
@@ -320,8 +343,7 @@ class StoreWriter:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(
-                    f"the disk is full: the store {self.path} did not fit, and what was written of it is "
-                    "removed; free some space or choose another --out"
+                    f"the disk is full: the store {self.path} did not fit; free some space or choose another --out"
                 ) from error
             raise UserError(f"cannot write the store {self.path} ({error}); choose another --out") from error
 
