@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import inspect
 import io
+import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from gaitdiff.commands import verbs
+from gaitdiff.config.hints import suggest
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.utils.signals import Stopped, stops
 
@@ -20,21 +24,29 @@ VERBS: dict[str, Callable[..., None]] = {
     "quickstart": verbs.quickstart,
     "data walkers": verbs.data_walkers,
     "data import": verbs.data_import,
+    "data split": verbs.data_split,
     "data inspect": verbs.data_inspect,
     "data verify": verbs.data_verify,
     "data export": verbs.data_export,
     "pretrain": verbs.pretrain,
     "finetune": verbs.finetune,
     "label-curve": verbs.label_curve,
+    "report": verbs.report,
     "evaluate": verbs.evaluate,
     "submit": verbs.submit,
+    "embed": verbs.embed,
+    "compare-walks": verbs.compare_walks,
     "export": verbs.export,
     "import-opengait": verbs.import_opengait,
     "export-opengait": verbs.export_opengait,
     "models": verbs.models,
+    "recipes": verbs.recipes,
 }
 
 _WHAT = "gait recognition that learns from unlabelled walks"
+
+#: Flags of pretrain and finetune that other verbs know by a shorter name.
+_SHORTER = {"--data.store": "--data"}
 
 #: What several processes can share, started by torchrun.
 _SHARED = ("pretrain", "finetune")
@@ -49,19 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is escaped, so that no name ends the work
             stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help") or words in (["data"], ["data", "-h"], ["data", "--help"]):
-        print(_help())
-        return 0
-    if words[0] == "--version":
-        from gaitdiff.version import __version__
-
-        print(__version__)
-        return 0
-    length = 2 if words[0] == "data" else 1
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    length = 2 if words[:1] == ["data"] else 1
     verb = " ".join(words[:length])
     try:
         with stops():
-            _run(verb, words[length:])
+            try:
+                _run(verb, words[length:])
+            finally:
+                _flush()
     except UserError as error:
         return _refuse(str(error))
     except BrokenPipeError:
@@ -78,6 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, words: Sequence[str]) -> None:
+    if verb in ("", "-h", "--help", "data", "data -h", "data --help"):
+        return print(_help())
+    if verb in ("-V", "--version", "version"):
+        from gaitdiff.version import __version__
+
+        return print(__version__)
     if verb not in VERBS:
         raise UserError(f"there is no verb {verb!r}{nearest(verb, VERBS)}: gaitdiff --help lists them")
     from gaitdiff.utils.parallel import launched_processes
@@ -88,7 +103,8 @@ def _run(verb: str, words: Sequence[str]) -> None:
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return function(*words)
-    values = vars(make_parser(f"gaitdiff {verb}", function).parse_args(words))
+    parser = make_parser(f"gaitdiff {verb}", function)
+    values = vars(parser.parse_args(parser.known(words)))
     given = [values.pop(parameter.name) for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
     return function(*given, **values)
 
@@ -99,8 +115,28 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
 
+    def known(self, words: Sequence[str]) -> list[str]:
+        """The same words, flags by the names that they have here; unknown ones are refused, before missing ones are."""
+        found = []
+        for word in words:
+            flag, equals, value = word.partition("=")
+            if re.match(r"--?[A-Za-z]", word) and flag not in self._option_string_actions:
+                flag = self._other_name(flag)
+            found.append(f"{flag}{equals}{value}")
+        return found
 
-def make_parser(prog: str, function: Callable[..., None]) -> argparse.ArgumentParser:
+    def _other_name(self, flag: str) -> str:
+        flags = self._option_string_actions
+        if _SHORTER.get(flag) in flags:
+            return _SHORTER[flag]
+        name = flag.lstrip("-").replace("-", "_")
+        if any(action.dest.startswith(name) for action in self._actions if not action.option_strings):
+            raise UserError(f"unknown option {flag} (what it names is given without a flag)")
+        hint = suggest(flag, flags)
+        raise UserError(f"unknown option {flag}{hint or f': {self.prog} --help lists all'}")
+
+
+def make_parser(prog: str, function: Callable[..., None]) -> _Parser:
     """Make a parser from a signature: positional parameters, and keyword-only ones as flags.
 
     Args:
@@ -149,6 +185,18 @@ def _help() -> str:
     texts = {verb: (inspect.getdoc(function) or "").rstrip(".") for verb, function in VERBS.items()}
     lines = "\n".join(f"  {verb:{max(map(len, texts)) + 3}}{text}" for verb, text in texts.items())
     return f"usage: gaitdiff VERB [options]\n\n{_WHAT}\n\n{lines}\n\ngaitdiff VERB --help shows the options of a verb."
+
+
+def _flush() -> None:
+    """Write out what was printed; where that fails, the process does not try again at its end."""
+    if not sys.stdout:  # closed by who started the process
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def _refuse(sentence: str) -> int:

@@ -1,4 +1,4 @@
-"""The exception for what a user can fix, and the nearest word to a mistyped one."""
+"""The exception for what a user can fix, and what its sentences need: the nearest word, a value cut short."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str:
     """Return " (did you mean 'x'?)" for the known word nearest to ``word``, or "" when none has this likeness."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def shown(value: object, letters: int = 60) -> str:
+    """A value as Python writes it, cut to so many letters, so that a sentence stays one that can be read."""
+    text = repr(value)
+    return text if len(text) <= letters else f"{text[:letters]}…"

@@ -11,6 +11,7 @@ import pytest
 
 from gaitdiff import cli
 from gaitdiff.cli import main
+from gaitdiff.version import __version__
 
 _LONG = "n" * 300  # longer than any file system takes
 
@@ -109,3 +110,31 @@ def test_help_loads_no_torch(verb: str) -> None:
     code += "print([name for name in ('torch', 'diffusers', 'accelerate', 'matplotlib') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-2:] == ["0", "[]"], done.stdout
+
+
+@pytest.mark.parametrize("word", ["-V", "--version", "version"])
+def test_version(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["recipes"], ["pretrain", "--help"]], ids=" ".join)
+def test_a_reader_that_stops_early_is_no_error(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "gaitdiff", *words], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_output_that_cannot_be_written_is_said() -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "wb") as full:
+        words = [sys.executable, "-m", "gaitdiff", "version"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, env=buffered, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"gaitdiff: standard output cannot be used")
+    assert done.stderr.count(b"\n") == 1

@@ -17,8 +17,8 @@ from reference import RECORDED
 BEFORE: dict[str, dict[str, Any]] = json.loads((RECORDED / "recipes.json").read_text())
 #: What settings are that came later; and the protocol, which has since been that of the store's data set.
 SINCE = {
-    **{"run.track": "none", "run.linear_probe": False, "run.protocol": "auto"},
-    **{"optim.sync_batchnorm": False, "machine.cuda_graph": True},
+    **{"run.track": "none", "run.linear_probe": False, "run.change": False, "run.best": "rank1"},
+    **{"run.protocol": "auto", "optim.sync_batchnorm": False, "machine.cuda_graph": True},
 }
 SINCE_FINETUNING = {"optim.layer_decay": 1.0, "optim.freeze_blocks": 0}
 RENAMED = {"diffusion.drop": "diffusion.p_uncond"}

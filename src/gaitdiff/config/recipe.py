@@ -2,139 +2,200 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import json
-import re
+import os
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
-
-import yaml
-from jsonargparse import ArgumentParser
+from functools import cache
+from typing import Any, TypeVar
 
 from gaitdiff.config.flat import flat
-from gaitdiff.config.schema import Range
-from gaitdiff.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable  # from Python 3.11 on
+from gaitdiff.config.help import describe
+from gaitdiff.config.hints import suggest
+from gaitdiff.config.recipe_files import about_recipe, read_recipe
+from gaitdiff.config.recipe_files import list_recipes as list_recipes
+from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
+from gaitdiff.config.values import REQUIRED, SHORT, build, convert, flag_of, parsed, settings_of
+from gaitdiff.errors import UserError, shown
 
 Config = TypeVar("Config")
 
+_STAGES: dict[str, type[Any]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+_HELP = ("-h", "--help")
+_MOST_LEVELS = 20  # of a key
+_MOST_LETTERS = 60  # of one in a sentence
+
 
 def parse_config(kind: type[Config], prog: str, argv: Sequence[str]) -> Config:
-    """Build ``kind``, a configuration dataclass, from command-line arguments.
+    """Build ``kind``, the configuration of a stage, from command-line arguments.
 
     ``--recipe`` names a YAML file, or one of ``list_recipes()``; its key ``base`` may name another to start from. Every
-    other flag is a field, nested ones with dots (``--optim.lr 1e-3``).
+    other flag is a field, nested ones with dots (``--optim.lr 1e-3``). ``--help`` prints all of them and exits.
 
     Raises:
-        UserError: unknown keys (the nearest known one is named), values of a wrong type, missing ones.
+        UserError: unknown keys (what was meant is named), values of a wrong type or out of range, missing ones.
     """
-    parser = ArgumentParser(prog=prog, description=(kind.__doc__ or "").split("\n")[0], exit_on_error=False)
-    parser.add_argument("--recipe", type=str, default="", help=f"YAML file, or one of: {', '.join(list_recipes())}")
-    parser.add_class_arguments(kind)
-    recipe, rest = _split_recipe(argv)
-    known = list(_fields(kind))
-    settings = _read_recipe(recipe, known) if recipe else {}
-    # As flags in front of the user's own, a recipe's values are checked like theirs.
-    written = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
-    try:
-        values = parser.parse_args([*written, *rest])
-    except (argparse.ArgumentError, TypeError, ValueError) as error:
-        raise UserError(_explain(str(error), known)) from error
-    made = parser.instantiate(values).as_dict()
-    made.pop("recipe")
-    config = kind(**made)
-    _check_numbers(config)
+    stage = next(name for name, config in _STAGES.items() if config is kind)
+    settings, words = _Settings(stage), [word for word in argv if word not in _HELP]
+    flags = list(_flags(words, settings))
+    recipes = [value for key, value in flags if key == "recipe"]
+    if len(recipes) > 1:
+        raise UserError(f"--recipe is given {len(recipes)} times: give one, whose key 'base' may name another")
+    if recipes:
+        settings.take_recipe(recipes[0])
+    if len(words) < len(argv):
+        print(describe(kind, prog, settings.values))
+        raise SystemExit(0)
+    for key, value in flags:
+        if key != "recipe":
+            settings.take(key, value)
+    if missing := [flag_of(key) for key, value in settings.values.items() if value is REQUIRED]:
+        raise UserError(f"required, but not given: {', '.join(missing)} (see {prog} --help)")
+    config = build(kind, settings.values)
+    if isinstance(config, FinetuneConfig) and "optim.milestones" in settings.given:
+        _tell_late(config)
     return config
 
 
-def list_recipes() -> list[str]:
-    """Names of the recipes that ship with the package."""
-    return sorted(_names(resources.files("gaitdiff") / "recipes"))
+def describe_recipes() -> str:
+    """All recipes that ship, by folder: name, the verb that takes it, and what it is."""
+    names, lines = list_recipes(), []
+    for i, name in enumerate(names):
+        folder = name.partition("/")[0]
+        if i == 0 or folder != names[i - 1].partition("/")[0]:
+            lines += ["", folder]
+        keys = [key for recipe in read_recipe(name) for key, _ in flat(recipe.settings)]
+        verb = next(stage for stage in _STAGES if all(map(_Settings(stage).knows, keys)))
+        lines.append(f"  {name:{max(map(len, names))}}  {verb}  {about_recipe(name)}")
+    return "\n".join([*lines[1:], "", "gaitdiff pretrain or finetune --recipe NAME takes one."])
 
 
-def _names(folder: Traversable, prefix: str = "") -> Iterator[str]:
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from _names(entry, f"{prefix}{entry.name}/")
-        elif entry.name.endswith(".yaml"):
-            yield prefix + entry.name.removesuffix(".yaml")
+class _Settings:
+    """What recipes and flags make of the settings of a stage, later ones on top.
+
+    Attributes:
+        known: all there are, by dotted name.
+        values: of all of them; ``REQUIRED`` where none is given.
+        given: which ones are not left at their defaults.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage, self.known = stage, settings_of(_STAGES[stage])
+        self.values = {name: setting.default for name, setting in self.known.items()}
+        self.given: set[str] = set()
+
+    def knows(self, key: str) -> bool:
+        """Whether a key is that of a setting, of a group of them, or below a mapping."""
+        return key in self.known or self._is_group(key) or self._mapping(key) is not None
+
+    def take_recipe(self, name: str) -> None:
+        """Take the settings of a recipe, those of its base first."""
+        recipes, other = read_recipe(name), _Settings(_other(self.stage))
+        for recipe in recipes:
+            if recipe.stage not in (None, self.stage):
+                raise UserError(f"recipe {recipe.name} is of gaitdiff {recipe.stage}, not of gaitdiff {self.stage}")
+        found = [(recipe.name, list(flat(recipe.settings, self.known))) for recipe in recipes]
+        keys = [key for _, pairs in found for key, _ in pairs]
+        unknown = [key for key in keys if not self.knows(key)]
+        if unknown and all(map(other.knows, keys)):
+            raise UserError(f"recipe {name} is of gaitdiff {other.stage}: it sets {unknown[0]}")
+        for source, pairs in found:
+            if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
+                raise UserError(f"recipe {source} sets {twice[0]} twice, nested and with dots: remove one")
+            for key, value in pairs:
+                self.take(key, value, source)
+
+    def take(self, key: str, value: Any, recipe: str = "") -> None:
+        """Set one setting, or those of a group, to what a flag or the recipe of a name gives."""
+        if key not in self.known and self._is_group(key):
+            return self._take_group(key, value, recipe)
+        self.require(key, recipe)
+        name = self._mapping(key)
+        try:
+            if name is None:
+                name, made = key, convert(self.known[key].hint, value)
+            else:
+                made = _with(self.values[name], key.removeprefix(f"{name}.").split("."), parsed(value))
+        except ValueError as error:
+            place = f"{key} of recipe {recipe}" if recipe else f"--{key}"
+            raise UserError(f"setting {place} cannot be {error}") from error
+        self.values[name] = made
+        self.given.add(name)
+
+    def require(self, key: str, recipe: str = "") -> None:
+        """Refuse a key that is none, or a flag without its "--", with what it was meant to be."""
+        if self.knows(key):
+            return
+        other = _other(self.stage)
+        known = [*self.known, "base" if recipe else "recipe"]
+        hint = suggest(key, known, settings_of(_STAGES[other]), f"gaitdiff {other}")
+        if recipe:
+            raise UserError(f"recipe {recipe} has the unknown key {shown(key)}{hint}")
+        raise UserError(f"unknown setting {(key if key.startswith('-') else f'--{key}')[:_MOST_LETTERS]}{hint}")
+
+    def _take_group(self, key: str, value: Any, recipe: str) -> None:
+        nested = value
+        if isinstance(value, str) and value.startswith("{") and not os.path.exists(value):
+            try:
+                nested = parsed(value)
+            except ValueError as error:
+                raise UserError(f"setting --{key} cannot be {error}") from error
+        if isinstance(nested, dict):
+            for name, item in flat(nested, self.known, f"{key}."):
+                self.take(name, item, recipe)
+        elif key in SHORT:
+            self.take(SHORT[key], value, recipe)
+        elif value is not None:
+            some = next(name for name in self.known if name.startswith(f"{key}."))
+            raise UserError(f"{key} is a group of settings, not one: give them one by one, such as {some}")
+
+    def _is_group(self, key: str) -> bool:
+        return any(name.startswith(f"{key}.") for name in self.known)
+
+    def _mapping(self, key: str) -> str | None:
+        """The setting whose value is a mapping that ``key`` is a key of."""
+        found = (name for name, setting in self.known.items() if setting.mapping and key.startswith(f"{name}."))
+        return next(found, None) if key.count(".") < _MOST_LEVELS else None
 
 
-def _split_recipe(argv: Sequence[str]) -> tuple[str, list[str]]:
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--recipe", nargs="?", default="", const="")
-    found, rest = finder.parse_known_args(list(argv))
-    return found.recipe, rest
+def _flags(words: Sequence[str], settings: _Settings) -> Iterator[tuple[str, str]]:
+    """Names and values of flags, as ``--name value`` or ``--name=value``."""
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            raise UserError(f"{word!r} is no flag: settings are given as --name value, and a list as '[3, 5]'")
+        flag, equals, value = word.partition("=")
+        key = flag.removeprefix("--")
+        if key != "recipe":
+            settings.require(key)
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"setting {flag} needs a value: give it as {flag} VALUE")
+            value = rest.pop(0)
+        yield key, value
 
 
-def _read_recipe(recipe: str, known: list[str], seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Settings of a recipe by dotted name, those of its base first."""
-    if recipe in seen:
-        raise UserError(f"recipe {recipe} is its own base: remove the key 'base' from one of {list(seen)}")
-    shipped = resources.files("gaitdiff") / "recipes" / f"{recipe}.yaml"
-    source: Traversable | Path = shipped if shipped.is_file() else Path(recipe)
-    if not source.is_file():
-        names = list_recipes()
-        raise UserError(f"there is no recipe {recipe!r}{nearest(recipe, names)}: give a YAML file or one of {names}")
-    try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"recipe {recipe} is not readable YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"recipe {recipe} must be a mapping of settings, such as 'optim: {{lr: 0.001}}'")
-    base = content.pop("base", None)
-    settings = _read_recipe(str(base), known, (*seen, recipe)) if base is not None else {}
-    for key, value in flat(content, known):
-        if key not in known:
-            raise UserError(f"recipe {recipe} has the unknown key {key!r}{nearest(key, known)}")
-        settings[key] = value
-    return settings
+def _other(stage: str) -> str:
+    return next(name for name in _STAGES if name != stage)
 
 
-def _fields(kind: type[Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of all settings of a configuration dataclass."""
-    hints = get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from _fields(hints[field.name], f"{prefix}{field.name}.")
-        else:
-            yield prefix + field.name
+def _with(mapping: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """The same mapping with a value at nested keys."""
+    if len(path) > 1:
+        inner = mapping.get(path[0])
+        value = _with(inner if isinstance(inner, dict) else {}, path[1:], value)
+    return {**mapping, path[0]: value}
 
 
-def _explain(message: str, known: list[str]) -> str:
-    """One sentence from an error of the parser, naming the nearest flag."""
-    message = " ".join(message.split())
-    unknown = re.search(r"unrecognized arguments: --?([\w.]+)", message)
-    if unknown:
-        return f"unknown setting --{unknown[1]}{nearest(unknown[1], known)}"
-    missing = re.search(r"arguments are required: (.+)", message)
-    if missing:
-        return f"required, but not given: {', '.join('--' + name.strip() for name in missing[1].split(','))}"
-    wrong = re.search(r'Parser key "([\w.]+)": (.+)', message)
-    if wrong:
-        return f"setting --{wrong[1]} has a wrong value: {wrong[2]}"
-    return message
+def _tell_late(config: FinetuneConfig) -> None:
+    late = [step for step in config.optim.milestones if step >= config.optim.iterations]
+    if late:
+        _tell(f"optim.milestones {late} are never reached, since optim.iterations is {config.optim.iterations}")
 
 
-def _check_numbers(config: Any, prefix: str = "") -> None:
-    """Refuse numbers outside the ranges that the fields' types give."""
-    hints = get_type_hints(type(config), include_extras=True)
-    for field in dataclasses.fields(config):
-        value, name = getattr(config, field.name), f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(value):
-            _check_numbers(value, f"{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            for limits in _ranges(hints[field.name]):
-                if not limits.holds(value):
-                    raise UserError(f"setting --{name} cannot be {value}: it must be {limits}")
-
-
-def _ranges(hint: Any) -> Iterator[Range]:
-    """The ranges in a field's type, also in one that may be None."""
-    for part in (hint, *get_args(hint)):
-        yield from (extra for extra in getattr(part, "__metadata__", ()) if isinstance(extra, Range))
+@cache  # a comparison makes the same settings many times
+def _tell(sentence: str) -> None:
+    """Write a note to stderr, from the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"gaitdiff: {sentence}", file=sys.stderr)

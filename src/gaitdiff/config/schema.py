@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from gaitdiff.errors import UserError
+
 
 @dataclass(frozen=True)
 class Range:
@@ -30,6 +32,7 @@ CountOrNone = Annotated[int, Range(0)]  # 0 switches something off
 Positive = Annotated[float, Range(0, above=True)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+Threads = Annotated[int, Range(0, 1024)]  # of one process; operating systems refuse many more
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class ModelConfig:
     """Which gait model.
 
     Attributes:
-        name: one of ``gaitdiff.list_models()``; "" takes the model of the checkpoint that a run starts from.
+        name: one that ``gaitdiff models`` lists; "" takes the model of the checkpoint that a run starts from.
         preset: whose published configuration, or "walkers" for the narrow one for CPUs.
         overrides: fields of the model's configuration to change.
     """
@@ -76,11 +79,14 @@ class RunConfig:
 
     Attributes:
         log_every: steps between lines of metrics.jsonl.
-        evaluate_every: steps between evaluations on the test split; 0 evaluates never.
+        evaluate_every: steps between evaluations, on validation people or else the test split; 0 evaluates never.
         save_every: steps between checkpoints; one is always written at the end.
         keep: number of checkpoints kept, the newest ones; 0 keeps all.
         protocol: evaluation protocol, such as "gait3d" (one probe a person), "leave-one-out" or "casia-b"; "auto" is
             that of the store's data set.
+        best: the score by which the best checkpoint on validation people is kept, as RUN/best; "rank1" is that by
+            cosine in pretraining. Of no effect where ``gaitdiff data split`` has set nobody aside.
+        change: go on with other settings than the run was begun with; what changes is said and kept in metrics.jsonl.
         track: where metrics and pictures go besides metrics.jsonl: "none", "tensorboard" or "trackio".
         linear_probe: in pretraining, score what the best linear map makes of the raw features too; it is learned from
             labelled training people, and nothing else learns from it.
@@ -91,6 +97,8 @@ class RunConfig:
     save_every: Count = 1000
     keep: CountOrNone = 2
     protocol: str = "auto"
+    best: str = "rank1"
+    change: bool = False
     track: str = "none"
     linear_probe: bool = False
 
@@ -108,7 +116,7 @@ class MachineConfig:
 
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: CountOrNone = 0
+    threads: Threads = 0
     cuda_graph: bool = True
 
 
@@ -121,7 +129,7 @@ class PretrainData:
         latent_frames: consecutive frames that are encoded, noised and denoised (s_e).
         gait_frames: frames that the backbone sees (s_g); of no effect with ``same_clip``.
         same_clip: one clip for both, s_e = s_g, with which learning collapses (the paper's Fig. 5).
-        min_frames: refuse a training sequence with fewer frames.
+        min_frames: leave out training sequences with fewer frames.
     """
 
     store: str
@@ -226,7 +234,7 @@ class FinetuneData:
         store: folder of a sequence store.
         frames: frames of a training clip.
         frames_max: draw the number of frames of each step from ``frames`` to this; 0 keeps it at ``frames``.
-        min_frames: refuse a training sequence with fewer frames.
+        min_frames: leave out training sequences with fewer frames.
         people: learn from this many identities, drawn by the seed; 0 takes all.
     """
 
@@ -239,7 +247,12 @@ class FinetuneData:
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """Sequences of a step: ``people`` identities times ``sequences`` each (P x K)."""
+    """Sequences of a step, P x K.
+
+    Attributes:
+        people: identities of a step.
+        sequences: sequences of each identity.
+    """
 
     people: Count = 32
     sequences: Count = 4
@@ -277,7 +290,7 @@ class FinetuneOptim:
         layer_decay: in fine-tuning, each block of the backbone (a convolution and its norm) learns at this times the
             rate of the next one; the last one at r.
         freeze_blocks: in fine-tuning, so many of the backbone's first blocks keep their weights, 1 being the stem.
-        milestones: steps at which the learning rate falls.
+        milestones: steps at which the learning rate falls, ascending.
         momentum: of "sgd".
         weight_decay: of any.
         clip_grad: largest gradient norm; 0 does not clip.
@@ -296,6 +309,13 @@ class FinetuneOptim:
     clip_grad: NotNegative = 0.0
     sync_batchnorm: bool = False
 
+    def __post_init__(self) -> None:
+        steps = list(self.milestones)
+        if steps != sorted(set(steps)) or (steps and steps[0] < 1):
+            raise UserError(
+                f"optim.milestones cannot be {steps}: it must be steps of at least 1, each above the last one"
+            )
+
 
 @dataclass(frozen=True)
 class FinetuneConfig:
@@ -303,8 +323,8 @@ class FinetuneConfig:
 
     Attributes:
         out: run folder; the same command continues a run that was stopped.
-        mode: "finetune" trains all, the backbone r times as fast as the head; "frozen" trains the head alone;
-            "scratch" starts from fresh weights.
+        mode: "finetune" (all is trained, the backbone r times as fast as the head), "frozen" (the head alone) or
+            "scratch" (from fresh weights).
         init: run folder or checkpoint whose backbone to start from, or weights that ship, such as "walkers".
         seed: of weights, batches and augmentations.
     """

@@ -1,0 +1,87 @@
+"""What an unknown setting was meant to be: by meaning and place first, by spelling last."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+
+_LIKENESS = 0.75  # of letters: what is less alike leads astray
+
+#: Settings, joined by "+" where it takes several, and other words for them; the first that a verb has is meant.
+_MEANINGS = {
+    "optim.lr": ("learning_rate", "base_lr", "lr"),
+    "optim.iterations": ("steps", "max_steps", "epochs", "num_epochs", "iters", "total_iter"),
+    "optim.batch": ("batch", "batch_size", "bs"),
+    "batch.people+batch.sequences": ("batch", "batch_size", "bs"),
+    "recipe": ("config", "cfg", "config_file"),
+    "base": ("recipe", "extends", "inherit", "parent", "defaults"),
+    "init": ("checkpoint", "ckpt", "pretrained", "weights", "init_from"),
+    "data.store": ("data", "dataset", "data_dir", "data_root", "store"),
+    "data": ("dataset", "data_dir", "data_root", "store"),
+    "out": ("output", "output_dir", "out_dir", "save_dir", "work_dir"),
+    "model.name": ("model", "backbone", "arch", "architecture"),
+    "machine.device": ("device", "gpu", "gpus", "cuda"),
+    "device": ("gpu", "gpus", "cuda"),
+    "machine.threads": ("workers", "num_workers", "num_threads"),
+    "machine.precision": ("amp", "fp16", "bf16", "half", "dtype"),
+    "run.track": ("tensorboard", "trackio", "tracker", "logger", "wandb"),
+    "run.log_every": ("log_iter", "log_interval"),
+    "run.save_every": ("save_iter", "save_interval"),
+    "run.evaluate_every": ("eval_every", "eval_iter", "eval_interval"),
+    "loss.distance": ("metric",),
+    "diffusion.p_uncond": ("drop", "cond_drop"),
+    "seed": ("random_seed", "manual_seed"),
+}
+_CONTINUING = ("resume", "resume_from", "continue", "restore")
+
+
+def suggest(key: str, known: Iterable[str], other: Collection[str] = (), verb: str = "") -> str:
+    """Return in parentheses, behind a blank, what an unknown setting was meant to be, or "" when nothing is near.
+
+    Args:
+        key: the setting as it was written; "-" and "_" are the same.
+        known: what there is: settings, or flags with their "--".
+        other: the settings of the other stage.
+        verb: what takes those.
+    """
+    word, names = _plain(key), {_plain(name): name for name in known}
+    if _last(word) in _CONTINUING and "out" in names:
+        return " (the same command with the same --out continues a run)"
+    if meant := _by_meaning(word, names) or _by_place(word, names):
+        return f" (did you mean {meant}?)"
+    others = {name: name for name in other}
+    if meant := repr(word) if word in others else _by_meaning(word, others) or _by_place(word, others):
+        return f" ({meant} is a setting of {verb})"
+    meant = _by_spelling(word, names)
+    return f" (did you mean {meant}?)" if meant else ""
+
+
+def _by_meaning(word: str, names: Mapping[str, str]) -> str:
+    for settings, words in _MEANINGS.items():
+        parts = settings.split("+")
+        if _last(word) in words and all(part in names for part in parts):
+            return " and ".join(repr(names[part]) for part in parts)
+    return ""
+
+
+def _by_place(word: str, names: Mapping[str, str]) -> str:
+    """Settings of the same name in another group."""
+    return " or ".join(repr(names[name]) for name in names if _last(name) == _last(word))
+
+
+def _by_spelling(word: str, names: Mapping[str, str]) -> str:
+    begun = [name for name in names if name.startswith(word)]
+    if len(begun) == 1:
+        return repr(names[begun[0]])
+    if close := difflib.get_close_matches(word, names, 1, _LIKENESS):
+        return repr(names[close[0]])
+    close = difflib.get_close_matches(_last(word), {_last(name) for name in names}, 1, _LIKENESS)
+    return _by_place(close[0], names) if close else ""
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").replace("-", "_")
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

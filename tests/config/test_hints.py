@@ -1,0 +1,73 @@
+"""An unknown setting is answered with what was meant: by meaning, by place, of the other stage, by spelling."""
+
+from __future__ import annotations
+
+import pytest
+
+from gaitdiff.cli import main
+from gaitdiff.config.hints import suggest
+
+KNOWN = ("optim.lr", "optim.batch", "data.store", "data.same_clip", "out", "--test-people")
+OTHER = ("init", "batch.people", "data.people", "out")
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("learning_rate", " (did you mean 'optim.lr'?)"),
+        ("optim.batch-size", " (did you mean 'optim.batch'?)"),
+        ("diffusion.same_clip", " (did you mean 'data.same_clip'?)"),
+        ("test_people", " (did you mean '--test-people'?)"),
+        ("checkpoint", " ('init' is a setting of a verb)"),
+        ("batch.people", " ('batch.people' is a setting of a verb)"),
+        ("people", " ('batch.people' or 'data.people' is a setting of a verb)"),
+        ("resume", " (the same command with the same --out continues a run)"),
+        ("optim.lrr", " (did you mean 'optim.lr'?)"),
+        ("ou", " (did you mean 'out'?)"),
+        ("same-clap", " (did you mean 'data.same_clip'?)"),
+        ("frobnicate", ""),
+    ],
+)
+def test_hints(key: str, hint: str) -> None:
+    assert suggest(key, KNOWN, OTHER, "a verb") == hint
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("pretrain --diffusion.same_clip", "did you mean 'data.same_clip'"),
+        ("pretrain --same-clip", "did you mean 'data.same_clip'"),
+        ("pretrain --batch-size", "did you mean 'optim.batch'"),
+        ("pretrain --optim.learning-rate", "did you mean 'optim.lr'"),
+        ("pretrain --lr", "did you mean 'optim.lr'"),
+        ("pretrain -lr", "unknown setting -lr (did you mean 'optim.lr'"),
+        ("pretrain --config", "did you mean 'recipe'"),
+        ("finetune --resume", "the same command with the same --out continues a run"),
+        ("pretrain --steps", "did you mean 'optim.iterations'"),
+        ("finetune --epochs", "did you mean 'optim.iterations'"),
+        ("pretrain --workers", "did you mean 'machine.threads'"),
+        ("pretrain --init", "a setting of gaitdiff finetune"),
+        ("pretrain --batch.people", "a setting of gaitdiff finetune"),
+        ("finetune --checkpoint", "did you mean 'init'"),
+        ("finetune --pretrained", "did you mean 'init'"),
+        ("finetune --optim.batch", "did you mean 'batch.people' and 'batch.sequences'"),
+        ("finetune --data.same_clip", "a setting of gaitdiff pretrain"),
+        ("pretrain --data.sto", "did you mean 'data.store'"),
+        ("finetune --optim.iter", "did you mean 'optim.iterations'"),
+        ("pretrain --ou", "did you mean 'out'"),
+        ("finetune --rec", "did you mean 'recipe'"),
+        ("finetune --diffusion.drop", "'diffusion.p_uncond' is a setting of gaitdiff pretrain"),
+        ("evaluate --machine.device", "did you mean '--device'"),
+        ("evaluate --checkpoint", "given without a flag"),
+        ("data walkers --test_people", "did you mean '--test-people'"),
+        ("data walkers --peo", "did you mean '--people'"),
+        ("evaluate --frobnicate", "unknown option --frobnicate: gaitdiff evaluate --help lists all"),
+    ],
+)
+def test_unknown_flags_are_named_before_missing_ones(
+    words: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words.split(), "3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert meant in line
+    assert "required" not in line
