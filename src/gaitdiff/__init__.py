@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from gaitdiff import opengait as opengait
     from gaitdiff.data.store import SequenceStore as SequenceStore
     from gaitdiff.errors import UserError as UserError
+    from gaitdiff.evaluation.walks import embed as embed
+    from gaitdiff.evaluation.walks import similarity as similarity
     from gaitdiff.models import create_model as create_model
     from gaitdiff.models import list_models as list_models
     from gaitdiff.models import list_presets as list_presets
@@ -23,10 +25,12 @@ _PUBLIC = {
     "SequenceStore": "gaitdiff.data.store",
     "UserError": "gaitdiff.errors",
     "create_model": "gaitdiff.models",
+    "embed": "gaitdiff.evaluation.walks",
     "list_models": "gaitdiff.models",
     "list_presets": "gaitdiff.models",
     "list_pretrained": "gaitdiff.models",
     "load_checkpoint": "gaitdiff.training.checkpoint",
+    "similarity": "gaitdiff.evaluation.walks",
 }
 _MODULES = {
     "diffusion": "gaitdiff.diffusion",

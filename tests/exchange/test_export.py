@@ -149,7 +149,19 @@ def test_missing_packages_are_named(
     run = checkpoint(tmp_path / "run", trained("smplgait"), ("backbone", "head"))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["export", str(run), "--out", str(tmp_path / "model.onnx")]) == 2
-    assert "pip install 'gaitdiff[onnx]'" in capsys.readouterr().err
+    sentence = capsys.readouterr().err
+    assert "needs the package onnxruntime, which is not installed" in sentence
+    assert "pip install onnx onnxscript onnxruntime" in sentence  # from a checkout there is no package gaitdiff
+
+
+def test_packages_that_cannot_be_imported_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a library that is missing, of which the error names no package."""
+    (tmp_path / "onnxscript.py").write_text("raise ImportError('libprotobuf.so:\\ncannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "onnxscript"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match=r"onnxscript, which cannot be imported \(libprotobuf.so: cannot open\)"):
+        export_onnx(trained("smplgait"), tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("features", ["raw", "embedding", "neck"])

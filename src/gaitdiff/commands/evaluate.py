@@ -88,8 +88,9 @@ def score_checkpoint(
     submission: Path | None = None,
     save_features: Path | None = None,
     resize: bool = False,
+    split: str = "test",
 ) -> dict[str, dict[str, Any]]:
-    """Score a checkpoint on a store's test split, print the table and what it is of, return the scores by row.
+    """Score a checkpoint on held-out people, print the table and what it is of, return the scores by row.
 
     Features pass through files on disk, so that no test set is too large for memory.
 
@@ -101,6 +102,7 @@ def score_checkpoint(
         submission: CSV file for the server of GREW or HID.
         save_features: keep the features there, a ``.npy`` file.
         resize: convert frames of another height than the checkpoint's.
+        split: "test" or "val".
 
     Returns:
         For each row what ``evaluate`` gives, and ``about``, what names the scores.
@@ -112,7 +114,7 @@ def score_checkpoint(
     info, store = read_checkpoint_info(checkpoint), SequenceStore(data)
     how = store_protocol(store, protocol)
     _check_files(how, {"--json": json_file, "--submission": submission, "--save-features": save_features})
-    rows = held_out_rows(store)
+    rows = held_out_rows(store, split)
     info.require_features(features)
     info.require_height(store, resize)
     resized = info.height if resize else None

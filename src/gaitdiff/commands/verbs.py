@@ -124,6 +124,19 @@ def data_import(
     )
 
 
+def data_split(
+    store: Store,
+    *,
+    out: Annotated[Path, "folder of the new store; frames are linked, not copied"],
+    val_people: Annotated[int, "training people to set aside for validation"],
+    seed: Annotated[int, "of the draw"] = 0,
+) -> None:
+    """Set training people aside, to choose checkpoints by."""
+    from gaitdiff.data.split import split_store
+
+    print(split_store(store, out, val_people, seed))
+
+
 def data_inspect(
     store: Store, *, sheet: Annotated[Path | None, "contact sheet (default: beside the store)"] = None
 ) -> None:
@@ -205,6 +218,19 @@ def label_curve(
     print(run(named, data, out, recipe=recipe, people=people, seeds=range(seeds), settings=set_, device=device).file)
 
 
+def report(
+    runs: Annotated[tuple[str, ...], "run folders, of one data set"],
+    *,
+    out: Annotated[Path | None, "folder (default: report in the first run)"] = None,
+    device: Device = "auto",
+) -> None:
+    """Write a page on runs: curves, scores, who is taken for whom, settings."""
+    from gaitdiff.commands.report import run
+
+    _prepare(device)
+    print(run([Path(folder) for folder in runs], out, device))
+
+
 def evaluate(
     checkpoint: Checkpoint,
     *,
@@ -219,6 +245,9 @@ def evaluate(
     ] = "auto",
     setting: Annotated[str | None, "of casia-b and oumvlp: single-view (default) or cross-view"] = None,
     device: Device = "auto",
+    split: Annotated[
+        Literal["test", "val"], "whom to score on: test people, or those set aside by data split"
+    ] = "test",
     json: Annotated[Path | None, "write the scores there too, with all details"] = None,
     submission: Annotated[Path | None, "write the CSV file for GREW's or HID's server"] = None,
     save_features: Annotated[Path | None, "keep the features there, a .npy file"] = None,
@@ -239,6 +268,7 @@ def evaluate(
         submission=submission,
         save_features=save_features,
         resize=resize,
+        split=split,
     )
 
 
@@ -259,6 +289,43 @@ def submit(
 
     _prepare(device)
     run(site, checkpoint, data, out, probes=probes, features=features, metric=metric, device=device, resize=resize)
+
+
+def embed(
+    checkpoint: Checkpoint,
+    store: Store,
+    *,
+    out: Annotated[Path, "file to create, such as features.npz"],
+    features: Features = "auto",
+    split: Annotated[Literal["train", "val", "test", "all"], "whose walks"] = "all",
+    resize: Resize = False,
+    device: Device = "auto",
+) -> None:
+    """Write the features of a store's walks, with their names, as arrays for NumPy."""
+    from gaitdiff.commands.embed import embed_store
+
+    _prepare(device)
+    part = None if split == "all" else split
+    print(embed_store(checkpoint, store, out, features=features, split=part, resize=resize, device=device))
+
+
+def compare_walks(
+    checkpoint: Checkpoint,
+    store: Store,
+    a: Annotated[str, "a walk: its row number, or subject/condition/view/sequence as in the store's manifest.csv"],
+    b: Annotated[str, "another"],
+    *,
+    features: Features = "auto",
+    metric: Metric = None,
+    resize: Resize = False,
+    device: Device = "auto",
+) -> None:
+    """Say how alike two walks are, beside walks of one person and of different people."""
+    from gaitdiff.commands.compare_walks import compare_walks as run
+
+    _prepare(device)
+    found = run(checkpoint, store, a, b, features=features, metric=metric, resize=resize, device=device)
+    print("\n".join(found.lines()))
 
 
 def export(
@@ -303,3 +370,10 @@ def models() -> None:
 
     for name in list_models():
         print(f"{name}: {', '.join(list_presets(name))}")
+
+
+def recipes() -> None:
+    """List recipes, each with the verb that takes it."""
+    from gaitdiff.config.recipe import describe_recipes
+
+    print(describe_recipes())

@@ -53,6 +53,7 @@ class Compared:
         counts: people and sequences among the probes and in the gallery, and the probes without a match; None where
             the people are secret.
         missing: why a condition has no score, by name.
+        split: "test" or "val".
     """
 
     store: str
@@ -63,6 +64,7 @@ class Compared:
     conditions: tuple[str, ...]
     counts: dict[str, Any]
     missing: dict[str, str]
+    split: str = "test"
 
     def lines(self, metric: str) -> list[str]:
         """The same in words, for a terminal or a page."""
@@ -79,7 +81,7 @@ class Compared:
         return [
             f"store: {self.store} ({self.dataset or 'no named data set'}, {self.frames})",
             f"protocol: {self.protocol}{setting}; {metric} distance; gaitdiff {__version__}",
-            f"probes: {sides[0]}; gallery: {sides[1]}{matched}",
+            f"{'' if self.split == 'test' else 'validation people: '}probes: {sides[0]}; gallery: {sides[1]}{matched}",
             *([mean] if mean else []),
             *(f"not scored: {name}: {reason}" for name, reason in self.missing.items()),
         ]
@@ -117,6 +119,7 @@ def compared(
         tuple(filter(None, selected.conditions)),
         numbers,
         selected.missing,
+        store.rows[int(rows[0])].split if len(rows) else "test",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, overload
 
@@ -92,11 +92,32 @@ def extract(
     """
     if height is None:
         check_height(getattr(network, "height", None), store, "this model")
-    packs = bool(getattr(network.backbone if isinstance(network, GaitModel) else network, "packs", False))
     lengths = _lengths(store, rows, max_frames)
+
+    def read(position: int) -> np.ndarray:
+        frames = _first(store, int(rows[position]), int(lengths[position]))
+        return frames if height in (None, store.height) else _resized(frames, height)
+
+    return run_walks(network, lengths, read, device, out)
+
+
+def run_walks(
+    network: nn.Module,
+    lengths: np.ndarray,
+    read: Callable[[int], np.ndarray],
+    device: torch.device,
+    out: Path | None = None,
+) -> Features:
+    """Run walks from anywhere through a network, as ``extract`` runs those of a store.
+
+    Args:
+        lengths: frames of each walk, (N,).
+        read: gives a walk by its position: (T, H, W) as the network takes frames, uint8, or float32 in [0, 1].
+    """
+    packs = bool(getattr(network.backbone if isinstance(network, GaitModel) else network, "packs", False))
     batches = _packed_batches(lengths) if packs else _equal_batches(lengths)
-    features = (_features(network, store, rows[batch], lengths[batch], packs, device, height) for batch in batches)
     with evaluating(network):
+        features = (_features(network, [read(int(i)) for i in some], packs, device) for some in batches)
         return _gathered(features, batches, out)
 
 
@@ -222,8 +243,15 @@ def select_in_store(
         raise UserError(f"{store.path}: {error}") from error
 
 
+def scored_split(store: SequenceStore) -> str:
+    """What a run is scored on while it trains: validation people where there are some, else the test split."""
+    return "val" if len(store.select(split="val")) else "test"
+
+
 def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
-    """Row numbers of the test split; none, and a note that says why, where nothing can be scored while training.
+    """Row numbers of what a run is scored on while it trains, see ``scored_split``.
+
+    There are none, and a note says why, where nothing can be scored.
 
     Args:
         protocol: "auto", or one that was asked for.
@@ -232,7 +260,7 @@ def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
         UserError: a protocol that was asked for is unknown or does not fit the store.
     """
     how = store_protocol(store, protocol)
-    rows = store.select(split="test")
+    rows = store.select(split=scored_split(store))
     if len(rows) == 0:
         return rows
     try:
@@ -267,35 +295,26 @@ def check_height(height: int | None, store: SequenceStore, model: str, or_else: 
         )
 
 
-def held_out_rows(store: SequenceStore) -> np.ndarray:
-    """Row numbers of the test split.
+def held_out_rows(store: SequenceStore, split: str = "test") -> np.ndarray:
+    """Row numbers of the test split, or of the validation people.
 
     Raises:
         UserError: there are none.
     """
-    rows = store.select(split="test")
+    rows = store.select(split=split)
     if len(rows) == 0:
-        raise UserError(f"{store.path} has no test sequences to evaluate on: import the data with a test split")
+        remedy = "import the data with a test split" if split == "test" else "gaitdiff data split sets people aside"
+        raise UserError(f"{store.path} has no {split} sequences to evaluate on: {remedy}")
     return rows
 
 
-def _features(
-    network: nn.Module,
-    store: SequenceStore,
-    rows: np.ndarray,
-    lengths: np.ndarray,
-    packs: bool,
-    device: torch.device,
-    height: int | None,
-) -> Tensor:
-    """(k, C, P) float32 on the CPU, of sequences packed end to end or of one length."""
-    frames = [_first(store, int(row), int(length)) for row, length in zip(rows, lengths, strict=True)]
-    if height is not None and height != store.height:
-        frames = [_resized(some, height) for some in frames]
+def _features(network: nn.Module, frames: list[np.ndarray], packs: bool, device: torch.device) -> Tensor:
+    """(k, C, P) float32 on the CPU, of walks packed end to end or of one length; empties the list."""
+    lengths = [len(some) for some in frames]
     clips = torch.from_numpy(np.concatenate(frames)[None] if packs else np.stack(frames)).to(device)
-    del frames
+    frames.clear()
     with torch.no_grad():
-        output = network(clips.float().div_(255), lengths.tolist() if packs else None)
+        output = network(clips.float().div_(255) if clips.dtype == torch.uint8 else clips, lengths if packs else None)
     return (output if isinstance(output, Tensor) else output.embedding).float().cpu()
 
 

@@ -28,6 +28,8 @@ Features = Literal["raw", "embedding", "neck"]
 
 #: The lowest version of ONNX's operators that newer exporters write; every runtime since 2023 reads it.
 _OPSET = 18
+#: What writes and checks it.
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 #: Largest difference between ONNX and PyTorch, as a share of the root mean square of what PyTorch gives.
 _TOLERANCE = 1e-4
 
@@ -168,12 +170,18 @@ def _check(model: GaitModel, features: Features, path: Path) -> None:
 
 
 def _require_packages() -> None:
+    for name in _PACKAGES:
+        _require_package(name)
+
+
+def _require_package(name: str) -> None:
     try:
-        for name in ("onnx", "onnxscript", "onnxruntime"):
-            import_module(name)
+        import_module(name)
     except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == name
+        reason = "is not installed" if missing else f"cannot be imported ({' '.join(str(error).split())})"
         raise UserError(
-            f"writing ONNX needs the package {error.name}, which is not installed: pip install 'gaitdiff[onnx]'"
+            f"writing ONNX needs the package {name}, which {reason}: pip install {' '.join(_PACKAGES)}"
         ) from error
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickletools
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from gaitdiff.data.formats.pickles import TORCH_BINARY, TORCH_TEXT
 from gaitdiff.errors import UserError
 from gaitdiff.exchange import opengait_weights as opengait
 from gaitdiff.exchange.onnx import Features, export_onnx
+from gaitdiff.exchange.torch_files import load_torch_file
 from gaitdiff.models import create_model, list_models, list_presets
 from gaitdiff.models.registry import model_config
 from gaitdiff.training.checkpoint import load_checkpoint, model_document, pick_features, read_checkpoint_info
@@ -32,8 +27,6 @@ from gaitdiff.utils.progress import say
 _KINDS: dict[str, Features] = {"raw features": "raw", "embeddings": "embedding", "neck features": "neck"}
 #: What OpenGait's weights may be kept in; half and double precision become float32.
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-#: The pickle protocols that torch reads without executing anything.
-_PROTOCOLS = (2, 3)
 #: Settings in which OpenGait's configurations of a model differ, beside the presets.
 _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "gaitgl": ({"bn_neck": True},),
@@ -165,7 +158,7 @@ def read_opengait(file: Path) -> tuple[dict[str, Tensor], int | None, list[str]]
         UserError: the file is missing or damaged, would need code to load, holds no weights, or some that are not
             finite.
     """
-    content = _load(file)
+    content = load_torch_file(file)
     entry = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(entry, Mapping) or not entry or not all(isinstance(value, Tensor) for value in entry.values()):
         inside = f"the entries {list(content)[:6]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
@@ -197,84 +190,6 @@ def _whole_number(told: Any) -> int | None:
     if isinstance(told, Tensor | np.generic | np.ndarray) and told.ndim == 0:
         told = told.item()
     return told if type(told) is int and told >= 0 else None
-
-
-def _load(file: Path) -> Any:
-    """What a file of ``torch.save`` or safetensors holds, by readers that execute nothing."""
-    try:
-        with file.open("rb") as stream:
-            stream.read(1)
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({_reason(error)})") from error
-    try:
-        if file.suffix.lower() == ".safetensors":
-            return load_file(file)
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                damaged = archive.testzip()  # torch does not look at checksums
-            if damaged is not None:
-                raise UserError(f"{file} is damaged in its part {damaged!r}: copy or download it again")
-        with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch says of protocols is said below, in one sentence
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged pickle raises anything
-        if (protocol := _pickle_protocol(file)) not in (None, *_PROTOCOLS):
-            raise UserError(
-                f"{file} was saved with pickle_protocol {protocol}, which torch does not read without executing what "
-                "the file says: load it where you trust it, and torch.save its weights again without that argument"
-            ) from error
-        if _is_plain_pickle(file):
-            raise UserError(
-                f"{file} was written by pickle, not by torch.save, and would have to be executed to be read: load it "
-                "where you trust it, and torch.save({'model': …}) its weights"
-            ) from error
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise UserError(
-                f"{file} is refused: it names {found[1]!r}, which loading would have to execute; keep only the weights "
-                "of a file that you trust, torch.save({'model': …})"
-            ) from error
-        raise UserError(f"{file} is no checkpoint, or a damaged one: copy or download it again") from error
-
-
-def _is_plain_pickle(file: Path) -> bool:
-    """Whether a file is a pickle of a mapping; a file of torch.save begins with a number. Nothing is executed."""
-    try:
-        with file.open("rb") as stream:
-            operations = {operation.name for operation, _, _ in pickletools.genops(stream)}
-    except Exception:  # what is no pickle raises anything
-        return False
-    return not operations.isdisjoint(("DICT", "EMPTY_DICT", "GLOBAL", "STACK_GLOBAL"))
-
-
-def _pickle_protocol(file: Path) -> int | str | None:
-    """The pickle protocol of a file of torch.save, "0 or 1" where these look alike; None where it is none."""
-    try:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-                with archive.open(name) as stream:
-                    begin = stream.read(2)
-            if begin and begin[0] != 0x80:
-                return 0 if begin.startswith((b"(", b"c")) else 1
-        else:
-            with file.open("rb") as stream:
-                begin = stream.read(len(TORCH_TEXT))
-            if begin == TORCH_TEXT:
-                return "0 or 1"
-            if TORCH_BINARY not in begin:
-                return None
-    except (OSError, KeyError, StopIteration, zipfile.BadZipFile):
-        return None
-    return begin[1] if len(begin) >= 2 and begin[0] == 0x80 else None
-
-
-def _numpy_numbers() -> list[Any]:
-    """What torch must let through for files whose optimiser state holds NumPy's numbers, under its old and new name."""
-    make = np.float64(0).__reduce__()[0]
-    kinds = [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "?")]
-    return [np.dtype, *kinds, (make, "numpy.core.multiarray.scalar"), (make, "numpy._core.multiarray.scalar")]
 
 
 def _check_tensor(file: Path, key: str, value: Tensor) -> None:
@@ -328,7 +243,3 @@ def _fits(
         return _shapes(name, preset, _classes(state, name, preset, overrides), overrides) == wanted
     except UserError:  # settings that OpenGait does not have
         return False
-
-
-def _reason(error: BaseException) -> str:
-    return (getattr(error, "strerror", None) or str(error)).strip().split("\n")[0].rstrip(".")

@@ -1,0 +1,82 @@
+"""``gaitdiff embed``: the features of a store's walks, by name, in one file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gaitdiff.config.schema import MachineConfig
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.errors import UserError
+from gaitdiff.evaluation.features import extract
+from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
+from gaitdiff.training.device import make_accelerator
+from gaitdiff.utils.files import atomic_file, require_new
+from gaitdiff.utils.progress import say
+
+#: Columns of a store's manifest that name the rows of the file.
+NAMES = ("subject", "condition", "view", "sequence", "split")
+#: Letters that a name in the file may have.
+NAME_LETTERS = 1000
+
+
+def embed_store(
+    checkpoint: Path,
+    data: Path,
+    out: Path,
+    *,
+    features: str = "auto",
+    split: str | None = None,
+    resize: bool = False,
+    device: str = "auto",
+) -> Path:
+    """Write the features of a store's walks, in the store's order, as arrays that ``numpy.load`` gives by name.
+
+    ``features`` (N, C, P) float32, and ``subject``, ``condition``, ``view``, ``sequence`` and ``split`` (N,), as the
+    manifest has them. No feature is held in memory.
+
+    Args:
+        out: ``.npz`` file to create; it appears when it is whole.
+        features: see ``gaitdiff.training.checkpoint.pick_features``.
+        split: ``"train"``, ``"val"`` or ``"test"``; None: all.
+        resize: convert frames of another height than the checkpoint's.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        UserError: no checkpoint, no such walks, features that the checkpoint does not have, frames of another height;
+            ``out`` is there already or cannot be written.
+    """
+    if out.suffix.lower() != ".npz":
+        raise UserError(
+            f"--out is {out}, but features with names are a .npz file: call it {out.with_suffix('.npz').name}"
+        )
+    require_new(out)
+    place = make_accelerator(MachineConfig(device=device)).device
+    info, store = read_checkpoint_info(checkpoint), SequenceStore(data)
+    rows = store.select(split)
+    if len(rows) == 0:
+        raise UserError(f"{data} has no {split} sequences: choose another --split")
+    info.require_features(features)
+    info.require_height(store, resize)
+    network, kind = pick_features(load_checkpoint(info.folder, place), features)
+    chosen = [store.rows[int(row)] for row in rows]
+    longest = max(len(word) for row in chosen for word in row.key)
+    if longest > NAME_LETTERS:  # an array has room for the longest in every row
+        raise UserError(
+            f"{data} has names of {longest:,} letters, more than {NAME_LETTERS:,}: import it with shorter ones"
+        )
+    names: dict[str, Any] = {name: np.array([getattr(row, name) for row in chosen]) for name in NAMES}
+    with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
+        file = Path(folder) / "features.npy"
+        found = extract(network, store, rows, place, file, height=info.height if resize else None)
+        with atomic_file(out) as draft, draft.open("wb") as stream:
+            np.savez(stream, features=found, **names)
+        people, (_, channels, parts) = len(set(names["subject"])), found.shape
+        del found
+    say(f"{len(rows):,} sequences of {people:,} people: {kind}, {channels} channels of {parts} parts")
+    return out
