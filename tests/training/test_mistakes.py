@@ -28,7 +28,7 @@ NO_MODEL = ("--model.name", "", "--model.preset", "gait3d", "--model.overrides",
     ("changed", "sentence"),
     [
         ({"people": 6, "test_people": 6}, "no training sequences"),
-        ({"frames": 1}, "1 frame"),
+        ({"frames": 1}, "the longest has 1"),
     ],
 )
 def test_stores_that_cannot_be_trained_on(

@@ -18,6 +18,7 @@ from gaitdiff.config.schema import RunConfig
 from gaitdiff.data.batches import Prefetcher
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin
+from gaitdiff.training.best import Best
 from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
 from gaitdiff.training.checkpoint_files import (
     CheckpointContents,
@@ -44,6 +45,7 @@ class Stage(Protocol, Generic[Batch]):
         optimizer: over the module's parameters; the groups' ``lr`` are the base learning rates.
         iterations, clip_grad: see the optimiser's configuration.
         device: where it computes.
+        validates: whether scores are of people to choose a checkpoint by.
         size: settings that its memory goes by, as a command line has them.
         graphed: whether each step's inputs have the same shapes and its loss looks at no value on the device.
     """
@@ -51,6 +53,7 @@ class Stage(Protocol, Generic[Batch]):
     optimizer: torch.optim.Optimizer
     iterations: int
     clip_grad: float
+    validates: bool
     size: str
     graphed: bool
     device: torch.device
@@ -118,6 +121,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     stage.module.to(accelerator.device)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
     _keep_counters_on_cpu(stage.optimizer)
+    best = Best(folder.path, run.best, wanted=stage.validates and main)
     if first == 0 and run.evaluate_every:
         _evaluate(stage, folder, 0, main)
     usual = _backward(module, accelerator)
@@ -158,7 +162,8 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                     folder.append(record)
                     bar.tell(f"loss {record['loss']:.4f}", done)
             if run.evaluate_every and (done % run.evaluate_every == 0 or last):
-                _evaluate(stage, folder, done, main)
+                scores = _evaluate(stage, folder, done, main)
+                best.look(scores, done, partial(_contents, stage, done, pending))
             if done % run.save_every == 0 or last or stop:
                 if main:
                     folder.picture(done, partial(stage.pictures, batch))
@@ -236,7 +241,7 @@ def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float
     save_checkpoint(folder.path, step, tensors, documents, keep)
 
 
-def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> None:
+def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> Mapping[str, float]:
     try:
         scores = stage.evaluate()
     except UserError as error:
@@ -250,6 +255,7 @@ def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> 
         folder.append({"step": step, "evaluation": scores, "about": stage.about(origin), **measured})
     elif measured:
         folder.append({"step": step, **measured})
+    return scores
 
 
 def _in_words(scores: Mapping[str, float]) -> str:

@@ -22,7 +22,7 @@ from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
 from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.evaluation.about import Origin, about, compared
-from gaitdiff.evaluation.features import evaluate_store, rows_to_score, store_protocol
+from gaitdiff.evaluation.features import evaluate_store, rows_to_score, scored_split, store_protocol
 from gaitdiff.evaluation.linear import discriminant, whitening
 from gaitdiff.evaluation.scoring import headline_metrics
 from gaitdiff.evaluation.shards import extract_shared
@@ -68,6 +68,7 @@ class PretrainStage:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = training_rows(self.store, config.data.min_frames)
         self.held_out = rows_to_score(self.store, config.run.protocol)
+        self.validates = scored_split(self.store) == "val" and len(self.held_out) > 0
         self.fitted = rows[np.linspace(0, len(rows) - 1, min(len(rows), _FITTED)).round().astype(int)]
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))

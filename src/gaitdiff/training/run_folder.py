@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from gaitdiff.config.flat import flat, plain
+from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.errors import UserError
 from gaitdiff.training.loggers import Logger, open_loggers
 from gaitdiff.utils.files import NamesAndDrafts, sync, write_whole
@@ -82,6 +83,7 @@ class RunFolder:
         """
         path = Path(config.out).resolve()
         resolved = {"stage": stage, **plain(asdict(config)), "made_from": provenance, "made_with": versions()}
+        resolved["run"]["change"] = False  # a purpose of this once
         file, lock = path / "config.yaml", FolderLock(path) if write else None
         try:
             if not file.is_file() and not _is_free(path):
@@ -196,15 +198,15 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     file = run / "config.yaml"
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config = read_mapping(file)
     except FileNotFoundError as error:
         raise UserError(f"{run} is no run folder: it has no config.yaml") from error
+    except NotADirectoryError as error:
+        raise UserError(f"{run} is no run folder: it is a file") from error
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}): mend it, or choose another --out") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file} is damaged: choose another --out") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{file} is damaged: choose another --out")
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}): choose another --out") from error
     for group, names in _RENAMED.items():
         settings = config.get(group)
         for old, new in names.items():
