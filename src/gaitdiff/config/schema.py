@@ -147,6 +147,8 @@ class DiffusionConfig:
         autoencoder: "student" (ships with the package), "taesd", a local path or a hub id.
         denoiser: "small", "base" (the paper's default) or "large": its 3.7, 11.6 and 40.2 M parameters; or "walkers", a
             narrow one for CPUs.
+        start: where the denoiser starts, without the condition that guided it: "walkers", which ships for the denoiser
+            of this name, or a run of pretraining; "" starts from nothing, as in the paper.
         schedule: "inverted-cosine" or "cosine".
         weighting: "mnp", "min-snr", "uniform", "v" or "pdae".
         gamma: the γ of the weightings.
@@ -164,6 +166,7 @@ class DiffusionConfig:
 
     autoencoder: str = "student"
     denoiser: str = "base"
+    start: str = ""
     schedule: str = "inverted-cosine"
     weighting: str = "mnp"
     gamma: Positive = 5.0

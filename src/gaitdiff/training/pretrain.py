@@ -21,6 +21,8 @@ from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
 from gaitdiff.diffusion.schedule import make_schedule
+from gaitdiff.diffusion.start import list_starts, shipped_start, start_from, without_condition
+from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
 from gaitdiff.evaluation.features import evaluate_store, rows_to_score, scored_split, store_protocol
 from gaitdiff.evaluation.linear import discriminant, whitening
@@ -29,7 +31,7 @@ from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import Backbone, create_model
 from gaitdiff.models.layers.norm import synchronize
 from gaitdiff.training.checkpoint import load_into, model_document
-from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors
+from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors, tensor_file
 from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
@@ -80,6 +82,8 @@ class PretrainStage:
         with seeded(config.seed):
             model = create_model(config.model.name, config.model.preset, **config.model.overrides)
             self.module = build_objective(model.backbone, config.diffusion)
+            if config.diffusion.start and not list_checkpoints(Path(config.out)):
+                _start(self.module.denoiser, config.diffusion.start)
             if optim.sync_batchnorm and world_size > 1:
                 synchronize(self.module, device)
             self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
@@ -215,6 +219,16 @@ class PretrainStage:
         seed = np.random.SeedSequence([self.config.seed, step, rank, _NOISE]).generate_state(1, np.uint64)[0]
         generator = torch.Generator(latents.device).manual_seed(int(seed >> np.uint64(1)))
         return self.module.draw(latents, generator)
+
+
+def _start(denoiser: nn.Module, source: str) -> None:
+    """Let a denoiser start from one that ships, or from a run's."""
+    if source in list_starts() and not Path(source).exists():
+        return start_from(denoiser, shipped_start(source), source)
+    checkpoint = latest_checkpoint(Path(source))
+    if not tensor_file(checkpoint, "denoiser").is_file():
+        raise UserError(f"diffusion.start is {source}, which holds no denoiser: give a run of pretraining")
+    start_from(denoiser, without_condition(read_tensors(checkpoint, "denoiser")), source)
 
 
 def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> DiffusionObjective:

@@ -28,7 +28,7 @@ from gaitdiff.version import __version__
 #: Parts of a configuration that may differ when a run is continued.
 _FREE = ("machine", "run", "out", "data.store", "made_with")
 #: Settings that may be paths; the same place counts as the same, however it is written.
-_PATHS = ("init", "diffusion.autoencoder")
+_PATHS = ("init", "diffusion.autoencoder", "diffusion.start")
 #: Settings that had another name in runs begun earlier, by group.
 _RENAMED = {"diffusion": {"drop": "p_uncond"}}
 _DRAFT = ".config.yaml.partial"

@@ -1,0 +1,72 @@
+"""A denoiser that starts from another one is that one without a condition, to the last digits, and then learns."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from gaitdiff.cli import main
+from gaitdiff.diffusion.denoiser import Denoiser
+from gaitdiff.diffusion.start import list_starts, shipped_start, start_from, without_condition
+from gaitdiff.errors import UserError
+from gaitdiff.training.run_folder import read_metrics
+from worlds import TINY_PRETRAIN, make_store
+
+
+def test_it_is_the_other_one_without_a_condition() -> None:
+    torch.manual_seed(0)
+    source = Denoiser.preset("walkers", 24)
+    for parameter in source.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    made = Denoiser.preset("walkers", 40)
+    null = made.null_condition.detach().clone()
+    start_from(made, without_condition(source.state_dict()), "it")
+    x, t = torch.randn(3, 4, 2, 8, 8), torch.tensor([10, 500, 990])
+    with torch.no_grad():
+        expected = source(x, t, torch.randn(3, 24), torch.ones(3, dtype=torch.bool))
+        for condition in (torch.randn(3, 40), 9 * torch.randn(3, 40)):
+            torch.testing.assert_close(made(x, t, condition), expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(made.null_condition, null)
+    # A condition counts as soon as it has been learned from.
+    made(x, t, torch.randn(3, 40)).square().mean().backward()
+    assert all(block.modulation.weight.grad[:, -40:].abs().sum() > 0 for block in (made.middle_in, made.middle_out))
+
+
+def test_the_one_that_ships_knows_walks_already(tmp_path: Path) -> None:
+    assert list_starts() == ["walkers"]
+    denoiser = Denoiser.preset("walkers", 8)
+    start_from(denoiser, shipped_start("walkers"), "walkers")
+    store = make_store(tmp_path / "store")
+    first = {}
+    for start in ("", "walkers"):
+        words = [*TINY_PRETRAIN, "--data.store", str(store), "--out", str(tmp_path / f"run-{start}")]
+        words += ["--optim.iterations", "1", "--run.evaluate_every", "0", "--diffusion.weighting", "uniform"]
+        words += ["--diffusion.frames_apart", "true", "--diffusion.start", start]
+        assert main(["pretrain", *words]) == 0
+        first[start] = read_metrics(tmp_path / f"run-{start}")[0]["loss"]
+    assert first["walkers"] < 0.7 * first[""]
+
+
+def test_a_run_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, first, second = make_store(tmp_path / "store"), tmp_path / "first", tmp_path / "second"
+    words = ["pretrain", *TINY_PRETRAIN, "--data.store", str(store), "--run.evaluate_every", "0"]
+    assert main([*words, "--optim.iterations", "1", "--out", str(first)]) == 0
+    start = [*words, "--diffusion.start", str(first), "--out", str(second)]
+    assert main([*start, "--optim.iterations", "2", "--run.save_every", "1"]) == 0
+    losses = [record["loss"] for record in read_metrics(second)]
+    # Stopped after its first step, it needs the other run no longer.
+    shutil.rmtree(second / "checkpoints" / "step-00000002")
+    shutil.rmtree(first)
+    assert main([*start, "--optim.iterations", "2", "--run.save_every", "1"]) == 0
+    assert [record["loss"] for record in read_metrics(second)] == losses
+    capsys.readouterr()
+    assert main([*start[:-1], str(tmp_path / "third")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_another_size_is_refused() -> None:
+    with pytest.raises(UserError, match="of another size"):
+        start_from(Denoiser.preset("small"), shipped_start("walkers"), "walkers")
