@@ -35,7 +35,7 @@ def test_links_lead_somewhere_and_verbs_and_recipes_are_there(page: Path) -> Non
     commands = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     for words in re.findall(r"^\s*(?:\S*/)?gaitdiff +((?:data )?[a-z-]+)", commands, re.MULTILINE):
         assert words in VERBS, words
-    for name in re.findall(r"--recipe ([\w/]+)", text):
+    for name in re.findall(r"--recipe ([\w/.]+)", text):
         assert name in list_recipes() or name.endswith("yaml"), name
 
 

@@ -40,7 +40,7 @@ class Scale:
     Attributes:
         people, test_people, sequences: of the walkers.
         labelled: how many of the training people have labels for stage 2, by turns; stage 1 uses all, and no labels.
-        pretrain: flags on top of the recipe walkers/pretrain.
+        pretrain: flags on top of the recipe walkers/pretrain_fast, with a denoiser that knows walks already.
         finetune: settings on top of the recipe walkers/finetune.
     """
 
@@ -57,7 +57,7 @@ USUAL = Scale(
     test_people=100,
     sequences=6,
     labelled=(10, 40, 200),
-    pretrain=("--optim.iterations", "400", "--run.evaluate_every", "400"),
+    pretrain=("--optim.iterations", "250", "--optim.hold_backbone", "50", "--run.evaluate_every", "250"),
     finetune=("optim.iterations=150", "optim.milestones=[120]"),
 )
 
@@ -102,7 +102,16 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     _say("2/4 pretraining", "a backbone learns from unlabelled walks by guiding a denoiser")
     pretrained = out / "pretrain"
     flags = ("--machine.device", device, "--seed", str(seed), "--run.protocol", PROTOCOL)
-    words = ("--recipe", "walkers/pretrain", "--out", str(pretrained), "--data.store", str(store_path))
+    words = (
+        "--recipe",
+        "walkers/pretrain_fast",
+        "--diffusion.start",
+        "walkers",
+        "--out",
+        str(pretrained),
+        "--data.store",
+        str(store_path),
+    )
     pretrain(parse_config(PretrainConfig, "gaitdiff", (*words, *scale.pretrain, *flags)))
 
     _say("3/4 fine-tuning", "recognition: from scratch, from these minutes, and from the weights that ship")
@@ -217,7 +226,8 @@ def _facts(
         "people": f"{learned_from} to pretrain on without labels, {scale.test_people} held out",
         "labels": f"of {', '.join(map(str, scale.labelled))} people by turns, for recognition",
         "sequences": f"{scale.sequences} a person, {sum(row.frames for row in store.rows)} frames in all",
-        "pretraining": f"{stage1['iterations']} iterations of {stage1['batch']} sequences",
+        "pretraining": f"{stage1['iterations']} iterations of {stage1['batch']} sequences, with a denoiser that "
+        "knows walks already",
         "supervised training": f"{stage2['iterations']} iterations, each of all runs",
         "minutes": f"{minutes:.1f} in this call",
         "command": "gaitdiff quickstart" + (" --small" if scale is SMALL else "") + f" --seed {seed}",
