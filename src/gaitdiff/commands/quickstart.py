@@ -67,7 +67,7 @@ SMALL = Scale(
     sequences=4,
     labelled=(8, 24),
     pretrain=(
-        *("--optim.iterations", "20", "--optim.batch", "16", "--optim.warmup", "5"),
+        *("--optim.iterations", "20", "--optim.batch", "16", "--optim.warmup", "5", "--optim.hold_backbone", "5"),
         *("--run.log_every", "5", "--run.evaluate_every", "20", "--run.save_every", "20"),
     ),
     finetune=("optim.iterations=12", "optim.milestones=[8]", "run.log_every=4"),
