@@ -36,6 +36,7 @@ _NO_AUGMENTATION = [f"--augment.{name}=0" for name in ("affine", "perspective", 
 #: Name to recipe, iterations that cost as much as 1,200 of "base" on one thread, and what differs from the recipe.
 VARIANTS: dict[str, tuple[str, int, Sequence[str]]] = {
     "base": (_FAST, 1200, ()),
+    "start": (_FAST, 1200, ("--diffusion.start=walkers",)),
     "old": (_OLD, 1670, ()),
     "joint": (_FAST, 1200, ("--diffusion.frames_apart=false",)),
     "no-projector": (_FAST, 1200, ("--diffusion.projector=0",)),
