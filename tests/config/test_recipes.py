@@ -25,7 +25,7 @@ RENAMED = {"diffusion.drop": "diffusion.p_uncond"}
 #: What only stage 1 has.
 SINCE_PRETRAINING = {
     **{"diffusion.projector": 0, "diffusion.frames_apart": False, "diffusion.log_snr": None},
-    **{"diffusion.contrast": 0.0},
+    **{"diffusion.contrast": 0.0, "diffusion.start": ""},
     **{"optim.hold_backbone": 0, "optim.backbone_eps": 1e-8},
 }
 
