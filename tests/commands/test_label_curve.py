@@ -14,6 +14,7 @@ from gaitdiff.cli import main
 from gaitdiff.commands.label_curve import Outcome, difference, named_checkpoints
 from gaitdiff.errors import UserError
 from gaitdiff.training.run_folder import read_config
+from gaitdiff.utils.locks import FolderLock
 from worlds import TINY_PRETRAIN, make_store
 
 SET = ("optim.iterations=2", "batch.people=3", "batch.sequences=2", "data.frames=2", "run.protocol=leave-one-out")
@@ -114,6 +115,19 @@ def test_one_more_checkpoint_adds_to_what_is_there(made: Path, tmp_path: Path) -
     assert main(command(folder, checkpoints=("one=two",))) == 2
     assert main(command(folder, checkpoints=("named=two",))) == 0
     assert json.loads(file.read_text())["runs"] == document["runs"]
+
+
+def test_one_process_writes_a_comparison(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = FolderLock(made / "curve")
+    lock.acquire()
+    try:
+        assert main(command(made)) == 2
+        assert "is being written by process" in capsys.readouterr().err
+        assert main(["quickstart", "--small", "--out", str(made / "curve")]) == 2
+        assert "is being written by process" in capsys.readouterr().err
+    finally:
+        lock.release()
+    assert main(command(made)) == 0
 
 
 def test_mistakes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

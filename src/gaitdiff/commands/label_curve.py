@@ -28,6 +28,7 @@ from gaitdiff.training.checkpoint_files import latest_checkpoint
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import finetune
 from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.locks import writing
 from gaitdiff.utils.progress import say
 
 _DRAWS = 4000  # of the bootstrap
@@ -124,17 +125,18 @@ def run(
     }
     cells = [Cell(arm, count, seed) for count in numbers for seed in seeds for arm in (SCRATCH, *starts)]
     configs = {cell: _config(cell, starts, data, out, recipe, settings, device) for cell in cells}
-    outcomes = _read(out / _RESULTS, about)
     place = make_accelerator(MachineConfig(device=device)).device
-    for number, cell in enumerate(cells, 1):
-        if cell.name not in outcomes:
-            say(f"{number}/{len(cells)} {cell.name}")
-            outcomes[cell.name] = _score(finetune(configs[cell]), store, configs[cell], place)
-            _write(out / _RESULTS, {"about": about}, outcomes)
-    everybody = len({row.subject for row in store.rows if row.split == "train"})
-    numbers.sort(key=lambda count: count or everybody)
-    table = [_row(outcomes, count, everybody, list(starts), seeds) for count in numbers]
-    _write(out / _RESULTS, {"about": about, "seeds": list(seeds), "table": table}, outcomes)
+    with writing(out):
+        outcomes = _read(out / _RESULTS, about)
+        for number, cell in enumerate(cells, 1):
+            if cell.name not in outcomes:
+                say(f"{number}/{len(cells)} {cell.name}")
+                outcomes[cell.name] = _score(finetune(configs[cell]), store, configs[cell], place)
+                _write(out / _RESULTS, {"about": about}, outcomes)
+        everybody = len({row.subject for row in store.rows if row.split == "train"})
+        numbers.sort(key=lambda count: count or everybody)
+        table = [_row(outcomes, count, everybody, list(starts), seeds) for count in numbers]
+        _write(out / _RESULTS, {"about": about, "seeds": list(seeds), "table": table}, outcomes)
     _print(table)
     for score, name in SCORES.items():
         save_chart(

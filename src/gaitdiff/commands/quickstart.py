@@ -29,6 +29,7 @@ from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_config
+from gaitdiff.utils.locks import writing
 from gaitdiff.utils.progress import console
 from gaitdiff.walkers import generate, store_source
 
@@ -92,8 +93,12 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     Raises:
         UserError: anything about the folder or the machine that the user can fix.
     """
+    with writing(out):
+        return _run(out, SMALL if small else USUAL, device, seed)
+
+
+def _run(out: Path, scale: Scale, device: str, seed: int) -> Path:
     started = time.perf_counter()
-    scale = SMALL if small else USUAL
     place = make_accelerator(MachineConfig(device=device)).device
     store_path = out / "walkers"
     _say("1/4 walkers", f"{scale.people} synthetic people, {scale.sequences} sequences each")

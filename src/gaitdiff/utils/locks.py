@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,6 +23,25 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 #: The file that is locked, and the one that says by whom.
 LOCK_FILE, HOLDER_FILE = ".lock", ".writer.json"
 _HOLDER_BYTES = 1 << 16  # at most
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Create a folder, and be the one process that writes it while the block runs.
+
+    Raises:
+        UserError: another process is at it, or it cannot be created.
+    """
+    lock = FolderLock(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class FolderLock:
