@@ -321,7 +321,6 @@ def _print(table: Sequence[Mapping[str, Any]]) -> None:
                 if arm != SCRATCH:
                     low, high = found["interval"]
                     gain = (f"{found['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}")
-                spread = f" ± {scores.std(ddof=1):.1f}" if len(scores) > 1 else ""
                 heads = ("", "") if arm != SCRATCH else (f"{row['people']}" if score == "rank1" else "", name)
-                shown.add_row(*heads, arm, f"{scores.mean():.1f}{spread}", *gain)
+                shown.add_row(*heads, arm, _spread(scores), *gain)
     Console(highlight=False).print(shown)

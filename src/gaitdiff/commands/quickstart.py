@@ -108,14 +108,8 @@ def _run(out: Path, scale: Scale, device: str, seed: int) -> Path:
     pretrained = out / "pretrain"
     flags = ("--machine.device", device, "--seed", str(seed), "--run.protocol", PROTOCOL)
     words = (
-        "--recipe",
-        "walkers/pretrain_fast",
-        "--diffusion.start",
-        "walkers",
-        "--out",
-        str(pretrained),
-        "--data.store",
-        str(store_path),
+        *("--recipe", "walkers/pretrain_fast", "--diffusion.start", "walkers"),
+        *("--out", str(pretrained), "--data.store", str(store_path)),
     )
     pretrain(parse_config(PretrainConfig, "gaitdiff", (*words, *scale.pretrain, *flags)))
 
