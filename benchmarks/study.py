@@ -32,32 +32,35 @@ from gaitdiff.walkers.presets import get_preset
 
 _NETWORK = '{"channels": [8, 16, 32]}'
 _FAST, _OLD = "walkers/pretrain_fast", "walkers/pretrain"
+_START = ("--diffusion.start=walkers", "--optim.hold_backbone=50")
 _NO_AUGMENTATION = [f"--augment.{name}=0" for name in ("affine", "perspective", "flip", "dilate", "blur")]
-#: Name to recipe, iterations that cost as much as 1,200 of "base" on one thread, and what differs from the recipe.
-VARIANTS: dict[str, tuple[str, int, Sequence[str]]] = {
-    "base": (_FAST, 1200, ()),
-    "start": (_FAST, 1200, ("--diffusion.start=walkers",)),
-    "old": (_OLD, 1670, ()),
-    "joint": (_FAST, 1200, ("--diffusion.frames_apart=false",)),
-    "no-projector": (_FAST, 1200, ("--diffusion.projector=0",)),
-    "no-hold": (_FAST, 1200, ("--optim.hold_backbone=0",)),
-    "gait-16": (_FAST, 680, ("--data.gait_frames=16",)),
-    "gait-30": (_FAST, 370, ("--data.gait_frames=30",)),
-    "latent-1": (_FAST, 2100, ("--data.latent_frames=1",)),
-    "log-snr": (_FAST, 1200, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
-    "v-20": (_FAST, 1200, ("--diffusion.weighting=v", "--diffusion.gamma=20")),
-    "pdae": (_FAST, 1200, ("--diffusion.weighting=pdae",)),
-    "contrast": (_FAST, 1200, ("--diffusion.contrast=1",)),
-    "mean": (_FAST, 1200, ("--diffusion.pooling=mean",)),
-    "not-normalised": (_FAST, 1200, ("--diffusion.normalize_condition=false",)),
-    "eps-1e-4": (_FAST, 1200, ("--optim.backbone_eps=0.0001",)),
-    "ratio-0.3": (_FAST, 1200, ("--optim.backbone_lr_ratio=0.3",)),
-    "ratio-3": (_FAST, 1200, ("--optim.backbone_lr_ratio=3",)),
-    "lr-3e-3": (_FAST, 1200, ("--optim.lr=0.003",)),
-    "batch-128": (_FAST, 570, ("--optim.batch=128",)),
-    "batch-32": (_FAST, 2290, ("--optim.batch=32",)),
-    "plain": (_FAST, 1200, _NO_AUGMENTATION),
-    "straight": (_FAST, 1200, ()),
+#: Name to recipe, time of an iteration on one thread (of "start" 1), and what differs from the recipe.
+VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
+    "start": (_FAST, 1, _START),
+    "nothing": (_FAST, 1, ()),
+    "nothing-old": (_OLD, 0.72, ()),
+    "nothing-log-snr": (_FAST, 1, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
+    "no-hold": (_FAST, 1, (*_START, "--optim.hold_backbone=0")),
+    "hold-200": (_FAST, 1, (*_START, "--optim.hold_backbone=200")),
+    "gait-16": (_FAST, 1.76, (*_START, "--data.gait_frames=16")),
+    "gait-30": (_FAST, 3.24, (*_START, "--data.gait_frames=30")),
+    "latent-1": (_FAST, 0.57, (*_START, "--data.latent_frames=1")),
+    "joint": (_FAST, 1, (*_START, "--diffusion.frames_apart=false")),
+    "no-projector": (_FAST, 1, (*_START, "--diffusion.projector=0")),
+    "mean": (_FAST, 1, (*_START, "--diffusion.pooling=mean")),
+    "not-normalised": (_FAST, 1, (*_START, "--diffusion.normalize_condition=false")),
+    "log-snr": (_FAST, 1, (*_START, "--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
+    "v-20": (_FAST, 1, (*_START, "--diffusion.weighting=v", "--diffusion.gamma=20")),
+    "pdae": (_FAST, 1, (*_START, "--diffusion.weighting=pdae")),
+    "contrast": (_FAST, 1, (*_START, "--diffusion.contrast=1")),
+    "eps-1e-4": (_FAST, 1, (*_START, "--optim.backbone_eps=0.0001")),
+    "ratio-0.3": (_FAST, 1, (*_START, "--optim.backbone_lr_ratio=0.3")),
+    "ratio-3": (_FAST, 1, (*_START, "--optim.backbone_lr_ratio=3")),
+    "lr-3e-3": (_FAST, 1, (*_START, "--optim.lr=0.003")),
+    "batch-128": (_FAST, 2.1, (*_START, "--optim.batch=128")),
+    "batch-32": (_FAST, 0.52, (*_START, "--optim.batch=32")),
+    "plain": (_FAST, 1, (*_START, *_NO_AUGMENTATION)),
+    "straight": (_FAST, 1, _START),
 }
 
 
@@ -67,16 +70,19 @@ def main() -> None:
     parser.add_argument("part", choices=("walkers", "pretrain", "judge"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), metavar="NAME")
+    parser.add_argument(
+        "--budget", type=int, default=600, help='iterations of "start", others as many as cost that'
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of pretraining")
     parser.add_argument("--people", default="40", help="labelled people, between commas")
-    parser.add_argument("--tunings", type=int, default=2, help="seeds of fine-tuning")
+    parser.add_argument("--tunings", type=int, default=3, help="seeds of fine-tuning")
     args = parser.parse_args()
     if args.part == "walkers":
         _walkers(args.out)
     elif args.part == "pretrain":
         for seed in args.seeds:
             for name in args.only:
-                _pretrain(args.out, name, seed)
+                _pretrain(args.out, name, args.budget, seed)
     else:
         _judge(args.out, args.people, args.tunings)
 
@@ -93,10 +99,11 @@ def _walkers(out: Path) -> None:
             generate(out / name, people=people, sequences=6, preset=preset, seed=seed, frames=60, test_people=test)
 
 
-def _pretrain(out: Path, name: str, seed: int) -> None:
+def _pretrain(out: Path, name: str, budget: int, seed: int) -> None:
     """Train a variant, unless another process is at it or it is done."""
-    recipe, iterations, flags = VARIANTS[name]
-    folder = out / "runs" / f"{name}-{seed}"
+    recipe, cost, flags = VARIANTS[name]
+    iterations = round(budget / cost)
+    folder = out / "runs" / f"{name}-{budget}-{seed}"
     if folder.exists():
         say(f"{folder} is there: finished, stopped, or another process is at it; delete it to train it anew")
         return
