@@ -34,6 +34,7 @@ from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder
+from gaitdiff.training.together import peers_told
 from gaitdiff.utils.progress import say
 
 _SHOWN = 10  # frames of a pictured clip
@@ -54,7 +55,7 @@ def finetune(config: FinetuneConfig) -> Path:
         # The learning rate goes by milestones alone: more iterations are the same run, longer.
         more = ("optim.iterations",)
         folder = RunFolder.open("finetune", stage.config, stage.provenance, accelerator.is_main_process, more)
-    with folder:
+    with folder, peers_told(accelerator.num_processes):
         train(stage, folder, config.run, accelerator)
     return folder.path
 

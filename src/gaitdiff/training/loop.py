@@ -32,8 +32,9 @@ from gaitdiff.training.device import memory_told
 from gaitdiff.training.failure import failure_folder, keep_failure
 from gaitdiff.training.graph import GraphedBackward, Inputs, inputs_ahead
 from gaitdiff.training.run_folder import RunFolder, read_metrics
+from gaitdiff.training.together import stops_together
 from gaitdiff.utils.progress import progress_bar, say
-from gaitdiff.utils.signals import deferred_stops
+from gaitdiff.utils.signals import follow
 
 Batch = TypeVar("Batch")
 
@@ -131,10 +132,9 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     )
     batches: Prefetcher[tuple[Batch, Callable[[], Inputs]]] = Prefetcher(make, first, stage.iterations)
     started, begun = time.perf_counter(), first
-    # Several processes would not stop at the same step, and one would wait for the others: a signal ends them at once.
     with (
         progress_bar(folder.path.name, stage.iterations, first) as bar,
-        deferred_stops(accelerator.num_processes == 1) as stop,
+        stops_together(accelerator.num_processes) as stop,
     ):
         for step, (batch, take) in batches:
             done, last = step + 1, step + 1 == stage.iterations
@@ -164,14 +164,15 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             if run.evaluate_every and (done % run.evaluate_every == 0 or last):
                 scores = _evaluate(stage, folder, done, main)
                 best.look(scores, done, partial(_contents, stage, done, pending))
-            if done % run.save_every == 0 or last or stop:
+            stopping = stop.agreed()
+            if done % run.save_every == 0 or last or stopping:
                 if main:
                     folder.picture(done, partial(stage.pictures, batch))
                     _save(stage, folder, done, pending, run.keep)
                 accelerator.wait_for_everyone()
             bar.advance()
-            if stop and not last:
-                stop.follow(f"after step {done} of {stage.iterations}, which is saved")
+            if stopping and not last:
+                follow(stopping, f"after step {done} of {stage.iterations}, which is saved")
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, base: Sequence[float], factors: Sequence[float]) -> None:

@@ -36,6 +36,7 @@ from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder, read_config
+from gaitdiff.training.together import peers_told
 
 _PARTS = ("backbone", "denoiser", "pooling")  # what a checkpoint of stage 1 holds
 _FITTED = 512  # training walks that whitening and the linear probe are learned from
@@ -58,7 +59,7 @@ def pretrain(config: PretrainConfig) -> Path:
     stage = PretrainStage(config, accelerator.device, accelerator.num_processes)
     with accelerator.main_process_first():
         folder = RunFolder.open("pretrain", stage.config, stage.provenance, write=accelerator.is_main_process)
-    with folder:
+    with folder, peers_told(accelerator.num_processes):
         train(stage, folder, config.run, accelerator)
     return folder.path
 

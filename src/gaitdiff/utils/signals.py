@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -36,10 +37,6 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signal != 0
 
-    def follow(self, note: str) -> NoReturn:
-        """End as the signal asked, and say what was kept."""
-        _raise(self.signal, note)
-
 
 @contextmanager
 def stops() -> Iterator[None]:
@@ -47,32 +44,35 @@ def stops() -> Iterator[None]:
 
     What is left in order then is not disturbed by more of them.
     """
-    with _handling(_raise):
+    with _handling(follow):
         yield
 
 
 @contextmanager
-def deferred_stops(wanted: bool = True) -> Iterator[StopRequest]:
+def deferred_stops(echo: float = 0.0) -> Iterator[StopRequest]:
     """Within the block, the first such signal is only noted, so that work can end where it is whole; a second raises.
 
-    In another thread than the main one, where Python handles no signals, nothing happens, nor where it is not wanted.
+    In another thread than the main one, where Python handles no signals, nothing happens.
+
+    Args:
+        echo: seconds within which a second signal is the first one's, passed on by a launcher that got it too.
     """
-    request = StopRequest()
-    if not wanted:
-        yield request
-        return
+    request, since = StopRequest(), 0.0
 
     def note(number: int) -> None:
-        if request:
-            _raise(number)
-        request.signal = number
-        os.write(2, b"gaitdiff: stopping after this step, which is saved; once more stops at once\n")
+        nonlocal since
+        if request and time.monotonic() - since >= echo:
+            follow(number)
+        if not request:
+            request.signal, since = number, time.monotonic()
+            os.write(2, b"gaitdiff: stopping after this step, which is saved; once more stops at once\n")
 
     with _handling(note):
         yield request
 
 
-def _raise(number: int, note: str = "") -> NoReturn:
+def follow(number: int, note: str = "") -> NoReturn:
+    """End as a signal asked; ``note`` says what was kept."""
     for ending in _ENDING:
         if isinstance(signal.getsignal(ending), _Handler):
             signal.signal(ending, signal.SIG_IGN)

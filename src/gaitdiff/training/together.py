@@ -1,0 +1,88 @@
+"""What several processes of a run do together: stop after the same step, end when one of them or torchrun dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from gaitdiff.errors import UserError
+from gaitdiff.utils.signals import StopRequest, deferred_stops
+
+#: Seconds within which torchrun passes a signal on that came to all of its terminal's processes.
+_ECHO = 5.0
+#: What gloo and NCCL say where another process is gone; they raise no kind of error of their own for it.
+_GONE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+
+
+class SharedStop:
+    """A signal that came to one of several processes, and of which all hear after the same step."""
+
+    def __init__(self, request: StopRequest, processes: int) -> None:
+        self._request, self._heard = request, torch.zeros(1, dtype=torch.int64)
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(hours=12)) if processes > 1 else None
+        self._asked: dist.Work | None = None
+
+    def agreed(self) -> int:
+        """The signal after which to stop here, or 0; asked after each step, the same in all processes.
+
+        With several, what is heard is what they knew a step ago, so that none waits for the others.
+        """
+        if self._group is None:
+            return self._request.signal
+        heard = 0
+        if self._asked is not None:
+            self._asked.wait()
+            heard = int(self._heard)
+        self._heard = torch.tensor([self._request.signal])
+        self._asked = dist.all_reduce(self._heard, dist.ReduceOp.MAX, self._group, async_op=True)
+        return heard
+
+
+@contextmanager
+def stops_together(processes: int) -> Iterator[SharedStop]:
+    """Within the block, a signal is noted for the end of a step; a process of several also ends with its launcher."""
+    with deferred_stops(_ECHO if processes > 1 else 0.0) as request, _with_launcher(processes > 1):
+        yield SharedStop(request, processes)
+
+
+@contextmanager
+def _with_launcher(wanted: bool) -> Iterator[None]:
+    """Within the block, the end of the torchrun that started this process is a signal to stop."""
+    done, parent = threading.Event(), os.getppid()
+
+    def watch() -> None:
+        while not done.wait(1.0):
+            if os.getppid() != parent:
+                return os.kill(os.getpid(), signal.SIGTERM)
+
+    if wanted and "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+@contextmanager
+def peers_told(processes: int) -> Iterator[None]:
+    """Make one sentence of another process's end.
+
+    Raises:
+        UserError: the block waited for a process that is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if processes > 1 and (isinstance(error, dist.DistError) or any(word in str(error) for word in _GONE)):
+            raise UserError(
+                "another process of this run has ended, which its own lines or the system's log tell of; "
+                "the same command continues from the newest checkpoint"
+            ) from error
+        raise

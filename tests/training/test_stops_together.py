@@ -1,0 +1,106 @@
+"""Several processes stop after the same step, which is saved, whoever of them is told; and none outlives the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gaitdiff.training.checkpoint_files import list_checkpoints
+from gaitdiff.training.run_folder import read_metrics
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, records
+
+STAGES = {"pretrain": TINY_PRETRAIN, "finetune": TINY_SCRATCH}
+PACE = ("--run.evaluate_every", "0", "--run.save_every", "100000", "--run.keep", "9")
+
+
+class Launched:
+    """Two processes under torchrun that have begun a run, in a terminal of their own."""
+
+    def __init__(self, stage: str, store: Path, run: Path, iterations: int = 100_000, log_every: int = 1) -> None:
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        words = [*STAGES[stage], *PACE, "--optim.iterations", str(iterations), "--run.log_every", str(log_every)]
+        self.run, environment = run, {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.agent = subprocess.Popen(
+            [*launch, "-m", "gaitdiff", stage, *words, "--data.store", str(store), "--out", str(run)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def met(self) -> Launched:
+        """The same, once it has trained a few steps."""
+        deadline = time.monotonic() + 300
+        while self.agent.poll() is None and time.monotonic() < deadline:
+            if (self.run / "metrics.jsonl").is_file() and len(read_metrics(self.run)) >= 3:
+                children = Path(f"/proc/{self.agent.pid}/task/{self.agent.pid}/children").read_text()
+                self.ranks = [int(process) for process in children.split()]
+                assert len(self.ranks) == 2
+                return self
+            time.sleep(0.02)
+        raise AssertionError(self.ended())
+
+    def ended(self) -> str:
+        """What was said, once all processes are gone."""
+        said: str = self.agent.communicate(timeout=120)[1]  # ends when the last of them closes its standard error
+        return said
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("world") / "store")
+
+
+@pytest.mark.parametrize("told", ["launcher", "terminal", "one process", "launcher killed"])
+def test_a_stop_is_saved_by_all(store: Path, told: str, tmp_path: Path) -> None:
+    launched = Launched("pretrain", store, tmp_path / "run").met()
+    if told == "launcher":
+        launched.agent.terminate()
+    elif told == "terminal":  # Ctrl-C comes to all, and once more from torchrun
+        os.killpg(launched.agent.pid, signal.SIGINT)
+    elif told == "one process":
+        os.kill(launched.ranks[1], signal.SIGTERM)
+    else:
+        launched.agent.kill()
+    said = launched.ended()
+    [saved] = list_checkpoints(tmp_path / "run")
+    step = int(saved.name.removeprefix("step-"))
+    assert said.count(f"gaitdiff: stopped after step {step} of 100000, which is saved") == 2
+    assert "Stopped" not in said
+    assert [record["step"] for record in read_metrics(tmp_path / "run")] == list(range(1, step + 1))
+    assert not (tmp_path / "run" / ".writer.json").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_that_dies_ends_the_other_with_a_sentence(store: Path, rank: int, tmp_path: Path) -> None:
+    launched = Launched("finetune", store, tmp_path / "run").met()
+    os.kill(launched.ranks[rank], signal.SIGKILL)
+    said = launched.ended()
+    ours = [line for line in said.splitlines() if line.startswith("gaitdiff: ") and "stopping after" not in line]
+    # torchrun may end the other one before it notices, and has a traceback of its own
+    assert len(ours) <= 1
+    assert all("another process of this run has ended" in line for line in ours)
+    assert said.count("Traceback") == 1
+    assert "gaitdiff/training" not in said
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stop_changes_no_number(store: Path, stage: str, tmp_path: Path) -> None:
+    whole = Launched(stage, store, tmp_path / "whole", iterations=40)
+    whole.ended()
+    stopped = Launched(stage, store, tmp_path / "stopped", iterations=40).met()
+    os.kill(stopped.ranks[0], signal.SIGTERM)
+    stopped.ended()
+    [first] = list_checkpoints(tmp_path / "stopped")
+    assert first.name != "step-00000040"
+    Launched(stage, store, tmp_path / "stopped", iterations=40).ended()
+    assert records(tmp_path / "stopped") == records(tmp_path / "whole")
+    for file in list_checkpoints(tmp_path / "whole")[-1].iterdir():
+        assert (list_checkpoints(tmp_path / "stopped")[-1] / file.name).read_bytes() == file.read_bytes()
