@@ -27,7 +27,7 @@ from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, 
 from gaitdiff.training.checkpoint_files import latest_checkpoint
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import finetune
-from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.files import require_regular, write_whole
 from gaitdiff.utils.locks import writing
 from gaitdiff.utils.progress import say
 
@@ -165,7 +165,7 @@ def named_checkpoints(words: Sequence[str]) -> dict[str, Path]:
 
 
 def _origin(start: Path) -> dict[str, str]:
-    sha256 = hashlib.sha256((start / "backbone.safetensors").read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(require_regular(start / "backbone.safetensors").read_bytes()).hexdigest()
     return {"origin": str(read_checkpoint_info(start).origin), "backbone_sha256": sha256}
 
 
@@ -246,7 +246,7 @@ def _read(file: Path, about: dict[str, Any]) -> dict[str, Outcome]:
     if not file.exists():
         return {}
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(require_regular(file).read_text(encoding="utf-8"))
         before = document["about"]
         unlike = [what for key, what in _SAME.items() if before[key] != about[key]]
         for name, start in before["checkpoints"].items():

@@ -20,7 +20,7 @@ from gaitdiff.errors import UserError, shown
 
 Config = TypeVar("Config")
 
-_STAGES: dict[str, type[Any]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+STAGES: dict[str, type[Any]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
 _HELP = ("-h", "--help")
 _MOST_LEVELS = 20  # of a key
 _MOST_LETTERS = 60  # of one in a sentence
@@ -35,7 +35,7 @@ def parse_config(kind: type[Config], prog: str, argv: Sequence[str]) -> Config:
     Raises:
         UserError: unknown keys (what was meant is named), values of a wrong type or out of range, missing ones.
     """
-    stage = next(name for name, config in _STAGES.items() if config is kind)
+    stage = next(name for name, config in STAGES.items() if config is kind)
     settings, words = _Settings(stage), [word for word in argv if word not in _HELP]
     flags = list(_flags(words, settings))
     recipes = [value for key, value in flags if key == "recipe"]
@@ -65,7 +65,7 @@ def describe_recipes() -> str:
         if i == 0 or folder != names[i - 1].partition("/")[0]:
             lines += ["", folder]
         keys = [key for recipe in read_recipe(name) for key, _ in flat(recipe.settings)]
-        verb = next(stage for stage in _STAGES if all(map(_Settings(stage).knows, keys)))
+        verb = next(stage for stage in STAGES if all(map(_Settings(stage).knows, keys)))
         lines.append(f"  {name:{max(map(len, names))}}  {verb}  {about_recipe(name)}")
     return "\n".join([*lines[1:], "", "gaitdiff pretrain or finetune --recipe NAME takes one."])
 
@@ -80,7 +80,7 @@ class _Settings:
     """
 
     def __init__(self, stage: str) -> None:
-        self.stage, self.known = stage, settings_of(_STAGES[stage])
+        self.stage, self.known = stage, settings_of(STAGES[stage])
         self.values = {name: setting.default for name, setting in self.known.items()}
         self.given: set[str] = set()
 
@@ -128,7 +128,7 @@ class _Settings:
             return
         other = _other(self.stage)
         known = [*self.known, "base" if recipe else "recipe"]
-        hint = suggest(key, known, settings_of(_STAGES[other]), f"gaitdiff {other}")
+        hint = suggest(key, known, settings_of(STAGES[other]), f"gaitdiff {other}")
         if recipe:
             raise UserError(f"recipe {recipe} has the unknown key {shown(key)}{hint}")
         raise UserError(f"unknown setting {(key if key.startswith('-') else f'--{key}')[:_MOST_LETTERS]}{hint}")
@@ -177,7 +177,7 @@ def _flags(words: Sequence[str], settings: _Settings) -> Iterator[tuple[str, str
 
 
 def _other(stage: str) -> str:
-    return next(name for name in _STAGES if name != stage)
+    return next(name for name in STAGES if name != stage)
 
 
 def _with(mapping: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:

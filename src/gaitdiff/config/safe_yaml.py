@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -27,6 +28,8 @@ def read_mapping(file: Path | Traversable) -> dict[str, Any]:
         ValueError: it is too large, no YAML, no mapping, too deeply nested, has a key twice, an alias or a tag; the
             text is what to say behind the file's name.
     """
+    if isinstance(file, Path) and not (file.is_file() or file.is_dir()) and file.exists():
+        raise ValueError("is no regular file")
     with file.open("rb") as stream:
         content = stream.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
+from gaitdiff.utils.files import require_regular
 
 #: The environment variable that says where TAESD's weights are on this machine: a folder or a file.
 VARIABLE = "GAITDIFF_TAESD"
@@ -111,14 +112,14 @@ def _from_pair(encoder: Path, decoder: Path) -> AutoencoderTiny:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return load_file(require_regular(path))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read as safetensors ({error}); {WAYS_OUT}") from error
 
 
 def _build(state: dict[str, Tensor], where: Path, config: Path | None = None) -> AutoencoderTiny:
     try:
-        settings = json.loads(config.read_text()) if config else {}
+        settings = json.loads(require_regular(config).read_text()) if config else {}
     except (OSError, ValueError) as error:
         raise UserError(f"{config} cannot be read as JSON ({error}); {WAYS_OUT}") from error
     tiny = cast(AutoencoderTiny, AutoencoderTiny.from_config(settings))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.errors import UserError
+from gaitdiff.errors import UserError, shown
 from gaitdiff.evaluation.about import Origin
 from gaitdiff.evaluation.features import check_height
 from gaitdiff.evaluation.metrics import METRICS
@@ -28,8 +28,8 @@ from gaitdiff.utils.progress import say
 FORMAT = 1
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load weights strictly.
+def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Compare weights with those of a module.
 
     Raises:
         UserError: names the first key that is missing, unknown, or of another shape.
@@ -45,6 +45,15 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
                 f"{key!r} is {tuple(tensors[key].shape)} in {source}, but {tuple(own[key].shape)} in the model: "
                 "it is a checkpoint of another preset or number of classes"
             )
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load weights strictly.
+
+    Raises:
+        UserError: see ``check_weights``.
+    """
+    check_weights(module, tensors, source)
     module.load_state_dict(dict(tensors))
 
 
@@ -57,15 +66,30 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Gai
         UserError: no checkpoint there, or one that is corrupt.
     """
     checkpoint = latest_checkpoint(Path(path))
-    recipe = read_model_document(checkpoint)
-    model = create_model(recipe["model"], recipe["preset"], recipe["num_classes"], **recipe["config"])
-    model.height = recipe.get("height")
-    load_into(model.backbone, read_tensors(checkpoint, "backbone"), str(checkpoint))
+    recipe, stems = read_model_document(checkpoint), ["backbone"]
     if tensor_file(checkpoint, "head").is_file():
-        load_into(model.head, read_tensors(checkpoint, "head"), str(checkpoint))
+        stems.append("head")
     else:
+        recipe["num_classes"] = 0
+    weights = {stem: read_tensors(checkpoint, stem) for stem in stems}
+    with torch.device("meta"):  # takes no memory, whatever sizes model.json speaks of
+        plan = _build(recipe, checkpoint)
+    for stem in stems:
+        check_weights(getattr(plan, stem), weights[stem], str(checkpoint))
+    model = _build(recipe, checkpoint)
+    model.height = recipe.get("height")
+    for stem in stems:
+        getattr(model, stem).load_state_dict(weights[stem])
+    if "head" not in stems:
         model.head = NoHead()
     return model.eval().to(device)
+
+
+def _build(recipe: Mapping[str, Any], checkpoint: Path) -> GaitModel:
+    try:
+        return create_model(recipe["model"], recipe["preset"], recipe["num_classes"], **recipe["config"])
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{checkpoint / 'model.json'} is damaged: no model has its sizes") from error
 
 
 def model_document(
@@ -193,6 +217,9 @@ def read_model_document(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint} has the format {recipe['format']}, but this version of gaitdiff reads {FORMAT}: "
             "use the version that wrote it"
         )
+    kinds = {"model": str, "preset": str, "num_classes": int, "config": dict}
+    if odd := [key for key, kind in kinds.items() if type(recipe[key]) is not kind]:
+        raise UserError(f"{checkpoint / 'model.json'} is damaged: its {odd[0]} is {shown(recipe[odd[0]])}")
     height, distance = recipe.get("height", 64), recipe.get("distance", DEFAULT_METRIC)
     if type(height) is not int or height < 1 or distance not in METRICS:
         raise UserError(

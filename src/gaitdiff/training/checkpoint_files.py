@@ -24,7 +24,7 @@ from torch import Tensor
 from gaitdiff.errors import UserError
 from gaitdiff.models import list_pretrained
 from gaitdiff.models.pretrained import pretrained_folder
-from gaitdiff.utils.files import atomic_folder
+from gaitdiff.utils.files import atomic_folder, require_regular
 from gaitdiff.utils.progress import say
 
 #: Tensors by name by file stem, and what JSON can hold by file stem.
@@ -147,13 +147,16 @@ def find_damage(checkpoint: Path) -> str:
     if not os.path.lexists(sums):
         return ""
     try:
-        text = sums.read_text(encoding="ascii")
+        text = require_regular(sums).read_text(encoding="ascii")
         lines = [_SUM.fullmatch(line) for line in text.split("\n")[:-1]]
         if not text.endswith("\n") or not all(lines):
             return f"{_SUMS} is no list of digests"
         digests = {line[2]: line[1] for line in lines if line}
         for file in (*digests, *(file.name for file in checkpoint.iterdir())):
-            if file in digests and hashlib.sha256((checkpoint / file).read_bytes()).hexdigest() != digests[file]:
+            if (
+                file in digests
+                and hashlib.sha256(require_regular(checkpoint / file).read_bytes()).hexdigest() != digests[file]
+            ):
                 return f"{file} is not what was written"
             if file not in digests and Path(file).suffix in (".safetensors", ".json"):
                 return f"{_SUMS} does not know {file}"
@@ -172,7 +175,7 @@ def read_tensors(checkpoint: Path, stem: str) -> dict[str, Tensor]:
     """
     path = tensor_file(checkpoint, stem)
     try:
-        return load_file(path)
+        return load_file(require_regular(path))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({_reason(error)}): {_OLDER.format(name=checkpoint.name)}") from error
 
@@ -185,7 +188,7 @@ def read_document(checkpoint: Path, stem: str, keys: Sequence[str]) -> dict[str,
     """
     path = checkpoint / f"{stem}.json"
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(require_regular(path).read_text(encoding="utf-8"))
         missing = [key for key in keys if key not in document]
         if missing:
             raise ValueError(f"it lacks {missing[0]!r}")

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 
@@ -22,6 +23,9 @@ _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 #: Marks accelerate's state as made by a run of ours.
 _OURS = "made_by_gaitdiff"
+
+#: How long processes wait until all have come, and how long for one of them that has work to do alone.
+_MEETING, _PATIENCE = timedelta(minutes=5), timedelta(hours=12)
 
 # Of glibc's mallopt.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -64,16 +68,18 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         raise UserError("machine.device is mps, but torch finds none: use --machine.device cpu")
     _check_launch(device, world_size)
     half = machine.precision == "bfloat16" or (machine.precision == "auto" and _has_fast_bfloat16(device))
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one process evaluates, the others wait
+    on_cpu = device == "cpu" or (world_size > 1 and device == "auto" and not _has_devices_for_groups())
     state = AcceleratorState._shared_state  # accelerate gives each run the precision and device of a process's first
     if state.get(_OURS):  # but what a caller has set up with accelerate for themselves stays
         AcceleratorState._reset_state(reset_partial_state=world_size == 1)
     ours = not state
     try:
+        if world_size > 1 and os.environ.get("RANK") and not dist.is_initialized():
+            _meet("gloo" if on_cpu else "nccl")
         accelerator = Accelerator(
-            cpu=device == "cpu" or (world_size > 1 and device == "auto" and not _has_devices_for_groups()),
+            cpu=on_cpu,
             mixed_precision="bf16" if half else "no",
-            kwargs_handlers=[patience],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
         )
     except (ValueError, RuntimeError) as error:
         if launched := [variable for variable in (*LAUNCHED, *_RANKS, "LOCAL_RANK") if os.environ.get(variable)]:
@@ -94,6 +100,12 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
             f"{accelerator.num_processes}: start one run in a process of its own"
         )
     return accelerator
+
+
+def _meet(backend: str) -> None:
+    """Join the other processes of this run, of which one may have died before it came."""
+    store, rank, size = next(iter(dist.rendezvous("env://", timeout=_MEETING)))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
 
 
 def _check_launch(device: str, world_size: int) -> None:

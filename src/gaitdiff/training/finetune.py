@@ -51,12 +51,13 @@ def finetune(config: FinetuneConfig) -> Path:
     """
     accelerator = make_accelerator(config.machine)
     stage = FinetuneStage(config, accelerator.device, accelerator.num_processes)
-    with accelerator.main_process_first():
-        # The learning rate goes by milestones alone: more iterations are the same run, longer.
-        more = ("optim.iterations",)
-        folder = RunFolder.open("finetune", stage.config, stage.provenance, accelerator.is_main_process, more)
-    with folder, peers_told(accelerator.num_processes):
-        train(stage, folder, config.run, accelerator)
+    with peers_told(accelerator.num_processes):
+        with accelerator.main_process_first():
+            # The learning rate goes by milestones alone: more iterations are the same run, longer.
+            more = ("optim.iterations",)
+            folder = RunFolder.open("finetune", stage.config, stage.provenance, accelerator.is_main_process, more)
+        with folder:
+            train(stage, folder, config.run, accelerator)
     return folder.path
 
 

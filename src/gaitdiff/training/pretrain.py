@@ -57,10 +57,11 @@ def pretrain(config: PretrainConfig) -> Path:
     """
     accelerator = make_accelerator(config.machine)
     stage = PretrainStage(config, accelerator.device, accelerator.num_processes)
-    with accelerator.main_process_first():
-        folder = RunFolder.open("pretrain", stage.config, stage.provenance, write=accelerator.is_main_process)
-    with folder, peers_told(accelerator.num_processes):
-        train(stage, folder, config.run, accelerator)
+    with peers_told(accelerator.num_processes):
+        with accelerator.main_process_first():
+            folder = RunFolder.open("pretrain", stage.config, stage.provenance, write=accelerator.is_main_process)
+        with folder:
+            train(stage, folder, config.run, accelerator)
     return folder.path
 
 

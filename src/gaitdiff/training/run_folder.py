@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_type_hints
 
 import numpy as np
 import torch
 import yaml
 
 from gaitdiff.config.flat import flat, plain
+from gaitdiff.config.recipe import STAGES
 from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.errors import UserError
 from gaitdiff.training.loggers import Logger, open_loggers
-from gaitdiff.utils.files import NamesAndDrafts, sync, write_whole
+from gaitdiff.utils.files import NamesAndDrafts, require_regular, sync, write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 from gaitdiff.utils.progress import say
 from gaitdiff.version import __version__
@@ -94,7 +96,7 @@ class RunFolder:
             changes, content = [], yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode("utf-8")
             if file.is_file():
                 before = read_config(path)
-                changes = _changes(path, before, resolved, _defaults(config), growing, config.run.change)
+                changes = _changes(path, before, resolved, growing, config.run.change)
                 _tell_versions(path, before.get("made_with"), resolved["made_with"])
             elif lock is not None:
                 write_whole(file, content)
@@ -178,11 +180,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         UserError: a line is damaged.
     """
     file = run / "metrics.jsonl"
-    if not file.is_file():
+    if not os.path.lexists(file):
         return []
     found: list[dict[str, Any]] = []
     try:
-        for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
+        for line in require_regular(file).read_text(encoding="utf-8").split("\n")[:-1]:
             record = json.loads(line)
             found.append({"step": record["step"], **record})
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -212,7 +214,24 @@ def read_config(run: Path) -> dict[str, Any]:
         for old, new in names.items():
             if isinstance(settings, dict) and old in settings:
                 settings[new] = settings.pop(old)
+    if lacking := _complete(config):
+        raise UserError(f"{file} is damaged (it lacks {lacking}): choose another --out")
     return config
+
+
+def _complete(config: dict[str, Any]) -> str:
+    """Give a run's configuration the settings that came after it, at their defaults; return what else it lacks."""
+    kind = STAGES.get(str(config.get("stage")))
+    if kind is None:
+        return "its stage"
+    fresh = plain(asdict(kind(out="", data=get_type_hints(kind)["data"](store=""))))
+    for name, default in fresh.items():
+        value = config.setdefault(name, default)
+        if isinstance(default, dict):
+            if not isinstance(value, dict):
+                return str(name)
+            config[name] = {**default, **value}
+    return next((name for name in ("out", "data.store") if not dict(flat(config))[name]), "")
 
 
 def _finite(value: Any) -> Any:
@@ -229,28 +248,21 @@ def _is_free(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and all(entry.name in _BEGUN for entry in path.iterdir()))
 
 
-def _defaults(config: Any) -> dict[str, Any]:
-    """The default of every setting by dotted name: what a run had that was begun before a setting came."""
-    fresh = type(config)(out="", data=type(config.data)(store=""))
-    return dict(flat(plain(asdict(fresh))))
-
-
 def _changes(
     path: Path,
     old: dict[str, Any],
     new: dict[str, Any],
-    defaults: dict[str, Any],
     growing: Sequence[str],
     on_purpose: bool,
 ) -> list[Change]:
-    """What a run's numbers come from that is not as it was; settings that one of the two does not know are defaults.
+    """What a run's numbers come from that is not as it was.
 
     Raises:
         UserError: something is other than before, and not on purpose.
     """
     if old.get("stage") != new["stage"]:
         raise UserError(f"{path} holds a run of gaitdiff {old.get('stage')}, not {new['stage']}: choose another --out")
-    before, after = ({**defaults, **dict(flat(config))} for config in (old, new))
+    before, after = (dict(flat(config)) for config in (old, new))
     found = []
     for key in sorted(after):
         if key in _FREE or key.split(".")[0] in _FREE or _same(key, before.get(key), after[key]):

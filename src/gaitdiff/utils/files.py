@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -114,6 +115,17 @@ def write_whole(path: Path, data: bytes, remedy: str = "choose another --out") -
     """
     with atomic_file(path, remedy) as draft:
         draft.write_bytes(data)
+
+
+def require_regular(path: Path) -> Path:
+    """The same path, unless what is there would keep its reader waiting (a pipe) or has no end (a device).
+
+    Raises:
+        OSError: it is no regular file, or is not there.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return path
 
 
 def read_regular(path: Path, limit: int) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gaitdiff.data.store.manifest import Row
+from gaitdiff.utils.files import require_regular
 
 JOURNAL_FILE = "journal.jsonl"
 
@@ -37,7 +38,7 @@ class Journal:
         There are none where there is no journal, or that of another store.
         """
         try:
-            lines = self._path.read_bytes().splitlines(keepends=True)
+            lines = require_regular(self._path).read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
             return []
         if not lines or _content(lines[0]) != self._key:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from gaitdiff.errors import UserError
-from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.files import require_regular, write_whole
 
 #: The file's name within the archive that the sites take.
 CSV_NAME = "submission.csv"
@@ -84,7 +84,7 @@ def read_probe_list(path: str | Path) -> tuple[str, ...]:
             letters and digits.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = require_regular(Path(path)).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserError(f"{path} cannot be read ({reason}): give --probes the list of the probe videos") from error

@@ -1,0 +1,147 @@
+"""Commands in forked processes: each as short as the work it does, its memory and time bounded and measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_MODULES = (
+    *("gaitdiff.cli", "gaitdiff.commands.report", "gaitdiff.commands.label_curve", "gaitdiff.data.importers"),
+    *("gaitdiff.training.pretrain", "gaitdiff.training.finetune", "gaitdiff.exchange.opengait_checkpoint"),
+)
+#: Bytes of address space that a command may take beyond its modules', so that none takes the machine.
+_ROOM = 6 << 30
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: its exit code; less than 0 for a signal.
+        said: its standard error.
+        memory: bytes that it took at most beyond its modules'.
+    """
+
+    code: int
+    said: str
+    memory: int
+
+
+class Forks:
+    """A process that has imported the package, and forks to run one command after another."""
+
+    def __init__(self, folder: Path) -> None:
+        self._said = folder / "said.txt"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def __enter__(self) -> Forks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def start(self, *words: str | Path, environment: Mapping[str, str] | None = None, seconds: float = 300) -> int:
+        """Start ``gaitdiff words``, which is killed after some seconds; return its process."""
+        assert self._process.stdin is not None
+        order = {"words": [str(word) for word in words], "said": str(self._said), "seconds": seconds}
+        self._process.stdin.write(json.dumps({**order, "environment": dict(environment or {})}) + "\n")
+        self._process.stdin.flush()
+        return int(self._answer())
+
+    def end(self) -> Ended:
+        """Wait for the command that was started."""
+        code, memory = self._answer()
+        return Ended(code, self._said.read_text(errors="replace"), memory)
+
+    def run(self, *words: str | Path, killed: Callable[[], bool] | None = None) -> Ended:
+        """Run ``gaitdiff words``, and kill it as soon as ``killed`` says so."""
+        process = self.start(*words)
+        if killed is not None:
+            kill_when(killed, process)
+        return self.end()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+def kill_when(killed: Callable[[], bool], process: int) -> None:
+    """Ask some thousand times a second whether to kill a process, until it has ended."""
+    handle = os.pidfd_open(process)
+    try:
+        while not select.select([handle], [], [], 0.0003)[0]:
+            if killed():
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                return
+    finally:
+        os.close(handle)
+
+
+def _serve() -> None:
+    import importlib
+
+    import torch
+
+    for name in _MODULES:
+        importlib.import_module(name)
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        order = json.loads(line)
+        begun = _size(1)
+        child = os.fork()
+        if child == 0:
+            _child(order)
+        print(child, flush=True)
+        handle = os.pidfd_open(child)
+        if not select.select([handle], [], [], order["seconds"])[0]:
+            os.kill(child, signal.SIGKILL)
+        os.close(handle)
+        _, status, usage = os.wait4(child, 0)
+        print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024 - begun]), flush=True)
+
+
+def _size(which: int) -> int:
+    """Bytes of this process: of its address space (0), or of what is in memory (1)."""
+    return int(Path("/proc/self/statm").read_text().split()[which]) * resource.getpagesize()
+
+
+def _child(order: Mapping[str, Any]) -> None:
+    from gaitdiff.cli import main
+
+    os.setsid()
+    os.environ.update(order["environment"])
+    said, null = os.open(order["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), os.open(os.devnull, os.O_RDWR)
+    for source, target in ((null, 0), (null, 1), (said, 2)):
+        os.dup2(source, target)
+    most = _size(0) + _ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    code = 1
+    try:
+        code = main(order["words"])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve()
