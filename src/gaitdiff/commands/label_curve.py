@@ -33,6 +33,8 @@ from gaitdiff.utils.progress import say
 
 _DRAWS = 4000  # of the bootstrap
 _RESULTS = "label_curve.json"
+#: Settings that each run has its own of.
+_OWN = ("recipe", "out", "data.store", "data.people", "seed", "machine.device", "run.evaluate_every", "mode", "init")
 _SUMMED = {"rank1": "hits", "mAP": "precision"}  # score to what it is a sum of
 #: What the runs of one comparison have in common.
 _SAME = {"model": "model", "manifest_sha256": "data", "recipe": "recipe", "settings": "settings"}
@@ -208,7 +210,13 @@ def _config(
     words += ["--run.evaluate_every", "0", "--mode", "finetune"]
     some = next(iter(starts.values()))
     words += ["--init", str(starts.get(cell.arm, some))]
-    config = parse_config(FinetuneConfig, "gaitdiff label-curve", words)
+    try:
+        config = parse_config(FinetuneConfig, "gaitdiff label-curve", words)
+    except UserError as error:  # of a flag as pretrain and finetune have it
+        text = str(error)
+        for flag, _ in map(_flag, settings):
+            text = text.replace(flag, f"--set {flag[2:]}")
+        raise UserError(text) from error
     if cell.people:
         batch = replace(config.batch, people=min(config.batch.people, cell.people))
         config = replace(config, batch=batch)
@@ -225,6 +233,8 @@ def _flag(setting: str) -> tuple[str, str]:
     name, equals, value = setting.partition("=")
     if not equals or not name:
         raise UserError(f"--set takes KEY=VALUE, such as optim.iterations=500, not {setting!r}")
+    if name in _OWN:
+        raise UserError(f"--set {name} is not free: gaitdiff label-curve gives each of its runs its own")
     return f"--{name}", value
 
 

@@ -162,7 +162,7 @@ def data_export(
     store: Store,
     *,
     out: Annotated[Path, "folder to create"],
-    split: Annotated[Literal["train", "test"] | None, "only this part (default: all)"] = None,
+    split: Annotated[Literal["train", "val", "test"] | None, "only this part (default: all)"] = None,
 ) -> None:
     """Write a store in OpenGait's layout of folders and pickles."""
     from gaitdiff.exchange.opengait_data import export_store

@@ -46,7 +46,8 @@ def export_store(path: str | Path, out: str | Path, *, split: str | None = None)
     Args:
         path: the store.
         out: folder to create; must not exist.
-        split: "train" or "test" to export that part alone.
+        split: "train", "val" or "test" to export that part alone. People set aside for validation are training
+            people of the whole, and test people where they are alone.
 
     Returns:
         The folder.
@@ -122,12 +123,15 @@ def places_of(rows: Sequence[Row]) -> list[Place]:
 def partition_of(rows: Sequence[Row], places: Sequence[Place]) -> dict[str, list[str]]:
     """OpenGait's partition of exported sequences, people and probes sorted.
 
+    It knows no validation: people set aside for it are of the training set, and of the test set where they are alone.
+
     Raises:
         UserError: a person is in both splits.
     """
     people: dict[str, set[str]] = {"train": set(), "test": set()}
+    side = "test" if all(row.split == "val" for row in rows) else "train"
     for row, place in zip(rows, places, strict=True):
-        people[row.split].add(place[0])
+        people[side if row.split == "val" else row.split].add(place[0])
     if both := sorted(people["train"] & people["test"]):
         raise UserError(
             f"{both[0]!r} has sequences in both splits, which a partition file cannot say: "

@@ -117,7 +117,7 @@ def latest_checkpoint(path: Path) -> Path:
         return path
     found = list_checkpoints(path)
     if not found:
-        raise UserError(f"{path} {_no_checkpoint(path)}: give a run folder of gaitdiff pretrain or finetune")
+        raise UserError(f"{path} {_no_checkpoint(path)}")
     reason = ""
     for checkpoint in reversed(found):
         if reason:
@@ -129,12 +129,19 @@ def latest_checkpoint(path: Path) -> Path:
 
 
 def _no_checkpoint(path: Path) -> str:
+    give = "give a run folder of gaitdiff pretrain or finetune"
+    if CHECKPOINTS in path.parts[-2:]:
+        run = path.parent if path.name == CHECKPOINTS else path.parent.parent
+        if there := ", ".join(checkpoint.name for checkpoint in list_checkpoints(run)):
+            several = path.name == CHECKPOINTS
+            what = "holds checkpoints" if several else "is none of the checkpoints that are kept (run.keep)"
+            return f"{what}: give {run}, or one of {there} in it"
     if not os.path.lexists(path):
-        return "does not exist"
+        return f"does not exist: {give}"
     if path.suffix.lower() in (".pt", ".pth", ".safetensors") and path.is_file():
         make = f"gaitdiff import-opengait {shlex.quote(str(path))} --model MODEL --out FOLDER"
-        return f"is a file, not a checkpoint's folder (`{make}` makes one of a file of OpenGait)"
-    return "holds no checkpoint" if path.is_dir() else "is a file, not a checkpoint's folder"
+        return f"is a file, not a checkpoint's folder (`{make}` makes one of a file of OpenGait): {give}"
+    return f"holds no checkpoint: {give}" if path.is_dir() else f"is a file, not a checkpoint's folder: {give}"
 
 
 def find_damage(checkpoint: Path) -> str:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,10 +34,8 @@ class TensorBoard:
     """Event files in ``tensorboard/`` of the run folder: scalars, pictures, and what scores are scores of as text."""
 
     def __init__(self, folder: Path, step: int, before: Sequence[Mapping[str, Any]]) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError("run.track is tensorboard, which is not installed: pip install tensorboard") from error
+        from torch.utils.tensorboard import SummaryWriter
+
         events = folder / "tensorboard"
         late = not events.exists()
         # What a stopped run left of steps after its last checkpoint, step 0 of one without any too, is told to be void.
@@ -72,10 +71,8 @@ class Trackio:
     """
 
     def __init__(self, folder: Path, step: int, before: Sequence[Mapping[str, Any]]) -> None:
-        try:
-            import trackio
-        except ImportError as error:
-            raise UserError("run.track is trackio, which is not installed: pip install trackio") from error
+        import trackio
+
         self._image, self._finish = trackio.Image, trackio.finish
         name = "-".join(folder.resolve().parts[-2:])
         start = partial(trackio.init, "gaitdiff", name, embed=False, auto_log_cpu=False, auto_log_gpu=False)
@@ -109,18 +106,32 @@ LOGGERS: dict[str, Callable[[Path, int, Sequence[Mapping[str, Any]]], Logger]] =
     "tensorboard": TensorBoard,
     "trackio": Trackio,
 }
+_MODULES = {"tensorboard": "torch.utils.tensorboard", "trackio": "trackio"}
+
+
+def check_tracker(track: str) -> None:
+    """Refuse a tracker before anything is written.
+
+    Raises:
+        UserError: an unknown name, or a package is missing.
+    """
+    if track != "none" and track not in LOGGERS:
+        raise UserError(f"run.track is {track!r}: choose none or one of {', '.join(sorted(LOGGERS))}")
+    try:
+        import_module(_MODULES.get(track, "sys"))
+    except ImportError as error:
+        raise UserError(f"run.track is {track}, which is not installed: pip install {track}") from error
 
 
 def open_loggers(track: str, folder: Path, step: int, before: Sequence[Mapping[str, Any]]) -> list[Logger]:
     """The trackers of a run that goes on from ``step`` and has logged ``before``; none for "none".
 
     Raises:
-        UserError: an unknown name, or a package is missing.
+        UserError: see ``check_tracker``.
     """
+    check_tracker(track)
     if track == "none":
         return []
-    if track not in LOGGERS:
-        raise UserError(f"run.track is {track!r}: choose none or one of {', '.join(sorted(LOGGERS))}")
     return [LOGGERS[track](folder, step, before)]
 
 

@@ -21,7 +21,7 @@ from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.recipe import STAGES
 from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.errors import UserError
-from gaitdiff.training.loggers import Logger, open_loggers
+from gaitdiff.training.loggers import Logger, check_tracker, open_loggers
 from gaitdiff.utils.files import NamesAndDrafts, require_regular, sync, write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 from gaitdiff.utils.progress import say
@@ -87,6 +87,7 @@ class RunFolder:
         resolved = {"stage": stage, **plain(asdict(config)), "made_from": provenance, "made_with": versions()}
         resolved["run"]["change"] = False  # a purpose of this once
         file, lock = path / "config.yaml", FolderLock(path) if write else None
+        check_tracker(config.run.track)
         try:
             if not file.is_file() and not _is_free(path):
                 raise UserError(f"{path} exists and is no run folder: choose another --out")

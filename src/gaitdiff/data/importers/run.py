@@ -18,7 +18,7 @@ from gaitdiff.data.importers.load import Loaded, cut_width, load, load_all
 from gaitdiff.data.importers.partition import Division, divide, index, partition_needed, read_partition
 from gaitdiff.data.importers.preflight import survey
 from gaitdiff.data.importers.report import Report
-from gaitdiff.data.importers.splits import HALVES, cut_in_halves, split_people
+from gaitdiff.data.importers.splits import HALVES, cut_in_halves, split_people, why_nobody
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.codec import CODECS, DEFAULT_CODEC
 from gaitdiff.data.store.header import HEADER_FILE
@@ -86,8 +86,9 @@ class _Options:
             side: len({who for who, (split, _) in zip(subjects, sides, strict=True) if split == side})
             for side in SPLITS
         }
+        why = "" if people["test"] or self.split in SPLITS else why_nobody(len(set(subjects)), self.test_fraction)
         how = f"everybody in {self.split}" if self.split in SPLITS else f"by person and chance, seed {self.seed}"
-        return f"{how}: {people['train']:,} train, {people['test']:,} are tested"
+        return f"{how}: {people['train']:,} train, {people['test']:,} are tested{why}"
 
 
 @dataclass(frozen=True)

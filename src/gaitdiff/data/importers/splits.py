@@ -57,6 +57,15 @@ def split_people(
     return result
 
 
+def why_nobody(people: int, test_fraction: float | None) -> str:
+    """Why "auto" sends nobody of so many people to test, in brackets; empty where that was asked for."""
+    if test_fraction == 0:
+        return ""
+    if test_fraction is None and people < MIN_PEOPLE:
+        return f" (nobody of fewer than {MIN_PEOPLE} people: --test-fraction 0.5 chooses some, --split test all)"
+    return " (nobody has several sequences: --split halves makes two of each)"
+
+
 def cut_in_halves(walks: Sequence[SourceSequence]) -> list[SourceSequence]:
     """Cut each sequence into two of its name with "-1" and "-2", the first a test person's probe, the second gallery.
 
