@@ -11,6 +11,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -71,9 +72,9 @@ class Forks:
         code, memory = self._answer()
         return Ended(code, self._said.read_text(errors="replace"), memory)
 
-    def run(self, *words: str | Path, killed: Callable[[], bool] | None = None) -> Ended:
-        """Run ``gaitdiff words``, and kill it as soon as ``killed`` says so."""
-        process = self.start(*words)
+    def run(self, *words: str | Path, killed: Callable[[], bool] | None = None, seconds: float = 300) -> Ended:
+        """Run ``gaitdiff words``, and kill it as soon as ``killed`` says so, or after some seconds."""
+        process = self.start(*words, seconds=seconds)
         if killed is not None:
             kill_when(killed, process)
         return self.end()
@@ -89,7 +90,8 @@ def kill_when(killed: Callable[[], bool], process: int) -> None:
     try:
         while not select.select([handle], [], [], 0.0003)[0]:
             if killed():
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it ended just now
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
                 return
     finally:
         os.close(handle)
@@ -112,7 +114,7 @@ def _serve() -> None:
         print(child, flush=True)
         handle = os.pidfd_open(child)
         if not select.select([handle], [], [], order["seconds"])[0]:
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)  # not waited for yet, so it is there
         os.close(handle)
         _, status, usage = os.wait4(child, 0)
         print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024 - begun]), flush=True)

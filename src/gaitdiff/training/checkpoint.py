@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -67,7 +68,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Gai
     """
     checkpoint = latest_checkpoint(Path(path))
     recipe, stems = read_model_document(checkpoint), ["backbone"]
-    if tensor_file(checkpoint, "head").is_file():
+    if os.path.lexists(tensor_file(checkpoint, "head")):
         stems.append("head")
     else:
         recipe["num_classes"] = 0
@@ -180,7 +181,7 @@ def read_checkpoint_info(path: str | Path) -> CheckpointInfo:
     return CheckpointInfo(
         folder,
         Origin(str(path), step, iterations),
-        tensor_file(folder, "head").is_file(),
+        os.path.lexists(tensor_file(folder, "head")),
         recipe.get("height"),
         recipe.get("distance", DEFAULT_METRIC),
         recipe["preset"],

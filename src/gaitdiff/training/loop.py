@@ -33,6 +33,7 @@ from gaitdiff.training.failure import failure_folder, keep_failure
 from gaitdiff.training.graph import GraphedBackward, Inputs, inputs_ahead
 from gaitdiff.training.run_folder import RunFolder, read_metrics
 from gaitdiff.training.together import stops_together
+from gaitdiff.training.told import in_words, tell_scores
 from gaitdiff.utils.progress import progress_bar, say
 from gaitdiff.utils.signals import follow
 
@@ -173,6 +174,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             bar.advance()
             if stopping and not last:
                 follow(stopping, f"after step {done} of {stage.iterations}, which is saved")
+    tell_scores(folder.path, wanted=main)
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, base: Sequence[float], factors: Sequence[float]) -> None:
@@ -251,22 +253,12 @@ def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> 
         raise UserError(f"the evaluation after step {step} of {folder.path}: {error}{remedy}") from error
     measured = stage.measure() if main else {}
     if main and scores:
-        say(f"{folder.path.name}: step {step}: {_in_words(scores)}")
+        say(f"{folder.path.name}: step {step}: {in_words(scores)}")
         origin = Origin(str(folder.path), step, stage.iterations)
         folder.append({"step": step, "evaluation": scores, "about": stage.about(origin), **measured})
     elif measured:
         folder.append({"step": step, **measured})
     return scores
-
-
-def _in_words(scores: Mapping[str, float]) -> str:
-    """Rank-1 and mAP of an evaluation, of each kind of features that it tells apart."""
-    found = []
-    for key, value in scores.items():
-        name, _, kind = key.partition("_")
-        if name in ("rank1", "mAP"):
-            found.append(f"{name.replace('rank1', 'rank-1')} {kind + ' ' if kind else ''}{value:.1f}")
-    return ", ".join(found)
 
 
 def _not_finite(folder: RunFolder, step: int, loss: float, norm: float) -> str:
