@@ -140,7 +140,10 @@ def test_mistakes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--seeds", "0"], "--seeds"),
         (["--set", "optim.lr"], "KEY=VALUE"),
         (["--set", "optim.lr=0.5"], "other settings"),
-        (["--set", "optim.speed=0.5"], "optim.speed"),
+        (["--set", "optim.speed=0.5"], "unknown setting --set optim.speed"),
+        (["--set", "optim.lr=fast"], "--set optim.lr cannot be 'fast'"),
+        (["--set", "out=elsewhere"], "--set out is not free"),
+        (["--set", "data.people=3"], "--set data.people is not free"),
     ):
         kept = (made / "curve" / "label_curve.json").read_bytes()
         capsys.readouterr()

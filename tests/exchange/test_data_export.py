@@ -17,10 +17,11 @@ import pytest
 
 from gaitdiff.cli import main
 from gaitdiff.data.importers import import_data
+from gaitdiff.data.split import split_store
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.exchange.opengait_data import export_store, pickled, places_of
-from worlds import gaitdiff, one_sentence
+from worlds import gaitdiff, make_store, one_sentence
 
 #: subject, condition, view, sequence, split, role
 GAIT3D = [
@@ -87,6 +88,17 @@ def test_one_split(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'0001' has sequences in both splits"):
         export_store(store, tmp_path / "both")
     assert sorted(os.listdir(tmp_path)) == ["store", "test", "train"]
+
+
+def test_people_set_aside_for_validation(tmp_path: Path) -> None:
+    """OpenGait's partition has no place for them: they train with the others, and are tested where they are alone."""
+    store = split_store(make_store(tmp_path / "store", people=6), tmp_path / "split", 2)
+    aside = sorted({row.subject for row in SequenceStore(store).rows if row.split == "val"})
+    assert len(aside) == 2
+    whole = json.loads((export_store(store, tmp_path / "whole") / "partition.json").read_text())
+    assert whole["TRAIN_SET"] == ["p0", "p1", "p2", "p3"]
+    alone = json.loads((export_store(store, tmp_path / "alone", split="val") / "partition.json").read_text())
+    assert (alone["TRAIN_SET"], alone["TEST_SET"]) == ([], aside)
 
 
 def test_names_of_folders(tmp_path: Path) -> None:

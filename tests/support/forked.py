@@ -44,9 +44,12 @@ class Forks:
     """A process that has imported the package, and forks to run one command after another."""
 
     def __init__(self, folder: Path) -> None:
-        self._said = folder / "said.txt"
+        self._said, self._running = folder / "said.txt", False
+        self._process = self._serving()
+
+    def _serving(self) -> subprocess.Popen[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
@@ -61,6 +64,10 @@ class Forks:
 
     def start(self, *words: str | Path, environment: Mapping[str, str] | None = None, seconds: float = 300) -> int:
         """Start ``gaitdiff words``, which is killed after some seconds; return its process."""
+        if self._running:  # a test that failed has not waited for its command
+            self.__exit__(None, None, None)
+            self._process = self._serving()
+        self._running = True
         assert self._process.stdin is not None
         order = {"words": [str(word) for word in words], "said": str(self._said), "seconds": seconds}
         self._process.stdin.write(json.dumps({**order, "environment": dict(environment or {})}) + "\n")
@@ -70,6 +77,7 @@ class Forks:
     def end(self) -> Ended:
         """Wait for the command that was started."""
         code, memory = self._answer()
+        self._running = False
         return Ended(code, self._said.read_text(errors="replace"), memory)
 
     def run(self, *words: str | Path, killed: Callable[[], bool] | None = None, seconds: float = 300) -> Ended:

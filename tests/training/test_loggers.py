@@ -130,7 +130,7 @@ def test_a_missing_package_is_told_before_the_first_step(
     words = ["finetune", *TINY_SCRATCH, *PACE, *TRACKED, "--data.store", str(store), "--out", str(tmp_path / "run")]
     assert main(words) == 2
     assert "which is not installed: pip install tensorboard" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_tracker_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,6 +122,9 @@ def test_full_disk_while_saving_keeps_the_old_checkpoint(store: Path, out: Path)
     [
         ("config.yaml", b"stage: [", "config.yaml is damaged"),
         ("config.yaml", b"\xff\xfe", "config.yaml is damaged"),
+        ("config.yaml", b"stage: pretrain\noptim: 3\n", "config.yaml is damaged (it lacks optim)"),
+        ("config.yaml", b"stage: pretrain\nout: here\n", "config.yaml is damaged (it lacks data.store)"),
+        ("config.yaml", b"stage: sleep\n", "config.yaml is damaged (it lacks its stage)"),
         ("metrics.jsonl", b'{"step": 1}\n{"st\n', "damaged in line 2"),
         ("checkpoints/step-00000002/state.json", b"{}", "lacks 'step'"),
         ("checkpoints/step-00000002/model.json", b"{}", "lacks 'format'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -320,6 +321,28 @@ def test_split_rules() -> None:
     assert split_people(["a", "b"]) == [("train", ""), ("train", "")]  # too few people to hold some out
     assert split_people(["a"], test_fraction=0.9) == [("train", "")]  # nobody is left alone in training
     assert split_people(["a"], split="test") == [("test", "gallery")]
+
+
+@pytest.mark.parametrize(
+    ("people", "walks", "options", "why"),
+    [
+        (2, 2, {}, "0 are tested (nobody of fewer than 8 people: --test-fraction 0.5 chooses some"),
+        (9, 1, {}, "0 are tested (nobody has several sequences: --split halves"),
+        (2, 2, {"split": "train"}, "0 are tested"),
+        (2, 2, {"test_fraction": 0.0}, "0 are tested"),
+    ],
+)
+def test_nobody_is_tested_for_a_reason(
+    people: int, walks: int, options: dict[str, Any], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree: Tree = {}
+    for who in range(people):
+        for number in range(walks):
+            tree |= walk(f"p{who}/w{number}")
+    import_data(make_folder(tmp_path / "tree", tree), tmp_path / "store", layout="subject/sequence", **options)
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert why in said
+    assert ("(nobody" in said) == why.endswith(("some", "halves"))
 
 
 # Inspection
