@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from gaitdiff.training.checkpoint_files import list_checkpoints
 from gaitdiff.training.run_folder import read_metrics
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, records
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, one_sentence, records
 
 STAGES = {"pretrain": TINY_PRETRAIN, "finetune": TINY_SCRATCH}
 PACE = ("--run.evaluate_every", "0", "--run.save_every", "100000", "--run.keep", "9")
@@ -104,3 +105,27 @@ def test_a_stop_changes_no_number(store: Path, stage: str, tmp_path: Path) -> No
     assert records(tmp_path / "stopped") == records(tmp_path / "whole")
     for file in list_checkpoints(tmp_path / "whole")[-1].iterdir():
         assert (list_checkpoints(tmp_path / "stopped")[-1] / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_one_that_never_comes_is_not_waited_for_long(store: Path, rank: str, tmp_path: Path) -> None:
+    """A process that dies before all have met, without a launcher that would end the others."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launch = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    hasty = """
+import sys
+from datetime import timedelta
+from gaitdiff.cli import main
+from gaitdiff.training import device
+device._MEETING = timedelta(seconds=3)
+sys.exit(main(sys.argv[1:]))
+"""
+    words = ["pretrain", *TINY_PRETRAIN, "--data.store", str(store), "--out", str(tmp_path / "run")]
+    environment = {**os.environ, **launch, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "FATAL"}
+    ended = subprocess.run(
+        [sys.executable, "-c", hasty, *words], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert "cannot be joined" in one_sentence(ended)
+    assert not (tmp_path / "run").exists()
