@@ -163,7 +163,7 @@ def test_a_kill_loses_nothing(
             kills += ended.code == -9
             if made(out, drafts=False) == whole:
                 break
-            assert ended.code == -9, ended.said
+            assert ended.code == -9, (ended.said, sorted(made(out).items() ^ whole.items()))
         else:
             ended = run(verb, words, forks, None, 0)
             assert ended.code == 0, ended.said

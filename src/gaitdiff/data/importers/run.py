@@ -12,6 +12,7 @@ from typing import Any
 
 from gaitdiff.data.formats.sources import Source, open_source, packed_inside
 from gaitdiff.data.importers.datasets import IMPORTERS, NAMES, detect
+from gaitdiff.data.importers.identity import Identity, finished, is_done
 from gaitdiff.data.importers.importer import Importer
 from gaitdiff.data.importers.layout import AUTO, FRAMES, find_walks
 from gaitdiff.data.importers.load import Loaded, cut_width, load, load_all
@@ -19,7 +20,6 @@ from gaitdiff.data.importers.partition import Division, divide, index, partition
 from gaitdiff.data.importers.preflight import survey
 from gaitdiff.data.importers.report import Report
 from gaitdiff.data.importers.splits import HALVES, cut_in_halves, split_people, why_nobody
-from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.codec import CODECS, DEFAULT_CODEC
 from gaitdiff.data.store.header import HEADER_FILE
 from gaitdiff.data.store.manifest import SPLITS
@@ -158,8 +158,8 @@ def import_data(
         report = Report(opened.path, out, why, tree.layout, skipped=skipped)
         plan = _plan(opened, importer, tree, people, options, report)
         identity = _identity(opened, plan, options)
-        if _is_done(out, identity):
-            return _finished(report)
+        if is_done(out, identity):
+            return finished(report)
         if not dry_run:
             StoreWriter(out, source=identity.origin)  # refuses another import's store
         seen = survey(opened, plan.walks, plan.size, codec, workers)
@@ -249,27 +249,7 @@ def _size(source: Source, walks: Sequence[SourceSequence], options: _Options) ->
     return SIZES[0]
 
 
-@dataclass(frozen=True)
-class _Identity:
-    """What tells an import from others.
-
-    Attributes:
-        words: its name for ``store.json``, which follows from the names of all files and from the options.
-        files: a digest of the files' sizes and times.
-        resume: what a writer must have in common to go on with it.
-    """
-
-    words: str
-    files: str
-    resume: str
-
-    @property
-    def origin(self) -> str:
-        """What stands in ``store.json``."""
-        return f"{self.words}, files {self.files}"
-
-
-def _identity(source: Source, plan: _Plan, options: _Options) -> _Identity:
+def _identity(source: Source, plan: _Plan, options: _Options) -> Identity:
     frames, files = hashlib.sha256(), hashlib.sha256()
     for walk in plan.walks:
         frames.update(json.dumps([*walk.key, *walk.files]).encode())
@@ -279,33 +259,10 @@ def _identity(source: Source, plan: _Plan, options: _Options) -> _Identity:
     division = [options.split, options.test_fraction, options.seed] if plan.places is None else plan.places
     whole = hashlib.sha256(json.dumps([fingerprint, division]).encode()).hexdigest()
     words = f"{name} of {printable(source.path.name)}, import {whole[:16]}"
-    return _Identity(words, files.hexdigest()[:16], f"{fingerprint} {files.hexdigest()}")
+    return Identity(words, files.hexdigest()[:16], f"{fingerprint} {files.hexdigest()}")
 
 
-def _is_done(out: Path, identity: _Identity) -> bool:
-    """Whether this very import has ended before; older stores do not say of which state of the files they are.
-
-    Raises:
-        UserError: it has, but the files are others by now.
-    """
-    if not (out / HEADER_FILE).is_file():
-        return False
-    found = SequenceStore(out).header.source
-    if found.startswith(f"{identity.words}, files ") and found != identity.origin:
-        raise UserError(
-            f"{out} holds this import, but files have changed since: choose another --out, or remove it to import anew"
-        )
-    return found in (identity.origin, identity.words)
-
-
-def _finished(report: Report) -> Report:
-    store = SequenceStore(report.out)
-    report.count(store.rows, store.height, store.width, store.header.crop)
-    print(f"{report.out} holds this import already: nothing to do")
-    return report
-
-
-def _write(source: Source, plan: _Plan, crop: str, options: _Options, identity: _Identity, report: Report) -> None:
+def _write(source: Source, plan: _Plan, crop: str, options: _Options, identity: Identity, report: Report) -> None:
     """Load and write all walks of this crop; of the first usable one's if it is ""."""
     crop = crop or _first_crop(source, plan, report)
     width = plan.size if crop == "full" else cut_width(plan.size)

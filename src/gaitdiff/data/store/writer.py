@@ -281,8 +281,7 @@ class StoreWriter:
         self._refuse_existing()
         os.rename(self._partial, self.path)
         sync(self.path.parent)
-        (self.path / JOURNAL_FILE).unlink(missing_ok=True)
-        (self.path / LOCK_FILE).unlink(missing_ok=True)
+        clear_tools(self.path)
         os.close(self._lock)
         self._lock = -1
 
@@ -346,6 +345,12 @@ class StoreWriter:
                     f"the disk is full: the store {self.path} did not fit; free some space or choose another --out"
                 ) from error
             raise UserError(f"cannot write the store {self.path} ({error}); choose another --out") from error
+
+
+def clear_tools(store: Path) -> None:
+    """Remove from a store that is whole what served to make it; a kill just before leaves it there."""
+    for name in (JOURNAL_FILE, LOCK_FILE):
+        (store / name).unlink(missing_ok=True)
 
 
 def _write_durably(path: Path, data: bytes) -> None:
