@@ -91,7 +91,7 @@ def made(folder: Path, drafts: bool = True) -> dict[str, str]:
         drafts: whether those count that a kill has left, which go when the next command writes there.
     """
     found = {}
-    files = (path for path in folder.rglob("*") if not path.is_dir() and path.name != ".lock")
+    files = (path for path in folder.rglob("*") if not path.is_dir() and path.name not in (".lock", "writer.lock"))
     for file in sorted(path for path in files if drafts or ".partial/" not in str(path)):
         data = file.read_bytes()
         if file.name == "metrics.jsonl":
