@@ -6,7 +6,7 @@
 
 The first makes three stores: 2,000 people of preset "market" to pretrain on, the same with nobody turning a corner, and
 550 others to fine-tune and test with. The second trains what has not been trained yet; several of it share the work.
-The third fine-tunes from everything that is there and writes benchmarks/results/learning/study.json. The network is
+The third fine-tunes from what is there and writes benchmarks/results/learning/study.json. The network is
 the preset "walkers" at half its width.
 """
 
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +89,7 @@ def main() -> None:
             for name in args.only:
                 _pretrain(args.out, name, args.budget, seed)
     else:
-        _judge(args.out, args.people, args.tunings)
+        _judge(args.out, args.only, args.people, args.tunings)
 
 
 def _walkers(out: Path) -> None:
@@ -118,11 +120,13 @@ def _pretrain(out: Path, name: str, budget: int, seed: int) -> None:
     pretrain(parse_config(PretrainConfig, "benchmarks.study", words))
 
 
-def _judge(out: Path, people: str, tunings: int) -> None:
+def _judge(out: Path, only: Sequence[str], people: str, tunings: int) -> None:
+    """Fine-tune from the runs of some variants, and tell of all that are there."""
     runs = {folder.name: folder for folder in sorted((out / "runs").iterdir()) if _finished(folder)}
+    judged = {name: folder for name, folder in runs.items() if name.rsplit("-", 2)[0] in only}
     settings = ("run.protocol=leave-one-out", "machine.threads=1", "machine.precision=float32")
     curve = label_curve.run(
-        runs,
+        judged,
         out / "labelled",
         out / "labels",
         recipe="walkers/finetune",
@@ -133,7 +137,7 @@ def _judge(out: Path, people: str, tunings: int) -> None:
     document = json.loads(curve.file.read_text(encoding="utf-8"))
     result = {
         "commit": commit(),
-        "command": f"python -m benchmarks.study judge --out study --people {people} --tunings {tunings}",
+        "command": shlex.join(["python", "-m", "benchmarks.study", *sys.argv[1:]]),
         "machine": machine(),
         "pretraining": {name: _told(folder) for name, folder in runs.items()},
         "labels": {key: document[key] for key in ("about", "seeds", "table")},
