@@ -75,12 +75,10 @@ def main() -> None:
     parser.add_argument("part", choices=("walkers", "pretrain", "judge"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), metavar="NAME")
-    parser.add_argument(
-        "--budget", type=int, default=600, help='iterations of "start", others as many as cost that'
-    )
+    parser.add_argument("--budget", type=int, default=600, help='iterations of "start", others as many as cost that')
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of pretraining")
     parser.add_argument("--people", default="40", help="labelled people, between commas")
-    parser.add_argument("--tunings", type=int, default=3, help="seeds of fine-tuning")
+    parser.add_argument("--tunings", type=int, default=3, help="seeds of fine-tuning; 0 tells of pretraining alone")
     args = parser.parse_args()
     if args.part == "walkers":
         _walkers(args.out)
@@ -124,24 +122,24 @@ def _judge(out: Path, only: Sequence[str], people: str, tunings: int) -> None:
     """Fine-tune from the runs of some variants, and tell of all that are there."""
     runs = {folder.name: folder for folder in sorted((out / "runs").iterdir()) if _finished(folder)}
     judged = {name: folder for name, folder in runs.items() if name.rsplit("-", 2)[0] in only}
-    settings = ("run.protocol=leave-one-out", "machine.threads=1", "machine.precision=float32")
-    curve = label_curve.run(
-        judged,
-        out / "labelled",
-        out / "labels",
-        recipe="walkers/finetune",
-        people=people,
-        seeds=range(tunings),
-        settings=settings,
-    )
-    document = json.loads(curve.file.read_text(encoding="utf-8"))
-    result = {
+    result: dict[str, Any] = {
         "commit": commit(),
         "command": shlex.join(["python", "-m", "benchmarks.study", *sys.argv[1:]]),
         "machine": machine(),
         "pretraining": {name: _told(folder) for name, folder in runs.items()},
-        "labels": {key: document[key] for key in ("about", "seeds", "table")},
     }
+    if tunings:
+        curve = label_curve.run(
+            judged,
+            out / "labelled",
+            out / "labels",
+            recipe="walkers/finetune",
+            people=people,
+            seeds=range(tunings),
+            settings=("run.protocol=leave-one-out", "machine.threads=1", "machine.precision=float32"),
+        )
+        document = json.loads(curve.file.read_text(encoding="utf-8"))
+        result["labels"] = {key: document[key] for key in ("about", "seeds", "table")}
     console.print(write("learning/study", result))
 
 

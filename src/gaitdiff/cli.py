@@ -81,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         note = f" {stop}" if str(stop) else ""
         again = "; the same command continues it" if verb in _RESUMED else ""
+        if verb in _SHARED and not note:
+            again = " at once; the same command goes on from the newest checkpoint, or begins where there is none"
         print(f"gaitdiff: stopped{note}{again}", file=sys.stderr)
         return 128 + (stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
     return 0
@@ -130,6 +132,7 @@ class _Parser(argparse.ArgumentParser):
         if _SHORTER.get(flag) in flags:
             return _SHORTER[flag]
         name = flag.lstrip("-").replace("-", "_")
+        name = "store" if name == "data" else name
         if any(action.dest.startswith(name) for action in self._actions if not action.option_strings):
             raise UserError(f"unknown option {flag} (what it names is given without a flag)")
         hint = suggest(flag, flags)

@@ -136,12 +136,13 @@ def test_mistakes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, says in (
         (["--people", "two"], "--people"),
         (["--people", "1,2"], "at least 2"),
-        (["--people", "9"], "fewer than data.people = 9"),
+        (["--people", "9"], "--people names 9, but"),
         (["--seeds", "0"], "--seeds"),
         (["--set", "optim.lr"], "KEY=VALUE"),
         (["--set", "optim.lr=0.5"], "other settings"),
         (["--set", "optim.speed=0.5"], "unknown setting --set optim.speed"),
         (["--set", "optim.lr=fast"], "--set optim.lr cannot be 'fast'"),
+        (["--set", "batch.sequences=4", "--out", str(made / "fresh")], "set --set batch.sequences=3 or less"),
         (["--set", "out=elsewhere"], "--set out is not free"),
         (["--set", "data.people=3"], "--set data.people is not free"),
     ):

@@ -77,7 +77,8 @@ def gaitdiff(
 def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
     """The message of a refused command: exit code 2, one line after those of progress, no stack trace."""
     assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
-    lines = [line for line in result.stderr.strip().splitlines() if not re.match(r"[\w ]+: (step )?\d+[:/]", line)]
+    progress = r"[\w ]+: (step )?\d+[:/]|[\w ]+ goes on after step"
+    lines = [line for line in result.stderr.strip().splitlines() if not re.match(progress, line)]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("gaitdiff: ")
     return lines[0]

@@ -74,4 +74,4 @@ def test_test_people_choose_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_score_that_there_is_not(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["finetune", *TINY_SCRATCH, *PACE, "--data.store", str(store), "--out", str(tmp_path / "run")]
     assert main([*words, "--run.best", "rank2"]) == 2
-    assert "run.best is 'rank2', but the scores" in capsys.readouterr().err
+    assert "run.best is 'rank2', but goes by one of rank1, " in capsys.readouterr().err

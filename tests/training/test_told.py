@@ -20,7 +20,7 @@ def test_scores_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [{"step": 0, "loss": 1.0}, *lines]))
     tell_scores(run)
     title, head, *rows = capsys.readouterr().err.strip().splitlines()
-    assert title.strip() == "a [b]: rank-1 / mAP"
+    assert title.strip() == "a [b]: rank-1 / mAP by step"
     assert head.split() == ["step", "cosine", "whitened"]
     assert len(rows) == 12
     assert rows[0].split() == ["0", "0.0", "/", "0.0", "7.0", "/", "-"]

@@ -130,6 +130,9 @@ def find_walk(store: SequenceStore, name: str) -> int:
     if found:
         return (exact or found)[0]
     short = name[:_LETTERS]
+    if walks := [row.name for row in store.rows if row.subject == name]:
+        several = f"{len(walks)} sequences, such as {walks[0]}" if len(walks) > 1 else f"one sequence, {walks[0]}"
+        raise UserError(f"{short!r} is a person of {store.path} with {several}: name a sequence")
     person = [row.name for row in store.rows if short.startswith(f"{row.subject}/")]
     people = sorted({row.subject for row in store.rows})
     hint = nearest(short, person, 0) if person else nearest(short.partition("/")[0], people)

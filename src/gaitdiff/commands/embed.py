@@ -53,7 +53,7 @@ def embed_store(
     """
     if out.suffix.lower() != ".npz":
         raise UserError(
-            f"--out is {out}, but features with names are a .npz file: call it {out.with_suffix('.npz').name}"
+            f"--out is {out}, but features with names are a .npz file: call it {out.stem or 'features'}.npz"
         )
     require_new(out)
     place = make_accelerator(MachineConfig(device=device)).device

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,9 @@ def run(
         "recipe": recipe,
         "settings": list(settings),
     }
+    everybody = len({row.subject for row in store.rows if row.split == "train"})
+    if max(numbers) > everybody:
+        raise UserError(f"--people names {max(numbers)}, but {data} has {everybody} training people: name fewer")
     cells = [Cell(arm, count, seed) for count in numbers for seed in seeds for arm in (SCRATCH, *starts)]
     configs = {cell: _config(cell, starts, data, out, recipe, settings, device) for cell in cells}
     place = make_accelerator(MachineConfig(device=device)).device
@@ -133,9 +137,10 @@ def run(
         for number, cell in enumerate(cells, 1):
             if cell.name not in outcomes:
                 say(f"{number}/{len(cells)} {cell.name}")
-                outcomes[cell.name] = _score(finetune(configs[cell]), store, configs[cell], place)
+                with _own_words():
+                    trained = finetune(configs[cell])
+                outcomes[cell.name] = _score(trained, store, configs[cell], place)
                 _write(out / _RESULTS, {"about": about}, outcomes)
-        everybody = len({row.subject for row in store.rows if row.split == "train"})
         numbers.sort(key=lambda count: count or everybody)
         table = [_row(outcomes, count, everybody, list(starts), seeds) for count in numbers]
         _write(out / _RESULTS, {"about": about, "seeds": list(seeds), "table": table}, outcomes)
@@ -210,19 +215,27 @@ def _config(
     words += ["--run.evaluate_every", "0", "--mode", "finetune"]
     some = next(iter(starts.values()))
     words += ["--init", str(starts.get(cell.arm, some))]
-    try:
+    with _own_words():
         config = parse_config(FinetuneConfig, "gaitdiff label-curve", words)
-    except UserError as error:  # of a flag as pretrain and finetune have it
-        text = str(error)
-        for flag, _ in map(_flag, settings):
-            text = text.replace(flag, f"--set {flag[2:]}")
-        raise UserError(text) from error
     if cell.people:
         batch = replace(config.batch, people=min(config.batch.people, cell.people))
         config = replace(config, batch=batch)
     if cell.arm != SCRATCH:
         return config
     return replace(config, mode="scratch", init="", model=ModelConfig(**_model({SCRATCH: some})))
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Within the block, what gaitdiff finetune says of its flags speaks of ``--set``."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(re.sub(r"--([a-z]+\.\w[\w.]*)( (?=[\d\[]))?", _as_setting, str(error))) from error
+
+
+def _as_setting(flag: re.Match[str]) -> str:
+    return f"--set {flag[1]}{'=' if flag[2] else ''}"
 
 
 def _folder(out: Path, cell: Cell) -> Path:
@@ -258,7 +271,7 @@ def _read(file: Path, about: dict[str, Any]) -> dict[str, Outcome]:
     try:
         document = json.loads(require_regular(file).read_text(encoding="utf-8"))
         before = document["about"]
-        unlike = [what for key, what in _SAME.items() if before[key] != about[key]]
+        unlike = [_unlike(what, before[key], about[key]) for key, what in _SAME.items() if before[key] != about[key]]
         for name, start in before["checkpoints"].items():
             if about["checkpoints"].setdefault(name, start)["backbone_sha256"] != start["backbone_sha256"]:
                 unlike.append(f"weights called {name}")
@@ -268,6 +281,10 @@ def _read(file: Path, about: dict[str, Any]) -> dict[str, Outcome]:
     if unlike:
         raise UserError(f"{file} holds a comparison with other {' and '.join(unlike)}: choose another --out")
     return found
+
+
+def _unlike(what: str, before: Any, now: Any) -> str:
+    return f"{what} ({' '.join(before) or 'none'}, not {' '.join(now) or 'none'})" if isinstance(now, list) else what
 
 
 def _write(file: Path, document: dict[str, Any], outcomes: dict[str, Outcome]) -> None:

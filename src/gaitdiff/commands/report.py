@@ -11,7 +11,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.report.page import Report, write_report
 from gaitdiff.training.checkpoint import read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
-from gaitdiff.training.run_folder import read_config, read_metrics
+from gaitdiff.training.run_folder import DATA, read_config, read_metrics
 
 _SCORES = ("rank1", "rank5", "mAP", "mINP")
 #: Kinds of raw features that pretraining scores, by how their scores end.
@@ -43,11 +43,11 @@ def run(runs: Sequence[Path], out: Path | None = None, device: str = "auto") -> 
     scores: dict[str, dict[str, float]] = {}
     said: list[str] = []
     for name, folder in named.items():
-        found, step = _scores(name, folder)
+        found, step, whose = _scores(name, folder)
         scores |= found
         origin = read_checkpoint_info(folder).origin
         told = "" if origin.step is None else f" stands at step {origin.step} of {origin.iterations}"
-        said.append(f"{name}{told}" + (f", scored at step {step}" if found else ""))
+        said.append(f"{name}{told}" + (f", scored at step {step}{whose}" if found else "") + _changed(folder))
     report = Report(
         title=", ".join(named),
         store=Path(next(iter(configs.values()))["data"]["store"]),
@@ -69,20 +69,37 @@ def _names(runs: Sequence[Path]) -> dict[str, Path]:
     return dict(zip(names, runs, strict=True))
 
 
-def _scores(name: str, folder: Path) -> tuple[dict[str, dict[str, float]], int]:
-    """The rows of a run's last evaluation, and its step."""
+def _changed(folder: Path) -> str:
+    """Which settings of a run were changed as it went on, and after which steps."""
+    changes = [(record["step"], record["changed"]) for record in read_metrics(folder) if "changed" in record]
+    told = [
+        f"; after step {step} {key} became {new} instead of {old}"
+        for step, changed in changes
+        for key, (old, new) in changed.items()
+        if key != DATA
+    ]
+    return "".join(told) + "".join(
+        f"; from step {step} on it saw other data" for step, changed in changes if DATA in changed
+    )
+
+
+def _scores(name: str, folder: Path) -> tuple[dict[str, dict[str, float]], int, str]:
+    """The rows of a run's last evaluation, its step, and of whom it is if not of test people."""
     evaluated = [record for record in read_metrics(folder) if "evaluation" in record][-1:]
     if not evaluated:
-        return {}, 0
+        return {}, 0, ""
     found: dict[str, float] = evaluated[0]["evaluation"]
+    aside = evaluated[0].get("about", {}).get("split") == "val"
+    mark = ", validation people" if aside else ""
+    whose = " on validation people, whom its best checkpoint may be chosen by" if aside else ""
     if "rank1" in found:
-        return {name: found}, evaluated[0]["step"]
+        return {name + mark: found}, evaluated[0]["step"], whose
     rows = {}
     for kind, called in _KINDS.items():
         if f"rank1_{kind}" in found:
             row = {score: found[f"{score}_{kind}"] for score in _SCORES if f"{score}_{kind}" in found}
-            rows[f"{name}, raw features, {called}"] = row | {"probes": found["probes"]}
-    return rows, evaluated[0]["step"]
+            rows[f"{name}, raw features, {called}{mark}"] = row | {"probes": found["probes"]}
+    return rows, evaluated[0]["step"], whose
 
 
 def _facts(configs: dict[str, dict[str, Any]]) -> dict[str, str]:

@@ -10,6 +10,7 @@ _LIKENESS = 0.75  # of letters: what is less alike leads astray
 #: Settings, joined by "+" where it takes several, and other words for them; the first that a verb has is meant.
 _MEANINGS = {
     "optim.lr": ("learning_rate", "base_lr", "lr"),
+    "data.gait_frames+data.latent_frames": ("frames", "clip", "seq_len"),
     "optim.iterations": ("steps", "max_steps", "epochs", "num_epochs", "iters", "total_iter"),
     "optim.batch": ("batch", "batch_size", "bs"),
     "batch.people+batch.sequences": ("batch", "batch_size", "bs"),
@@ -73,6 +74,8 @@ def _by_spelling(word: str, names: Mapping[str, str]) -> str:
     begun = [name for name in names if name.startswith(word)]
     if len(begun) == 1:
         return repr(names[begun[0]])
+    if begun and "data.store" in begun:  # --dat
+        return repr(names["data.store"])
     if close := difflib.get_close_matches(word, names, 1, _LIKENESS):
         return repr(names[close[0]])
     close = difflib.get_close_matches(_last(word), {_last(name) for name in names}, 1, _LIKENESS)

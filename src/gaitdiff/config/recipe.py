@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -164,6 +165,10 @@ def _flags(words: Sequence[str], settings: _Settings) -> Iterator[tuple[str, str
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
+            key, equals, value = word.partition("=")
+            if equals and re.fullmatch(r"[a-z_.]+", key):
+                settings.require(key)
+                raise UserError(f"{word!r} is no flag: give it as --{key} {value}")
             raise UserError(f"{word!r} is no flag: settings are given as --name value, and a list as '[3, 5]'")
         flag, equals, value = word.partition("=")
         key = flag.removeprefix("--")

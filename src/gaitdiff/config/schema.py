@@ -29,7 +29,7 @@ class Range:
 
 Count = Annotated[int, Range(1)]
 CountOrNone = Annotated[int, Range(0)]  # 0 switches something off
-Positive = Annotated[float, Range(0, above=True)]
+Positive = Annotated[float, Range(0, 1e18, above=True)]  # products of two are numbers in float32
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Threads = Annotated[int, Range(0, 1024)]  # of one process; operating systems refuse many more

@@ -62,8 +62,9 @@ def write_report(folder: Path, result: Report, device: torch.device | str = "cpu
         device: where embeddings and latents are computed.
 
     Raises:
-        UserError: the page cannot be written.
+        UserError: the page cannot be written, or the folder holds something else.
     """
+    _refuse_foreign(folder)
     parts = _parts(result, torch.device(device))
     content = {
         "title": html.escape(result.title),
@@ -145,6 +146,15 @@ def _built(build: Callable[[], str]) -> str:
 
 def _asset(name: str) -> str:
     return (resources.files("gaitdiff.report") / name).read_text(encoding="utf-8")
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds anything, but no page of ours to write anew."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    page = folder / "index.html"
+    if not page.is_file() or b"gaitdiff" not in page.read_bytes():
+        raise UserError(f"{folder} is there and holds no report: choose another --out")
 
 
 def _write(folder: Path, page: str) -> Path:

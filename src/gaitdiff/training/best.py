@@ -12,6 +12,7 @@ from gaitdiff.utils.progress import say
 
 #: Folder of the best checkpoint in a run.
 BEST = "best"
+_SCORES = ("rank1", "rank5", "rank10", "mAP", "mINP")
 
 
 class Best:
@@ -27,6 +28,8 @@ class Best:
     """
 
     def __init__(self, run: Path, score: str, wanted: bool = True) -> None:
+        if score.partition("_")[0] not in _SCORES:
+            raise UserError(f"run.best is {score!r}, but goes by one of {', '.join(_SCORES)}")
         self._run, self._score, self._wanted = run, score, wanted
         records = read_metrics(run) if wanted else []
         seen = [self._of(record["evaluation"]) for record in records if record["step"] > 0 and "evaluation" in record]

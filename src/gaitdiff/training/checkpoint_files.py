@@ -137,7 +137,7 @@ def _no_checkpoint(path: Path) -> str:
             what = "holds checkpoints" if several else "is none of the checkpoints that are kept (run.keep)"
             return f"{what}: give {run}, or one of {there} in it"
     if not os.path.lexists(path):
-        return f"does not exist: {give}"
+        return f"does not exist: give {path.parent}" if list_checkpoints(path.parent) else f"does not exist: {give}"
     if path.suffix.lower() in (".pt", ".pth", ".safetensors") and path.is_file():
         make = f"gaitdiff import-opengait {shlex.quote(str(path))} --model MODEL --out FOLDER"
         return f"is a file, not a checkpoint's folder (`{make}` makes one of a file of OpenGait): {give}"

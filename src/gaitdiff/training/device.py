@@ -63,9 +63,9 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("machine.device is cuda, but torch finds no CUDA device: use --machine.device cpu")
+        raise UserError("the device is cuda, but torch finds no CUDA device: choose cpu")
     if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("machine.device is mps, but torch finds none: use --machine.device cpu")
+        raise UserError("the device is mps, but torch finds none: choose cpu")
     _check_launch(device, world_size)
     half = machine.precision == "bfloat16" or (machine.precision == "auto" and _has_fast_bfloat16(device))
     on_cpu = device == "cpu" or (world_size > 1 and device == "auto" and not _has_devices_for_groups())

@@ -15,9 +15,13 @@ from gaitdiff.training.checkpoint_files import CheckpointContents, save_checkpoi
 from gaitdiff.utils.progress import say
 
 
+#: What such folders are called, before the number of the step.
+FAILED = "nonfinite-step-"
+
+
 def failure_folder(run: Path, step: int) -> Path:
     """Where the failure of the step after ``step`` is kept: a run folder that stands before it."""
-    return run / f"nonfinite-step-{step + 1}"
+    return run / f"{FAILED}{step + 1}"
 
 
 def keep_failure(
@@ -34,6 +38,8 @@ def keep_failure(
         step: the last one that went well.
         rank, main: which process this is, and whether it is the one that writes checkpoints.
     """
+    if run.name.startswith(FAILED):  # kept already
+        return
     kept = failure_folder(run, step)
     try:
         kept.mkdir(exist_ok=True)

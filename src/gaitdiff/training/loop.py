@@ -29,9 +29,9 @@ from gaitdiff.training.checkpoint_files import (
     save_checkpoint,
 )
 from gaitdiff.training.device import memory_told
-from gaitdiff.training.failure import failure_folder, keep_failure
+from gaitdiff.training.failure import FAILED, failure_folder, keep_failure
 from gaitdiff.training.graph import GraphedBackward, Inputs, inputs_ahead
-from gaitdiff.training.run_folder import RunFolder, read_metrics
+from gaitdiff.training.run_folder import RunFolder, read_config, read_metrics
 from gaitdiff.training.together import stops_together
 from gaitdiff.training.told import in_words, tell_scores
 from gaitdiff.utils.progress import progress_bar, say
@@ -113,7 +113,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     rank, main = accelerator.process_index, accelerator.is_main_process
     first, pending = _resume(stage, folder, main)
     if first >= stage.iterations:
-        say(f"{folder.path} is complete: {stage.iterations} iterations")
+        _tell_complete(stage, folder, first, main)
         return
     base = [group["lr"] for group in stage.optimizer.param_groups]
     if main:
@@ -147,7 +147,8 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             pending.append(float(loss))
             if not math.isfinite(pending[-1] + float(norm)):
                 keep_failure(folder.path, batch, partial(_contents, stage, step, pending[:-1]), step, rank, main)
-                raise UserError(_not_finite(folder, done, pending[-1], float(norm)))
+                half = accelerator.mixed_precision != "no"
+                raise UserError(_not_finite(folder, done, pending[-1], float(norm), half))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if done % run.log_every == 0 or last:
@@ -175,6 +176,20 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             if stopping and not last:
                 follow(stopping, f"after step {done} of {stage.iterations}, which is saved")
     tell_scores(folder.path, wanted=main)
+
+
+def _tell_complete(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> None:
+    """Say that nothing is left to do.
+
+    Raises:
+        UserError: settings were to change, which a run does only as it goes on.
+    """
+    more = "a larger --optim.iterations makes it longer"
+    if folder.changes:
+        names = ", ".join(name for name, _, _ in folder.changes)
+        raise UserError(f"{folder.path} has taken {step} steps already, so that {names} changes nothing: {more}")
+    if main:
+        say(f"{folder.path} is complete after {step} iterations: {more}")
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, base: Sequence[float], factors: Sequence[float]) -> None:
@@ -221,6 +236,7 @@ def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, li
     stage.load(checkpoint)
     load_optimizer(stage.optimizer, read_tensors(checkpoint, "optimizer"))
     if main:
+        say(f"{folder.path.name} goes on after step {state.step}")
         kept = folder.rewind(state.step)
         if kept < state.lines:
             say(f"{folder.metrics_file} lacks {state.lines - kept} of the {state.lines} lines up to step {state.step}")
@@ -253,7 +269,8 @@ def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> 
         raise UserError(f"the evaluation after step {step} of {folder.path}: {error}{remedy}") from error
     measured = stage.measure() if main else {}
     if main and scores:
-        say(f"{folder.path.name}: step {step}: {in_words(scores)}")
+        whose = ", validation people" if stage.validates else ""
+        say(f"{folder.path.name}: step {step}{whose}: {in_words(scores)}")
         origin = Origin(str(folder.path), step, stage.iterations)
         folder.append({"step": step, "evaluation": scores, "about": stage.about(origin), **measured})
     elif measured:
@@ -261,10 +278,11 @@ def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> 
     return scores
 
 
-def _not_finite(folder: RunFolder, step: int, loss: float, norm: float) -> str:
-    kept = failure_folder(folder.path, step - 1)
-    return (
-        f"the loss of step {step} is {loss} and its gradient's norm {norm}, no weight was changed by it: batch and "
-        f"state are kept in {kept}, where --recipe {kept / 'config.yaml'} --out {kept} repeats the step; lower the "
-        "learning rate or use --machine.precision float32, in a new --out"
-    )
+def _not_finite(folder: RunFolder, step: int, loss: float, norm: float, half: bool) -> str:
+    what = f"the loss of step {step} is {loss} and its gradient's norm {norm}, no weight was changed by it"
+    if folder.path.name.startswith(FAILED):  # this is the step repeated
+        return f"{what}, as before"
+    kept, verb = failure_folder(folder.path, step - 1), read_config(folder.path)["stage"]
+    again = f"`gaitdiff {verb} --recipe {kept / 'config.yaml'} --out {kept}` repeats the step"
+    precision = " or use --machine.precision float32" if half else ""
+    return f"{what}: batch and state are kept in {kept}, {again}; lower the learning rate{precision}, in a new --out"

@@ -33,6 +33,9 @@ _FREE = ("machine", "run", "out", "data.store", "made_with")
 _PATHS = ("init", "diffusion.autoencoder", "diffusion.start")
 #: Settings that had another name in runs begun earlier, by group.
 _RENAMED = {"diffusion": {"drop": "p_uncond"}}
+#: Where a configuration tells data by their digest, and settings that the shapes of weights follow from.
+DATA = "made_from.manifest_sha256"
+_BUILT = ("model.", "diffusion.denoiser", "diffusion.pooling", "diffusion.projector", "diffusion.normalize")
 _DRAFT = ".config.yaml.partial"
 _UNTOUCHED = "checkpoints are untouched, fix it and start the same command again"
 #: What may lie in a folder whose run was stopped before it had a configuration.
@@ -203,7 +206,9 @@ def read_config(run: Path) -> dict[str, Any]:
     try:
         config = read_mapping(file)
     except FileNotFoundError as error:
-        raise UserError(f"{run} is no run folder: it has no config.yaml") from error
+        above = next((folder for folder in run.resolve().parents[:2] if (folder / "config.yaml").is_file()), None)
+        hint = f": give {above}" if above else ""
+        raise UserError(f"{run} is no run folder: it has no config.yaml{hint}") from error
     except NotADirectoryError as error:
         raise UserError(f"{run} is no run folder: it is a file") from error
     except OSError as error:
@@ -271,13 +276,20 @@ def _changes(
         found.append((key, before.get(key), after[key]))
     refused = [change for change in found if not (change[0] in growing and change[2] > change[1])]
     if refused and not on_purpose:
-        unlike = ", and ".join(f"{key} = {was!r}, not {now!r}" for key, was, now in refused)
+        unlike = ", and ".join(
+            f"other data ({old['data']['store']}, not {new['data']['store']} as it is now)"
+            if key == DATA
+            else f"{key} = {was!r}, not {now!r}"
+            for key, was, now in refused
+        )
         raise UserError(
             f"{path} holds a run with {unlike}: choose another --out, or repeat its settings to continue it, or go on "
             "with the new ones by --run.change true"
         )
+    if built := [key for key, _, _ in found if key.startswith(_BUILT)]:
+        raise UserError(f"{path} keeps what it trains, so that {built[0]} cannot change: choose another --out")
     for key, was, now in found:
-        say(f"{path}: {key} is {now} instead of {was}")
+        say(f"{path}: {'its data are others' if key == DATA else f'{key} is {now} instead of {was}'}")
     return found
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from gaitdiff.training.run_folder import read_metrics
-from gaitdiff.utils.progress import console
+from gaitdiff.utils.progress import console, say
 
 _ROWS = 12  # of the table, at most
 
@@ -30,7 +29,8 @@ def tell_scores(run: Path, wanted: bool = True) -> None:
     kinds = dict.fromkeys(key.partition("_")[2] for _, scores in found for key in scores if key.startswith("rank1"))
     if not wanted or len(found) < 2:
         return
-    table = Table(title=escape(f"{run.name}: rank-1 / mAP"), box=None, pad_edge=False, title_justify="left")
+    say(f"{run.name}: rank-1 / mAP by step")
+    table = Table(box=None, pad_edge=False)
     for name in ("step", *kinds):
         table.add_column(name, justify="right")
     for place in sorted({round(i * (len(found) - 1) / (_ROWS - 1)) for i in range(_ROWS)}):
