@@ -183,6 +183,7 @@ def test_walks_are_found_by_name(tmp_path: Path) -> None:
         ("a/nm/0", "2 sequences .* give a row number, 0 or 1"),
         ("b/nm/c3/0", "did you mean 'b/nm/c[12]/0'"),
         ("B", "no sequence 'B'"),
+        ("b", "'b' is a person of .* with 2 sequences, such as b/nm/c1/0: name a sequence"),
         ("x" * 60_000, "there is no sequence"),
         ("-1", "no sequence '-1'"),
     ):

@@ -67,6 +67,35 @@ def test_a_finished_run_stays_as_it_is(store: Path, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in files} == files
 
 
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (("--optim.iterations", "3"), "has taken 4 steps already, so that optim.iterations changes nothing"),
+        (("--optim.iterations", "4", "--optim.batch", "5"), "so that optim.batch changes nothing"),
+        (("--optim.iterations", "6", "--model.overrides.channels", "[4, 4, 4]"), "model.overrides.channels cannot"),
+        (("--optim.iterations", "6", "--diffusion.projector", "8"), "diffusion.projector cannot change"),
+    ],
+)
+def test_a_change_that_is_none_is_refused(
+    changed: tuple[str, ...], sentence: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(words("pretrain", store, run, "--optim.iterations", "4")) == 0
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert main(words("pretrain", store, run, *changed, "--run.change", "true")) == 2
+    assert sentence in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in files} == files
+
+
+def test_what_is_done_is_said(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(words("finetune", store, run, "--optim.iterations", "2")) == 0
+    assert main(words("finetune", store, run, "--optim.iterations", "2")) == 0
+    assert "is complete after 2 iterations: a larger --optim.iterations makes it longer" in capsys.readouterr().err
+    assert main(words("finetune", store, run, "--optim.iterations", "3")) == 0
+    assert "run goes on after step 2" in capsys.readouterr().err
+
+
 def test_a_run_needs_no_longer_what_it_started_from(store: Path, tmp_path: Path) -> None:
     first, run = tmp_path / "first", tmp_path / "run"
     assert main(words("pretrain", store, first, "--optim.iterations", "1")) == 0

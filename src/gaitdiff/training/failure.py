@@ -14,7 +14,6 @@ from gaitdiff.errors import UserError
 from gaitdiff.training.checkpoint_files import CheckpointContents, save_checkpoint
 from gaitdiff.utils.progress import say
 
-
 #: What such folders are called, before the number of the step.
 FAILED = "nonfinite-step-"
 
