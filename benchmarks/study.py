@@ -33,39 +33,38 @@ from gaitdiff.walkers import generate
 from gaitdiff.walkers.presets import get_preset
 
 _NETWORK = '{"channels": [8, 16, 32]}'
-_FAST, _OLD = "walkers/pretrain_fast", "walkers/pretrain"
-_START = ("--diffusion.start=walkers", "--optim.hold_backbone=50")
+_START, _NOTHING, _PLAIN = "walkers/pretrain", "walkers/pretrain_from_nothing", "walkers/pretrain_plain"
 _NO_AUGMENTATION = [f"--augment.{name}=0" for name in ("affine", "perspective", "flip", "dilate", "blur")]
 #: Name to recipe, time of an iteration on one thread (of "start" 1), and what differs from the recipe.
 VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
-    "start": (_FAST, 1, _START),
-    "nothing": (_FAST, 1, ()),
-    "nothing-old": (_OLD, 0.72, ()),
-    "nothing-log-snr": (_FAST, 1, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
-    "no-hold": (_FAST, 1, (*_START, "--optim.hold_backbone=0")),
-    "hold-200": (_FAST, 1, (*_START, "--optim.hold_backbone=200")),
-    "gait-16": (_FAST, 1.76, (*_START, "--data.gait_frames=16")),
-    "gait-30": (_FAST, 3.24, (*_START, "--data.gait_frames=30")),
-    "latent-1": (_FAST, 0.57, (*_START, "--data.latent_frames=1")),
-    "joint": (_FAST, 1, (*_START, "--diffusion.frames_apart=false")),
-    "no-projector": (_FAST, 1, (*_START, "--diffusion.projector=0")),
-    "mean": (_FAST, 1, (*_START, "--diffusion.pooling=mean")),
-    "not-normalised": (_FAST, 1, (*_START, "--diffusion.normalize_condition=false")),
-    "log-snr": (_FAST, 1, (*_START, "--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
-    "v-20": (_FAST, 1, (*_START, "--diffusion.weighting=v", "--diffusion.gamma=20")),
-    "pdae": (_FAST, 1, (*_START, "--diffusion.weighting=pdae")),
-    "contrast": (_FAST, 1, (*_START, "--diffusion.contrast=1")),
-    "eps-1e-4": (_FAST, 1, (*_START, "--optim.backbone_eps=0.0001")),
-    "ratio-0.3": (_FAST, 1, (*_START, "--optim.backbone_lr_ratio=0.3")),
-    "ratio-3": (_FAST, 1, (*_START, "--optim.backbone_lr_ratio=3")),
-    "lr-3e-3": (_FAST, 1, (*_START, "--optim.lr=0.003")),
-    "lr-1e-2": (_FAST, 1, (*_START, "--optim.lr=0.01")),
-    "lr-3e-3-no-projector": (_FAST, 1, (*_START, "--optim.lr=0.003", "--diffusion.projector=0")),
-    "lr-1e-2-no-projector": (_FAST, 1, (*_START, "--optim.lr=0.01", "--diffusion.projector=0")),
-    "batch-128": (_FAST, 2.1, (*_START, "--optim.batch=128")),
-    "batch-32": (_FAST, 0.52, (*_START, "--optim.batch=32")),
-    "plain": (_FAST, 1, (*_START, *_NO_AUGMENTATION)),
-    "straight": (_FAST, 1, _START),
+    "start": (_START, 1, ()),
+    "nothing": (_NOTHING, 1, ()),
+    "plain-recipe": (_PLAIN, 0.72, ()),
+    "nothing-log-snr": (_NOTHING, 1, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
+    "no-hold": (_START, 1, ("--optim.hold_backbone=0",)),
+    "hold-200": (_START, 1, ("--optim.hold_backbone=200",)),
+    "gait-16": (_START, 1.76, ("--data.gait_frames=16",)),
+    "gait-30": (_START, 3.24, ("--data.gait_frames=30",)),
+    "latent-1": (_START, 0.57, ("--data.latent_frames=1",)),
+    "joint": (_START, 1, ("--diffusion.frames_apart=false",)),
+    "no-projector": (_START, 1, ("--diffusion.projector=0",)),
+    "mean": (_START, 1, ("--diffusion.pooling=mean",)),
+    "not-normalised": (_START, 1, ("--diffusion.normalize_condition=false",)),
+    "log-snr": (_START, 1, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
+    "v-20": (_START, 1, ("--diffusion.weighting=v", "--diffusion.gamma=20")),
+    "pdae": (_START, 1, ("--diffusion.weighting=pdae",)),
+    "contrast": (_START, 1, ("--diffusion.contrast=1",)),
+    "eps-1e-4": (_START, 1, ("--optim.backbone_eps=0.0001",)),
+    "ratio-0.3": (_START, 1, ("--optim.backbone_lr_ratio=0.3",)),
+    "ratio-3": (_START, 1, ("--optim.backbone_lr_ratio=3",)),
+    "lr-3e-3": (_START, 1, ("--optim.lr=0.003",)),
+    "lr-1e-2": (_START, 1, ("--optim.lr=0.01",)),
+    "lr-3e-3-no-projector": (_START, 1, ("--optim.lr=0.003", "--diffusion.projector=0")),
+    "lr-1e-2-no-projector": (_START, 1, ("--optim.lr=0.01", "--diffusion.projector=0")),
+    "batch-128": (_START, 2.1, ("--optim.batch=128",)),
+    "batch-32": (_START, 0.52, ("--optim.batch=32",)),
+    "plain": (_START, 1, _NO_AUGMENTATION),
+    "straight": (_START, 1, ()),
 }
 
 

@@ -50,7 +50,7 @@ def test_help_with_a_recipe_shows_its_values(capsys: pytest.CaptureFixture[str])
         row(shown(capsys, "pretrain", "--help"), "--optim.iterations") == "--optim.iterations training steps (120000)"
     )
     lines = shown(capsys, "pretrain", "-h", "--recipe", "walkers/pretrain")
-    assert row(lines, "--optim.iterations") == "--optim.iterations training steps (5000)"
+    assert row(lines, "--optim.iterations") == "--optim.iterations training steps (2000)"
     assert row(lines, "--out").endswith("(required)")
     assert main(["pretrain", "--help", "--recipe", "walkers/nothing"]) == 2
 

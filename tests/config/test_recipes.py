@@ -13,7 +13,7 @@ from gaitdiff.config.recipe import list_recipes, parse_config
 from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from reference import RECORDED
 
-#: All settings of every recipe at commit 979b9ce, with its stage.
+#: All settings of every recipe at commit 979b9ce, with its stage; walkers/pretrain_plain was called pretrain then.
 BEFORE: dict[str, dict[str, Any]] = json.loads((RECORDED / "recipes.json").read_text())
 #: What settings are that came later; and the protocol, which has since been that of the store's data set.
 SINCE = {

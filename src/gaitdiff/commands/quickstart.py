@@ -41,7 +41,7 @@ class Scale:
     Attributes:
         people, test_people, sequences: of the walkers.
         labelled: how many of the training people have labels for stage 2, by turns; stage 1 uses all, and no labels.
-        pretrain: flags on top of the recipe walkers/pretrain_fast, with a denoiser that knows walks already.
+        pretrain: flags on top of the recipe walkers/pretrain.
         finetune: settings on top of the recipe walkers/finetune.
     """
 
@@ -58,7 +58,7 @@ USUAL = Scale(
     test_people=100,
     sequences=6,
     labelled=(10, 40, 200),
-    pretrain=("--optim.iterations", "250", "--optim.hold_backbone", "50", "--run.evaluate_every", "250"),
+    pretrain=("--optim.iterations", "250", "--run.evaluate_every", "250"),
     finetune=("optim.iterations=150", "optim.milestones=[120]"),
 )
 
@@ -107,10 +107,7 @@ def _run(out: Path, scale: Scale, device: str, seed: int) -> Path:
     _say("2/4 pretraining", "a backbone learns from unlabelled walks by guiding a denoiser")
     pretrained = out / "pretrain"
     flags = ("--machine.device", device, "--seed", str(seed), "--run.protocol", PROTOCOL)
-    words = (
-        *("--recipe", "walkers/pretrain_fast", "--diffusion.start", "walkers"),
-        *("--out", str(pretrained), "--data.store", str(store_path)),
-    )
+    words = ("--recipe", "walkers/pretrain", "--out", str(pretrained), "--data.store", str(store_path))
     pretrain(parse_config(PretrainConfig, "gaitdiff", (*words, *scale.pretrain, *flags)))
 
     _say("3/4 fine-tuning", "recognition: from scratch, from these minutes, and from the weights that ship")
