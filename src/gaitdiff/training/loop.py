@@ -31,7 +31,7 @@ from gaitdiff.training.checkpoint_files import (
 from gaitdiff.training.device import memory_told
 from gaitdiff.training.failure import FAILED, failure_folder, keep_failure
 from gaitdiff.training.graph import GraphedBackward, Inputs, inputs_ahead
-from gaitdiff.training.run_folder import RunFolder, read_config, read_metrics
+from gaitdiff.training.run_folder import DATA, RunFolder, read_config, read_metrics
 from gaitdiff.training.together import stops_together
 from gaitdiff.training.told import in_words, tell_scores
 from gaitdiff.utils.progress import progress_bar, say
@@ -186,7 +186,7 @@ def _tell_complete(stage: Stage[Batch], folder: RunFolder, step: int, main: bool
     """
     more = "a larger --optim.iterations makes it longer"
     if folder.changes:
-        names = ", ".join(name for name, _, _ in folder.changes)
+        names = ", ".join("other data" if name == DATA else name for name, _, _ in folder.changes)
         raise UserError(f"{folder.path} has taken {step} steps already, so that {names} changes nothing: {more}")
     if main:
         say(f"{folder.path} is complete after {step} iterations: {more}")
