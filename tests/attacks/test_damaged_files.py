@@ -24,7 +24,7 @@ from masks import encode, person
 from opengait_files import small_file, weights
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
 
-TRIALS = 12
+TRIALS = 8
 #: Bytes that a command may take more than when nothing is damaged.
 MEMORY = 1 << 30
 #: OpenGait's model, narrow.
