@@ -113,7 +113,7 @@ def score_table(scores: dict[str, dict[str, float]], named: Sequence[str] = ()) 
         '<div class="scroll"><table>\n'
         f'<thead><tr><th>features</th><th class="whisker"><span class="muted">rank-1, 0 to 100 %</span></th>'
         f"{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n"
-        '<p class="note">Percent, on people whom the data hold out from training. ± is one binomial standard error over the '
+        '<p class="note">Percent, on people held out from training. ± is one binomial standard error over the '
         "probes; differences below about twice as much may be chance.</p>"
         + (f'<p class="note">{"<br>".join(map(html.escape, named))}</p>' if named else "")
     )
