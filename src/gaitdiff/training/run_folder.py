@@ -237,7 +237,7 @@ def _complete(config: dict[str, Any]) -> str:
             if not isinstance(value, dict):
                 return str(name)
             config[name] = {**default, **value}
-    return next((name for name in ("out", "data.store") if not dict(flat(config))[name]), "")
+    return "out" if not config["out"] else "" if config["data"]["store"] else "data.store"
 
 
 def _finite(value: Any) -> Any:
