@@ -115,10 +115,12 @@ def check_tracker(track: str) -> None:
     Raises:
         UserError: an unknown name, or a package is missing.
     """
-    if track != "none" and track not in LOGGERS:
+    if track == "none":
+        return
+    if track not in LOGGERS:
         raise UserError(f"run.track is {track!r}: choose none or one of {', '.join(sorted(LOGGERS))}")
     try:
-        import_module(_MODULES.get(track, "sys"))
+        import_module(_MODULES[track])
     except ImportError as error:
         raise UserError(f"run.track is {track}, which is not installed: pip install {track}") from error
 
@@ -126,13 +128,10 @@ def check_tracker(track: str) -> None:
 def open_loggers(track: str, folder: Path, step: int, before: Sequence[Mapping[str, Any]]) -> list[Logger]:
     """The trackers of a run that goes on from ``step`` and has logged ``before``; none for "none".
 
-    Raises:
-        UserError: see ``check_tracker``.
+    Args:
+        track: what ``check_tracker`` has let pass.
     """
-    check_tracker(track)
-    if track == "none":
-        return []
-    return [LOGGERS[track](folder, step, before)]
+    return [] if track == "none" else [LOGGERS[track](folder, step, before)]
 
 
 def side_by_side(clip: Tensor, gap: int = 2) -> np.ndarray:

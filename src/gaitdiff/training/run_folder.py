@@ -142,7 +142,7 @@ class RunFolder:
         """Give what is measured after ``step`` to a tracker too, and what was before if it is new here.
 
         Raises:
-            UserError: an unknown tracker, or its package is missing.
+            UserError: the metrics so far are damaged, or the tracker's files cannot be written.
         """
         with self._writing():
             self._loggers = open_loggers(name, self.path, step, read_metrics(self.path))
