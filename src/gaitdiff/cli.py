@@ -89,8 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, words: Sequence[str]) -> None:
-    if verb in ("", "-h", "--help", "data", "data -h", "data --help"):
+    if verb in ("", "-h", "--help"):
         return print(_help())
+    if verb in ("data", "data -h", "data --help"):
+        return print(_help("data "))
     if verb in ("-V", "--version", "version"):
         from gaitdiff.version import __version__
 
@@ -184,10 +186,13 @@ def _options(hint: Any) -> dict[str, Any]:
     return {"type": kind}
 
 
-def _help() -> str:
-    texts = {verb: (inspect.getdoc(function) or "").rstrip(".") for verb, function in VERBS.items()}
+def _help(group: str = "") -> str:
+    """All verbs, or those whose words begin so, with a line each."""
+    some = {verb: function for verb, function in VERBS.items() if verb.startswith(group)}
+    texts = {verb: (inspect.getdoc(function) or "").rstrip(".") for verb, function in some.items()}
     lines = "\n".join(f"  {verb:{max(map(len, texts)) + 3}}{text}" for verb, text in texts.items())
-    return f"usage: gaitdiff VERB [options]\n\n{_WHAT}\n\n{lines}\n\ngaitdiff VERB --help shows the options of a verb."
+    usage = "usage: gaitdiff data VERB [options]" if group else f"usage: gaitdiff VERB [options]\n\n{_WHAT}"
+    return f"{usage}\n\n{lines}\n\ngaitdiff VERB --help shows the options of a verb."
 
 
 def _flush() -> None:

@@ -140,10 +140,11 @@ def test_a_store_that_gives_no_submission_is_refused_at_the_start(
         (("--protocol", "hid", "--json", "x.json"), "probes carry the label 'probe', but all 2 rows have other labels"),
         (("--protocol", "hid"), "give --submission or --json a file"),
         (("--protocol", "hid", "--save-features", "x.npy"), "give --submission or --json a file"),
-        (("--protocol", "oumvlp", "--json", "."), "it is a folder, --json takes a file"),
-        (("--protocol", "oumvlp", "--save-features", "."), "it is a folder, --save-features takes a file"),
+        (("--protocol", "oumvlp", "--json", "."), "exists already: choose another --json"),
+        (("--protocol", "oumvlp", "--save-features", "mine"), "exists already: choose another --save-features"),
         (("--protocol", "oumvlp", "--json", "x", "--save-features", "./x"), "--json and --save-features are the same"),
         (("--protocol", "grew", "--json", "x", "--submission", "./x"), "--json and --submission are the same file"),
+        (("--protocol", "grew", "--submission", "mine"), "exists already: choose another --submission"),
         (("--protocol", "casia"), "did you mean 'casia-b'"),
     ],
 )
@@ -155,7 +156,9 @@ def test_mistakes_are_one_sentence(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All before any work: neither a checkpoint is loaded nor a feature computed."""
+    """All before any work: neither a checkpoint is loaded nor a feature computed; no file is written over."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine").write_text("mine")
     for work in ("load_checkpoint", "gait_energy_images", "extract"):
         monkeypatch.setattr(scores, work, None)
     store = typed_store(tmp_path / "store", ["nm-05"], ["001"])
@@ -163,6 +166,7 @@ def test_mistakes_are_one_sentence(
     message = capsys.readouterr().err.strip()
     assert sentence in message
     assert "\n" not in message
+    assert Path("mine").read_text() == "mine"
 
 
 def test_a_protocol_without_probes_is_refused_before_training(

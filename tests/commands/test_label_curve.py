@@ -14,6 +14,7 @@ from gaitdiff.cli import main
 from gaitdiff.commands.label_curve import Outcome, difference, named_checkpoints
 from gaitdiff.errors import UserError
 from gaitdiff.training.run_folder import read_config
+from gaitdiff.utils import locks
 from gaitdiff.utils.locks import FolderLock
 from worlds import TINY_PRETRAIN, make_store
 
@@ -117,7 +118,10 @@ def test_one_more_checkpoint_adds_to_what_is_there(made: Path, tmp_path: Path) -
     assert json.loads(file.read_text())["runs"] == document["runs"]
 
 
-def test_one_process_writes_a_comparison(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_process_writes_a_comparison(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
     lock = FolderLock(made / "curve")
     lock.acquire()
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gaitdiff.cli import main
+from gaitdiff.data.store import SequenceStore
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
 
 
@@ -55,6 +56,20 @@ def test_several_runs_are_compared(runs: Path) -> None:
     assert 'data-model="two"' in text
     assert "Besides where the backbone starts, one and two differ in: seed: 0, 1." in text
     assert len(re.findall(r'\bid="([^"]+)"', text)) == len(set(re.findall(r'\bid="([^"]+)"', text)))
+
+
+def test_neighbours_are_of_the_people_whose_scores_are_told(tmp_path: Path) -> None:
+    """Where validation people are set aside, test people stay unseen."""
+    make_store(tmp_path / "all", people=8, test_people=2)
+    data, run = tmp_path / "data", tmp_path / "run"
+    assert main(["data", "split", str(tmp_path / "all"), "--val-people", "3", "--out", str(data)]) == 0
+    words = ["finetune", *TINY_SCRATCH, "--optim.iterations", "2", "--run.evaluate_every", "1"]
+    assert main([*words, "--data.store", str(data), "--out", str(run)]) == 0
+    assert main(["report", str(run), "--device", "cpu"]) == 0
+    page = (run / "report" / "index.html").read_text()
+    shown = [int(row) for row in re.findall(r'data-(?:probe|row)="(\d+)"', page)]
+    assert {SequenceStore(data).rows[row].split for row in shown} == {"val"}
+    assert "Of 3 probes of validation people" in page
 
 
 def test_mistakes(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,7 +159,7 @@ def test_what_is_no_list_of_probes(tmp_path: Path, data: bytes | None, sentence:
     ((), {"people": 9}, "20 nearest gallery rows"),
     (("--out", "x.csv"), {}, "ends in .zip"),
     (("--out", "no/where.zip"), {}, "its folder does not exist"),
-    (("--out", "folder.zip"), {}, "it is a folder"),
+    (("--out", "folder.zip"), {}, "exists already"),
     (("--metric", "manhattan"), {}, "invalid choice"),
 ])  # fmt: skip
 def test_mistakes_are_one_sentence_before_any_work(

@@ -60,3 +60,7 @@ def test_help_of_a_verb_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, "help", "data", "import") == shown(capsys, "data", "import", "--help")
     assert main(["help"]) == 0
     assert "label-curve" in capsys.readouterr().out
+    assert main(["data", "--help"]) == 0
+    some = capsys.readouterr().out
+    assert "data import" in some
+    assert "label-curve" not in some

@@ -77,7 +77,7 @@ def gaitdiff(
 def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
     """The message of a refused command: exit code 2, one line after those of progress, no stack trace."""
     assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
-    progress = r"[\w ]+: (step )?\d+[:/]|[\w ]+ goes on after step"
+    progress = r"[\w ]+: (step )?\d+[:/]|[\w ]+ goes on after step|.* is being written by .*: waiting 10 s"
     lines = [line for line in result.stderr.strip().splitlines() if not re.match(progress, line)]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("gaitdiff: ")

@@ -122,6 +122,15 @@ def test_tracking_that_begins_later_has_what_was_before(tmp_path: Path) -> None:
     same_numbers(run)
 
 
+def test_a_complete_run_can_be_tracked(tmp_path: Path) -> None:
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    words = ["finetune", *TINY_SCRATCH, *PACE, "--data.store", str(store), "--out", str(run)]
+    assert main(words) == 0
+    for _ in range(2):
+        assert main([*words, *TRACKED]) == 0
+        same_numbers(run)
+
+
 def test_a_missing_package_is_told_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -216,6 +216,13 @@ def test_test_split_without_probes_is_not_scored(tmp_path: Path, out: Path) -> N
     assert "not scored" in done.stderr
 
 
+def test_training_without_test_people_says_so(tmp_path: Path, out: Path) -> None:
+    store = make_store(tmp_path / "s", test_people=0)
+    done = gaitdiff("pretrain", *TINY_PRETRAIN, "--optim.iterations", "2", "--data.store", store, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"not scored: {store} has no test people") == 1
+
+
 def test_command_line_mistakes(tmp_path: Path) -> None:
     assert "did you mean 'pretrain'" in one_sentence(gaitdiff("pretrian"))
     assert "did you mean 'data inspect'" in one_sentence(gaitdiff("data", "inspct"))

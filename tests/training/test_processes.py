@@ -135,6 +135,24 @@ def test_a_run_has_one_writer(stage: str, tmp_path: Path) -> None:
     assert not (run / ".writer.json").exists()
 
 
+def test_who_starts_while_another_ends_waits(tmp_path: Path) -> None:
+    """A scheduler starts a job anew before the old one's process is gone."""
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    run.mkdir()
+    lock = FolderLock(run)
+    lock.acquire()
+    words = ["finetune", *STAGES["finetune"], "--data.store", str(store), "--out", str(run)]
+    command = [sys.executable, "-m", "gaitdiff", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        said = iter(process.stderr or ())
+        assert any("is being written by process" in line and "waiting" in line for line in said)
+        assert not (run / "config.yaml").exists()
+        lock.release()
+        rest = list(said)
+    assert process.returncode == 0, rest
+    assert [record["step"] for record in records(run) if "loss" in record] == [2, 4, 6, 8]
+
+
 def test_two_starts_at_once_write_one_run(tmp_path: Path) -> None:
     """Whoever comes second is refused, or finds the run complete; the metrics hold each step once."""
     store, run = make_store(tmp_path / "store"), tmp_path / "run"

@@ -28,7 +28,7 @@ from gaitdiff.evaluation.protocols import Protocol, protocols_with_submission
 from gaitdiff.evaluation.scoring import as_names, headline_metrics
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
-from gaitdiff.utils.files import require_file, write_whole
+from gaitdiff.utils.files import require_new, write_whole
 
 #: The row of what any method must beat.
 BASELINE = "gait energy image"
@@ -156,7 +156,7 @@ def print_scores(scores: dict[str, dict[str, Any]], what: Compared, metric: str,
 
 
 def _check_files(protocol: Protocol, files: dict[str, Path | None]) -> None:
-    """Refuse what would fail, or show nothing, after minutes of work."""
+    """Refuse what would fail, write over a file, or show nothing, after minutes of work."""
     flags: dict[Path, str] = {}
     for flag, path in files.items():
         if path is None:
@@ -164,7 +164,7 @@ def _check_files(protocol: Protocol, files: dict[str, Path | None]) -> None:
         if flag == "--submission" and protocol.submission is None:
             with_file = " and ".join(protocols_with_submission())
             raise UserError(f"protocol {protocol.name!r} has no file to submit: --submission goes with {with_file}")
-        require_file(path, flag)
+        require_new(path, flag)
         other = flags.setdefault(path.resolve(), flag)
         if other != flag:
             raise UserError(f"{other} and {flag} are the same file, {path}: give each its own")

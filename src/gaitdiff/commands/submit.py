@@ -19,7 +19,7 @@ from gaitdiff.evaluation.protocols.submission import compare_probes, read_probe_
 from gaitdiff.evaluation.scoring import as_names
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
-from gaitdiff.utils.files import require_file
+from gaitdiff.utils.files import require_new
 from gaitdiff.version import __version__
 
 
@@ -105,4 +105,4 @@ def _local_check(store: SequenceStore, rows: np.ndarray, site: str, resized: int
 def _check_out(out: Path) -> None:
     if out.suffix.lower() != ".zip":
         raise UserError(f"{out} cannot be the archive: give --out a name that ends in .zip")
-    require_file(out, "--out")
+    require_new(out)

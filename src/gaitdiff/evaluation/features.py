@@ -262,6 +262,7 @@ def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
     how = store_protocol(store, protocol)
     rows = store.select(split=scored_split(store))
     if len(rows) == 0:
+        say(f"this run is not scored: {store.path} has no test people")
         return rows
     try:
         if how.secret:

@@ -11,7 +11,7 @@ import torch
 
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.evaluation.features import extract, held_out_rows
+from gaitdiff.evaluation.features import extract, held_out_rows, scored_split
 from gaitdiff.report.animation import (
     ADDED,
     REMOVED,
@@ -36,7 +36,9 @@ def neighbours(store_path: Path, runs: Mapping[str, Path], device: torch.device)
     store = SequenceStore(store_path)
     names = list(runs)[:2]
     config = read_config(runs[names[0]])
-    rows, protocol, metric = held_out_rows(store), config["run"]["protocol"], config["loss"]["distance"]
+    protocol, metric = config["run"]["protocol"], config["loss"]["distance"]
+    split = scored_split(store)
+    rows, whose = held_out_rows(store, split), " of validation people" if split == "val" else ""
     rankings = {
         name: rank_gallery(
             extract(load_checkpoint(runs[name], device), store, rows, device), rows, store, protocol, metric
@@ -50,7 +52,7 @@ def neighbours(store_path: Path, runs: Mapping[str, Path], device: torch.device)
     return (
         f"<p>A probe on the left, and the five gallery sequences nearest to it by {html.escape(metric)} distance of "
         f"the embeddings, nearest first. <b>✓</b> marks the right person, <b>✗</b> a wrong one; the number is the "
-        f"distance. Of {len(first.probes):,} probes the model {html.escape(names[0])} gets "
+        f"distance. Of {len(first.probes):,} probes{whose} the model {html.escape(names[0])} gets "
         f"{int(first.right[:, 0].sum()):,} right{others}. The probes shown were picked by a rule, in the "
         f"order of the store’s manifest, not by their looks.</p>\n{blocks}"
     )

@@ -113,7 +113,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     rank, main = accelerator.process_index, accelerator.is_main_process
     first, pending = _resume(stage, folder, main)
     if first >= stage.iterations:
-        _tell_complete(stage, folder, first, main)
+        _tell_complete(folder, first, run.track, main)
         return
     base = [group["lr"] for group in stage.optimizer.param_groups]
     if main:
@@ -178,8 +178,8 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     tell_scores(folder.path, wanted=main)
 
 
-def _tell_complete(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> None:
-    """Say that nothing is left to do.
+def _tell_complete(folder: RunFolder, step: int, track: str, main: bool) -> None:
+    """Say that nothing is left to do; a tracker that is new to the run gets what was measured.
 
     Raises:
         UserError: settings were to change, which a run does only as it goes on.
@@ -189,6 +189,7 @@ def _tell_complete(stage: Stage[Batch], folder: RunFolder, step: int, main: bool
         names = ", ".join("other data" if name == DATA else name for name, _, _ in folder.changes)
         raise UserError(f"{folder.path} has taken {step} steps already, so that {names} changes nothing: {more}")
     if main:
+        folder.track(track, step)
         say(f"{folder.path} is complete after {step} iterations: {more}")
 
 

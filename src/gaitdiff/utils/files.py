@@ -170,18 +170,6 @@ def require_new(path: Path, flag: str = "--out") -> None:
         raise UserError(f"{path} cannot be written: its folder does not exist")
 
 
-def require_file(path: Path, flag: str) -> None:
-    """Refuse a path that is a folder, or whose folder does not exist.
-
-    Raises:
-        UserError: the sentence names the flag.
-    """
-    if path.is_dir():
-        raise UserError(f"{path} cannot be written: it is a folder, {flag} takes a file")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"{path} cannot be written: its folder does not exist")
-
-
 def sync(path: Path) -> None:
     """Wait until a file, or a folder's list of files, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -24,6 +24,9 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 LOCK_FILE, HOLDER_FILE = ".lock", ".writer.json"
 _HOLDER_BYTES = 1 << 16  # at most
 
+#: How long one waits for another process that is about to end, in seconds: a scheduler starts a job anew while it ends.
+PATIENCE = 10.0
+
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
@@ -52,14 +55,18 @@ class FolderLock:
         self._lock = FileLock(folder / LOCK_FILE, timeout=0, thread_local=False)
 
     def acquire(self) -> None:
-        """Take the lock, and write down who has it.
+        """Take the lock, and write down who has it; who has it already is given ten seconds to end.
 
         Raises:
             UserError: another process has it; the sentence says which.
             OSError: the folder does not exist or cannot be written.
         """
         try:
-            self._lock.acquire()
+            try:
+                self._lock.acquire()
+            except Timeout:
+                say(f"{self.folder} is being written by {self._holder()}: waiting {PATIENCE:.0f} s for its end")
+                self._lock.acquire(timeout=PATIENCE, poll_interval=0.1)
         except Timeout:
             raise UserError(
                 f"{self.folder} is being written by {self._holder()}: wait until it ends, or choose another --out"

@@ -348,6 +348,9 @@ def test_sheet_where_it_is_wanted(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=r"here\.png cannot be written .*: choose another --sheet"):
         inspect(store.path, sheet=tmp_path / "file" / "here.png")
+    with pytest.raises(UserError, match="exists already: choose another --sheet"):
+        inspect(store.path, sheet=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "x"
 
 
 def test_inspect_finds_damage(tmp_path: Path) -> None:

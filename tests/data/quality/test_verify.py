@@ -205,5 +205,5 @@ def test_mistakes(tmp_path: Path, walks: list[np.ndarray]) -> None:
         verify_store(store, workers=0)
     with pytest.raises(UserError, match="its folder does not exist"):
         verify_store(store, json_file=tmp_path / "no" / "where.json")
-    with pytest.raises(UserError, match="it is a folder"):
+    with pytest.raises(UserError, match="exists already: choose another --json"):
         verify_store(store, json_file=tmp_path)

@@ -15,7 +15,7 @@ from rich.table import Table
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.header import Header
 from gaitdiff.data.store.manifest import Row
-from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.files import require_new, write_whole
 from gaitdiff.utils.progress import track
 
 _ROWS, _COLUMNS = 12, 12  # of the contact sheet
@@ -93,6 +93,8 @@ def inspect(path: str | Path, *, sheet: str | Path | None = None) -> Summary:
     """
     store = SequenceStore(path)
     target = store.path.with_name(f"{store.path.name}-contact.png") if sheet is None else Path(sheet).absolute()
+    if sheet is not None:
+        require_new(target, "--sheet")
     white = 0
     for sequence in track(store, f"Checking {store.path.name}"):  # touching it checks it
         white += int(np.count_nonzero(sequence.frames >= 128))
