@@ -346,7 +346,7 @@ def test_sheet_where_it_is_wanted(tmp_path: Path) -> None:
     assert inspect(store.path, sheet=tmp_path / "here.png").sheet == tmp_path / "here.png"
     assert (tmp_path / "here.png").is_file()
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=r"here\.png cannot be written .*: choose another --sheet"):
+    with pytest.raises(UserError, match=r"here\.png cannot be written: its folder does not exist"):
         inspect(store.path, sheet=tmp_path / "file" / "here.png")
     with pytest.raises(UserError, match="exists already: choose another --sheet"):
         inspect(store.path, sheet=tmp_path / "file")
