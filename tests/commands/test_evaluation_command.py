@@ -61,6 +61,9 @@ def test_table_json_and_features(
     named = written["embeddings"].pop("about")
     assert written["embeddings"] == again
     assert named["counts"] == again["counts"]
+    first = written_to.read_bytes(), features.read_bytes()
+    assert main(words) == 0  # what it wrote itself it writes anew
+    assert (written_to.read_bytes(), features.read_bytes()) == first
 
 
 ROWS = {
@@ -103,6 +106,9 @@ def test_submission(
     assert len(lines) == 1 + (12 if protocol == "grew" else 2)
     known = {str(int(one)) if protocol == "grew" else one for one in subjects if one != "probe"}
     assert all(set(line[1:]) <= known for line in lines[1:])
+    first = file.read_bytes()
+    assert main([*words, "--submission", str(file)]) == 0
+    assert file.read_bytes() == first
 
 
 @pytest.mark.parametrize(("types", "subjects", "sentence"), [
@@ -144,6 +150,7 @@ def test_a_store_that_gives_no_submission_is_refused_at_the_start(
         (("--protocol", "oumvlp", "--save-features", "mine"), "exists already: choose another --save-features"),
         (("--protocol", "oumvlp", "--json", "x", "--save-features", "./x"), "--json and --save-features are the same"),
         (("--protocol", "grew", "--json", "x", "--submission", "./x"), "--json and --submission are the same file"),
+        (("--protocol", "oumvlp", "--json", "mine.json"), "exists already: choose another --json"),
         (("--protocol", "grew", "--submission", "mine"), "exists already: choose another --submission"),
         (("--protocol", "casia"), "did you mean 'casia-b'"),
     ],
@@ -159,6 +166,7 @@ def test_mistakes_are_one_sentence(
     """All before any work: neither a checkpoint is loaded nor a feature computed; no file is written over."""
     monkeypatch.chdir(tmp_path)
     Path("mine").write_text("mine")
+    Path("mine.json").write_text('{"mine": {"all": 1}}')
     for work in ("load_checkpoint", "gait_energy_images", "extract"):
         monkeypatch.setattr(scores, work, None)
     store = typed_store(tmp_path / "store", ["nm-05"], ["001"])
@@ -167,6 +175,7 @@ def test_mistakes_are_one_sentence(
     assert sentence in message
     assert "\n" not in message
     assert Path("mine").read_text() == "mine"
+    assert "all" in Path("mine.json").read_text()
 
 
 def test_a_protocol_without_probes_is_refused_before_training(

@@ -91,10 +91,16 @@ def test_archive(run: Path, store: Path, tmp_path: Path, metric: str, capsys: py
     lines = list(csv.reader(io.StringIO(text)))[1:]
     assert {line[0]: line[1:] for line in lines} == nearest(run, store, metric)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sample.csv", "submission.zip"]
-    again = tmp_path / "again.zip"
-    assert main([*words, "--metric", metric, "--out", str(again)]) == 0
+    first = out.read_bytes()
+    assert main([*words, "--metric", metric]) == 0
     assert "not compared with a list" in capsys.readouterr().out
-    assert again.read_bytes() == out.read_bytes()
+    assert out.read_bytes() == first
+    with zipfile.ZipFile(out, "a") as archive:  # somebody's own
+        archive.writestr("notes.txt", "mine")
+    assert main([*words, "--metric", metric]) == 2
+    assert "exists already" in capsys.readouterr().err
+    with zipfile.ZipFile(out) as archive:
+        assert archive.read("notes.txt") == b"mine"
 
 
 def good(videos: list[str] = VIDEOS) -> str:

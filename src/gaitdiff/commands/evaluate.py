@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +30,7 @@ from gaitdiff.evaluation.protocols import Protocol, protocols_with_submission
 from gaitdiff.evaluation.scoring import as_names, headline_metrics
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
-from gaitdiff.utils.files import require_new, write_whole
+from gaitdiff.utils.files import json_object, require_output, write_whole
 
 #: The row of what any method must beat.
 BASELINE = "gait energy image"
@@ -155,8 +157,26 @@ def print_scores(scores: dict[str, dict[str, Any]], what: Compared, metric: str,
         console.print(line, markup=False, soft_wrap=True)
 
 
+def _are_scores(_: Protocol, file: Path) -> bool:
+    rows = json_object(file).values()
+    return bool(rows) and all(isinstance(row, dict) and "about" in row for row in rows)
+
+
+def _are_features(_: Protocol, file: Path) -> bool:
+    return bool(np.lib.format.open_memmap(file, mode="r").ndim == 3)
+
+
+def _is_submission(protocol: Protocol, file: Path) -> bool:
+    with file.open(encoding="ascii") as lines:
+        return protocol.submission is not None and next(lines, "").rstrip("\n") == ",".join(protocol.submission.header)
+
+
+#: Flag → whether a file is what an earlier command wrote there.
+_KINDS = {"--json": _are_scores, "--save-features": _are_features, "--submission": _is_submission}
+
+
 def _check_files(protocol: Protocol, files: dict[str, Path | None]) -> None:
-    """Refuse what would fail, write over a file, or show nothing, after minutes of work."""
+    """Refuse what would fail, write over another file, or show nothing, after minutes of work."""
     flags: dict[Path, str] = {}
     for flag, path in files.items():
         if path is None:
@@ -164,7 +184,7 @@ def _check_files(protocol: Protocol, files: dict[str, Path | None]) -> None:
         if flag == "--submission" and protocol.submission is None:
             with_file = " and ".join(protocols_with_submission())
             raise UserError(f"protocol {protocol.name!r} has no file to submit: --submission goes with {with_file}")
-        require_new(path, flag)
+        require_output(path, flag, partial(_KINDS[flag], protocol))
         other = flags.setdefault(path.resolve(), flag)
         if other != flag:
             raise UserError(f"{other} and {flag} are the same file, {path}: give each its own")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, about, compared
 from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows, names_of
 from gaitdiff.evaluation.protocols import get_protocol, protocols_with_submission
-from gaitdiff.evaluation.protocols.submission import compare_probes, read_probe_list, zip_submission
+from gaitdiff.evaluation.protocols.submission import CSV_NAME, compare_probes, read_probe_list, zip_submission
 from gaitdiff.evaluation.scoring import as_names
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
-from gaitdiff.utils.files import require_new
+from gaitdiff.utils.files import require_output
 from gaitdiff.version import __version__
 
 
@@ -105,4 +107,10 @@ def _local_check(store: SequenceStore, rows: np.ndarray, site: str, resized: int
 def _check_out(out: Path) -> None:
     if out.suffix.lower() != ".zip":
         raise UserError(f"{out} cannot be the archive: give --out a name that ends in .zip")
-    require_new(out)
+    require_output(out, "--out", _is_archive)
+
+
+def _is_archive(file: Path) -> bool:
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
+        return archive.namelist() == [CSV_NAME]
+    return False

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -18,6 +20,7 @@ from gaitdiff.errors import UserError
 
 #: Drafts grow in hidden folders of such names, with the lock of whoever writes them.
 _PREFIX, _SUFFIX, _LOCK = ".gaitdiff-", ".partial", "draft.lock"
+_JSON_BYTES = 1 << 28  # of an output that is looked at before it is replaced, at most
 _DRAFTS = re.compile(rf"{re.escape(_PREFIX)}\w{{8}}{re.escape(_SUFFIX)}")
 
 
@@ -168,6 +171,32 @@ def require_new(path: Path, flag: str = "--out") -> None:
     refuse_existing(path, flag)
     if not path.absolute().parent.is_dir():
         raise UserError(f"{path} cannot be written: its folder does not exist")
+
+
+def require_output(path: Path, flag: str, earlier: Callable[[Path], bool]) -> None:
+    """Refuse a path whose folder does not exist, or where something stands but an earlier output of the same kind.
+
+    Args:
+        earlier: whether a regular file is one, which may be replaced; it may raise OSError or ValueError for others.
+
+    Raises:
+        UserError: the sentence names the flag.
+    """
+    if os.path.lexists(path):
+        with suppress(OSError, ValueError):
+            if earlier(require_regular(path)):
+                return
+    require_new(path, flag)
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds, nothing if that is no object.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is no JSON.
+    """
+    document = json.loads(read_regular(path, _JSON_BYTES))
+    return document if isinstance(document, dict) else {}
 
 
 def sync(path: Path) -> None:

@@ -145,7 +145,7 @@ def test_report_of_the_command(tmp_path: Path, walks: list[np.ndarray], capsys: 
     assert [one["detail"] for one in report["suspicious"][1:]] == ["the same frames as p1/nm/0/s"] * 2
     assert report["offset"] == {"mean": 0, "p1": 0, "p5": 0, "p50": 0, "p95": 0, "p99": 0}
     assert report["top"] == report["bottom"] == 1
-    assert report == verify_store(store, workers=1).document()
+    assert report == verify_store(store, json_file=file, workers=1).document()
     assert report["note"] == ""
 
 

@@ -18,7 +18,7 @@ from gaitdiff.data.quality.measure import Measures, measure
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.utils.counts import Counts
-from gaitdiff.utils.files import require_new, write_whole
+from gaitdiff.utils.files import json_object, require_output, write_whole
 from gaitdiff.utils.parallel import check_workers, in_order, processors
 from gaitdiff.utils.progress import progress_bar
 
@@ -145,7 +145,7 @@ def verify_store(path: str | Path, *, json_file: str | Path | None = None, worke
     check_workers(workers)
     store = SequenceStore(path)
     if json_file is not None:
-        require_new(Path(json_file), "--json")
+        require_output(Path(json_file), "--json", lambda file: {"store", "suspicious"} <= json_object(file).keys())
     found = _verified(store, workers or (1 if len(store) < _LITTLE else processors()))
     Console(markup=False, highlight=False).print(found.table())
     if json_file is not None:
