@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 _MODULES = (
-    *("gaitdiff.cli", "gaitdiff.commands.report", "gaitdiff.commands.label_curve", "gaitdiff.data.importers"),
+    *("gaitdiff.cli", "gaitdiff.commands.report", "gaitdiff.commands.quickstart", "gaitdiff.data.importers"),
     *("gaitdiff.training.pretrain", "gaitdiff.training.finetune", "gaitdiff.exchange.opengait_checkpoint"),
 )
 #: Bytes of address space that a command may take beyond its modules', so that none takes the machine.
