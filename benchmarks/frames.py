@@ -18,7 +18,7 @@ from benchmarks.measure import machine, write
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows
 from gaitdiff.models import create_model
-from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info
+from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
 from gaitdiff.utils.progress import console
 
 
@@ -30,11 +30,11 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 15, 30, 60])
     parser.add_argument("--seeds", type=int, default=3, help="fresh networks to compare with")
     args = parser.parse_args()
-    learned = load_checkpoint(args.pretrained)
-    backbones: dict[str, nn.Module] = {"pretrained": learned.backbone}
+    document = read_model_document(read_checkpoint_info(args.pretrained).folder)
+    backbones: dict[str, nn.Module] = {"pretrained": load_checkpoint(args.pretrained).backbone}
     for seed in range(args.seeds):
         torch.manual_seed(seed)
-        fresh = create_model(learned.name, "walkers").eval()
+        fresh = create_model(document["model"], document["preset"], **document["config"]).eval()
         backbones[f"fresh, seed {seed}"] = fresh.backbone
     store = SequenceStore(args.store)
     rows, scores = held_out_rows(store), {}
