@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,28 @@ def test_neighbours_are_of_the_people_whose_scores_are_told(tmp_path: Path) -> N
     shown = [int(row) for row in re.findall(r'data-(?:probe|row)="(\d+)"', page)]
     assert {SequenceStore(data).rows[row].split for row in shown} == {"val"}
     assert "Of 3 probes of validation people" in page
+
+
+def test_what_a_kill_left_of_a_page_is_no_obstacle(runs: Path, tmp_path: Path) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path / "page" / "index.html")], check=False, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [path.suffix for path in (tmp_path / "page").iterdir()] == [".partial"]
+    assert main(["report", str(runs / "one"), "--out", str(tmp_path / "page"), "--device", "cpu"]) == 0
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["index.html"]
+
+
+_KILLED = """
+import os, sys
+from pathlib import Path
+from gaitdiff.utils.files import atomic_file
+path = Path(sys.argv[1])
+path.parent.mkdir()
+with atomic_file(path) as draft:
+    draft.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
 
 
 def test_mistakes(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from gaitdiff.report import curves, pictures
 from gaitdiff.report.figures import standard_error
 from gaitdiff.report.pieces import left_out
 from gaitdiff.report.settings import settings
-from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.files import NamesAndDrafts, write_whole
 
 #: The row of ``Report.scores`` that figures show as a dashed line.
 BASELINE = "gait energy image"
@@ -149,8 +149,8 @@ def _asset(name: str) -> str:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds anything, but no page of ours to write anew."""
-    if not folder.is_dir() or not any(folder.iterdir()):
+    """Refuse a folder that holds anything but a page of ours, which is written anew, or what a kill left of one."""
+    if not folder.is_dir() or all(entry.name in NamesAndDrafts() for entry in folder.iterdir()):
         return
     page = folder / "index.html"
     if not page.is_file() or b"gaitdiff" not in page.read_bytes():
