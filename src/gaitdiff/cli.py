@@ -15,8 +15,9 @@ from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from gaitdiff.commands import verbs
-from gaitdiff.config.hints import suggest
-from gaitdiff.errors import UserError, nearest
+from gaitdiff.config.hints import suggest, suggest_verb
+from gaitdiff.config.schema import WORD
+from gaitdiff.errors import UserError, shown
 from gaitdiff.utils.signals import Stopped, stops
 
 #: Words to the function that they call; a function that takes ``*words`` reads its flags itself.
@@ -98,7 +99,7 @@ def _run(verb: str, words: Sequence[str]) -> None:
 
         return print(__version__)
     if verb not in VERBS:
-        raise UserError(f"there is no verb {verb!r}{nearest(verb, VERBS)}: gaitdiff --help lists them")
+        raise UserError(f"there is no verb {verb!r}{suggest_verb(verb, VERBS)}: gaitdiff --help lists them")
     from gaitdiff.utils.parallel import launched_processes
 
     if verb not in _SHARED and (count := launched_processes()) > 1:  # each would do it whole, in the same place
@@ -183,7 +184,18 @@ def _options(hint: Any) -> dict[str, Any]:
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         return {"type": str.lower if isinstance(choices[0], str) else type(choices[0]), "choices": choices}
-    return {"type": kind}
+    return {"type": whole if kind is int else kind}
+
+
+def whole(text: str) -> int:
+    """The type of an option that takes a whole number, one that a machine word holds."""
+    number = int(text)
+    if abs(number) >= WORD:
+        raise argparse.ArgumentTypeError(f"{shown(number)} is no number of anything here: it has to be below 2^63")
+    return number
+
+
+whole.__name__ = "int"  # as argparse says it: "invalid int value"
 
 
 def _help(group: str = "") -> str:

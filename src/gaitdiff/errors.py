@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class NotFiniteError(UserError):
+    """What a model has made is no number, or too large for one."""
+
+
 def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str:
     """Return " (did you mean 'x'?)" for the known word nearest to ``word``, or "" when none has this likeness."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)

@@ -22,7 +22,7 @@ from forked import Ended, Forks
 from gaitdiff.cli import main
 from masks import encode, person
 from opengait_files import small_file, weights
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, without_digests
 
 TRIALS = 8
 #: Bytes that a command may take more than when nothing is damaged.
@@ -61,15 +61,14 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 def checkpoint(world: World, at: Path) -> Path:
     """A checkpoint without digests, as older ones are."""
     copied(world.root / "finetune" / "checkpoints" / "step-00000003", at)
-    (at / "SHA256SUMS").unlink()
-    return at
+    return without_digests(at)
 
 
 def stopped(stage: str) -> Callable[[World, Path], Path]:
     def make(world: World, at: Path) -> Path:
         copied(world.root / stage, at)
         copied(at / "checkpoints" / "step-00000002", at / "checkpoints" / "step-00000001")
-        (at / "checkpoints" / "step-00000001" / "SHA256SUMS").unlink()
+        without_digests(at / "checkpoints" / "step-00000001")
         for file in (at / "checkpoints" / "step-00000003").iterdir():
             file.unlink()
         (at / "checkpoints" / "step-00000003").rmdir()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,54 @@ def test_an_empty_source_is_not_the_current_folder(
     (tmp_path / "p1" / "walk").mkdir(parents=True)
     assert main(["data", "import", "", "--out", "../store"]) == 2
     assert "the source is an empty name" in _only_line(capsys)
+
+
+_HUGE = "9" * 400
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "walkers", "--people", _HUGE, "--sequences", "2", "--out", "s"],
+        ["pretrain", "--recipe", "walkers/pretrain", "--data", "s", "--out", "r", "--seed", _HUGE],
+        ["finetune", "--recipe", "walkers/finetune", "--data", "s", "--out", "r", "--optim.iterations", _HUGE],
+        ["pretrain", "--recipe", "seed.yaml", "--data", "s", "--out", "r"],
+        ["pretrain", "--recipe", "rate.yaml", "--data", "s", "--out", "r"],
+        ["quickstart", "--small", "--seed", "-1", "--out", "q"],
+    ],
+)
+def test_numbers_that_no_machine_holds(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("seed.yaml").write_text(f"seed: 1{':59' * 200}\n")
+    Path("rate.yaml").write_text(f"optim: {{lr: 1{':59' * 200}.5}}\n")
+    assert main(words) == 2
+    assert len(_only_line(capsys)) < 400
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rate.yaml", "seed.yaml"]
+
+
+def test_a_stop_within_an_import_is_a_stop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Modules that are being imported may make an error of their own of it."""
+
+    def importing() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while True:
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            raise ImportError("cannot load module more than once per process") from None
+
+    monkeypatch.setitem(cli.VERBS, "models", importing)
+    assert main(["models"]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "gaitdiff: stopped\n"
+
+    def failing() -> None:
+        raise ImportError("another")
+
+    monkeypatch.setitem(cli.VERBS, "models", failing)
+    with pytest.raises(ImportError, match="another"):
+        main(["models"])
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "finetune", "evaluate", "submit", "data import"])

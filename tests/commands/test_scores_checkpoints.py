@@ -18,7 +18,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import extract, held_out_rows
 from gaitdiff.training.checkpoint import read_checkpoint_info
 from named_stores import GREW_ROWS, Names, named_store, refused, scored
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, without_digests
 
 # --- what a checkpoint remembers ----------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ def test_damaged_documents_are_named(
     document = copy / f"{file}.json"
     content = "{" if changed is None else json.dumps({**json.loads(document.read_text()), **changed})
     document.write_text(content)
-    (copy / "SHA256SUMS").unlink()  # as of a version that wrote none
+    without_digests(copy)
     store = named_store(tmp_path / "store", GREW_ROWS, "grew")
     message = refused(["evaluate", copy, "--data", store, "--device", "cpu"], capsys)
     assert sentence in message
@@ -114,7 +114,7 @@ def test_a_resized_score_says_so(run: Path, tmp_path: Path, capsys: pytest.Captu
     document = json.loads((unknown / "model.json").read_text())
     del document["height"]
     (unknown / "model.json").write_text(json.dumps(document))
-    (unknown / "SHA256SUMS").unlink()
+    without_digests(unknown)
     message = refused(["evaluate", unknown, "--data", large, "--resize", "--device", "cpu"], capsys)
     assert "--resize has no size to go to" in message
 
@@ -159,7 +159,7 @@ def test_a_height_that_is_not_told_is_said(run: Path, tmp_path: Path, capsys: py
     shutil.copytree(run, copy)
     for file in copy.glob("checkpoints/*/model.json"):
         file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "height"}))
-        (file.parent / "SHA256SUMS").unlink()
+        without_digests(file.parent)
     assert main(["evaluate", str(copy), "--data", str(store), "--device", "cpu"]) == 0
     assert "does not say on frames of which height it was trained" in " ".join(capsys.readouterr().err.split())
     flags = [*TINY_SCRATCH, "--optim.iterations", "1", "--run.evaluate_every", "0", "--data.store", str(store)]
@@ -175,6 +175,6 @@ def test_a_checkpoint_elsewhere_in_a_run_folder_is_not_the_runs(run: Path, tmp_p
     shutil.copytree(next((run / "checkpoints").iterdir()), copy / "kept" / "one")
     state = copy / "kept" / "one" / "state.json"
     state.write_text(json.dumps({"step": 2, "pending": []}))
-    (state.parent / "SHA256SUMS").unlink()
+    without_digests(state.parent)
     origin = read_checkpoint_info(copy / "kept" / "one").origin
     assert (origin.step, origin.iterations, origin.finished) == (2, None, None)

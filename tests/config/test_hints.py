@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gaitdiff.cli import main
-from gaitdiff.config.hints import suggest
+from gaitdiff.cli import VERBS, main
+from gaitdiff.config.hints import _MEANINGS, _VERBS, suggest
+from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
+from gaitdiff.config.values import settings_of
 
 KNOWN = ("optim.lr", "optim.batch", "data.store", "data.same_clip", "out", "--test-people")
 OTHER = ("init", "batch.people", "data.people", "out")
@@ -51,6 +53,9 @@ def test_hints(key: str, hint: str) -> None:
         ("pretrain --steps", "did you mean 'optim.iterations'"),
         ("finetune --epochs", "did you mean 'optim.iterations'"),
         ("pretrain --workers", "did you mean 'machine.threads'"),
+        ("pretrain --overwrite", "nothing is written over: choose another --out"),
+        ("finetune --optim.scheduler", "did you mean 'optim.milestones'"),
+        ("pretrain --scheduler", "did you mean 'optim.warmup'"),
         ("pretrain --init", "a setting of gaitdiff finetune"),
         ("pretrain --batch.people", "a setting of gaitdiff finetune"),
         ("finetune --checkpoint", "did you mean 'init'"),
@@ -76,3 +81,31 @@ def test_unknown_flags_are_named_before_missing_ones(
     (line,) = capsys.readouterr().err.splitlines()
     assert meant in line
     assert "required" not in line
+
+
+@pytest.mark.parametrize(
+    ("verb", "meant"),
+    [
+        ("test", "did you mean 'evaluate'"),
+        ("similarity", "did you mean 'compare-walks'"),
+        ("features", "did you mean 'embed'"),
+        ("generate", "did you mean 'data walkers'"),
+        ("data info", "did you mean 'data inspect'"),
+        ("fine_tune", "did you mean 'finetune'"),
+        ("pretrian", "did you mean 'pretrain'"),
+        ("resume", "the command that began a run continues it, with the same --out"),
+        ("frobnicate", "there is no verb 'frobnicate': gaitdiff --help lists them"),
+    ],
+)
+def test_unknown_verbs(verb: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(verb.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert meant in line
+
+
+def test_all_that_is_meant_is_there() -> None:
+    """Hints name verbs and settings that exist, and no word of theirs is one of the other."""
+    known = {*settings_of(PretrainConfig), *settings_of(FinetuneConfig), "recipe", "base", "data", "device"}
+    assert {part for settings in _MEANINGS for part in settings.split("+")} <= known
+    assert set(_VERBS) <= set(VERBS)
+    assert not {word for words in _VERBS.values() for word in words} & set(VERBS)

@@ -42,6 +42,8 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for people in (1, 4, 99):
         with pytest.raises(UserError, match="--val-people takes from 2 to 3"):
             split_store(store, tmp_path / "new", people)
+    with pytest.raises(UserError, match="must not be negative"):
+        split_store(store, tmp_path / "new", 2, seed=-1)
     assert main(["data", "split", str(store), "--val-people", "2", "--out", str(tmp_path / "new")]) == 0
     with pytest.raises(UserError, match="has validation people already"):
         split_store(tmp_path / "new", tmp_path / "next", 2)

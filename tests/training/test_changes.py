@@ -142,3 +142,5 @@ def test_other_versions_are_said(store: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(words("finetune", store, run, "--optim.iterations", "2")) == 0
     assert "instead of 1.0" in capsys.readouterr().err
     assert yaml.safe_load(file.read_text())["made_with"] == config["made_with"]
+    (changed,) = (record["changed"] for record in read_metrics(run) if "changed" in record)
+    assert changed["made_with.torch"] == ["1.0", config["made_with"]["torch"]]

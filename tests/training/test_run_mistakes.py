@@ -21,7 +21,7 @@ from gaitdiff.diffusion.objective import DiffusionObjective
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
 from refusals import refused
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence, without_digests
 
 
 def test_output_that_cannot_be_written(store: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_damaged_run_folders(file: str, content: bytes, sentence: str, store: Pa
     flags = [*TINY_PRETRAIN, "--data.store", str(store), "--out", str(out), "--optim.iterations", "2"]
     pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", flags))
     (out / file).write_bytes(content)
-    (out / "checkpoints" / "step-00000002" / "SHA256SUMS").unlink()  # as of a version that wrote none
+    without_digests(out / "checkpoints" / "step-00000002")
     if file.endswith("model.json"):
         where = ("--data.store", store, "--out", out.parent / "next", "--mode", "finetune", "--model.name", "")
         assert sentence in refused(
@@ -202,6 +202,26 @@ def test_memory_that_is_not_there(store: Path, out: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(DiffusionObjective, "forward", greedy)
     sentence = refused("pretrain", "--data.store", store, "--out", out, "--run.evaluate_every", "0")
     assert "more memory than there is with --optim.batch 4 --data.latent_frames 2 --data.gait_frames 2" in sentence
+
+
+def test_batches_beyond_all_memory_are_refused_at_once(store: Path, out: Path) -> None:
+    for stage, setting in (
+        ("pretrain", "optim.batch"),
+        ("pretrain", "data.latent_frames"),
+        ("finetune", "batch.people"),
+        ("finetune", "data.frames"),
+    ):
+        sentence = refused(stage, "--data.store", store, "--out", out, f"--{setting}", "1000000000000")
+        assert f"more memory than there is with --{'optim' if stage == 'pretrain' else 'batch'}" in sentence
+        assert not out.exists()
+
+
+def test_features_beyond_numbers_name_the_remedy(store: Path, out: Path) -> None:
+    """The weights are numbers, what they make is none."""
+    flags = ("--optim.lr", "1e15", "--optim.iterations", "2", "--run.evaluate_every", "1")
+    sentence = refused("finetune", "--data.store", store, "--out", out, *flags)
+    assert "the evaluation after step 1" in sentence
+    assert "lower the learning rate" in sentence
 
 
 def test_scores_of_a_broken_model(store: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,8 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     Raises:
         UserError: anything about the folder or the machine that the user can fix.
     """
+    if seed < 0:
+        raise UserError(f"the seed is {seed}, but must not be negative")
     with writing(out):
         return _run(out, SMALL if small else USUAL, device, seed)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 
+from gaitdiff.errors import nearest
+
 _LIKENESS = 0.75  # of letters: what is less alike leads astray
 
 #: Settings, joined by "+" where it takes several, and other words for them; the first that a verb has is meant.
@@ -29,11 +31,33 @@ _MEANINGS = {
     "run.log_every": ("log_iter", "log_interval"),
     "run.save_every": ("save_iter", "save_interval"),
     "run.evaluate_every": ("eval_every", "eval_iter", "eval_interval"),
+    "optim.milestones": ("scheduler", "lr_scheduler", "lr_schedule"),
+    "optim.warmup": ("scheduler", "lr_scheduler", "lr_schedule"),
     "loss.distance": ("metric",),
     "diffusion.p_uncond": ("drop", "cond_drop"),
     "seed": ("random_seed", "manual_seed"),
 }
 _CONTINUING = ("resume", "resume_from", "continue", "restore")
+_ANEW = ("overwrite", "force")
+
+#: Verbs, and other words for them.
+_VERBS = {
+    "pretrain": ("train", "pre-train", "pretraining", "ssl"),
+    "finetune": ("fit", "fine-tune", "finetuning", "supervised"),
+    "evaluate": ("test", "score", "eval", "validate", "benchmark"),
+    "embed": ("infer", "inference", "predict", "features", "extract", "encode"),
+    "compare-walks": ("compare", "similarity", "match", "recognize", "recognise"),
+    "report": ("plot", "visualize", "visualise"),
+    "export": ("convert", "onnx"),
+    "data walkers": ("generate", "walkers", "data generate", "data make", "data synthetic"),
+    "data import": ("import", "prepare", "preprocess", "data prepare", "data preprocess"),
+    "data split": ("split",),
+    "data inspect": ("info", "stats", "show", "inspect", "data info", "data stats", "data show"),
+    "data verify": ("check", "verify", "data check"),
+    "data export": ("data convert",),
+    "recipes": ("configs", "config"),
+    "models": ("backbones", "presets"),
+}
 
 
 def suggest(key: str, known: Iterable[str], other: Collection[str] = (), verb: str = "") -> str:
@@ -48,6 +72,8 @@ def suggest(key: str, known: Iterable[str], other: Collection[str] = (), verb: s
     word, names = _plain(key), {_plain(name): name for name in known}
     if _last(word) in _CONTINUING and "out" in names:
         return " (the same command with the same --out continues a run)"
+    if _last(word) in _ANEW and "out" in names:
+        return " (nothing is written over: choose another --out)"
     if meant := _by_meaning(word, names) or _by_place(word, names):
         return f" (did you mean {meant}?)"
     others = {name: name for name in other}
@@ -55,6 +81,15 @@ def suggest(key: str, known: Iterable[str], other: Collection[str] = (), verb: s
         return f" ({meant} is a setting of {verb})"
     meant = _by_spelling(word, names)
     return f" (did you mean {meant}?)" if meant else ""
+
+
+def suggest_verb(verb: str, known: Iterable[str]) -> str:
+    """Return in parentheses, behind a blank, which verb an unknown one was meant to be, or "" when none is near."""
+    word = verb.lower().replace("_", "-")
+    if word in _CONTINUING:
+        return " (the command that began a run continues it, with the same --out)"
+    meant = next((one for one, words in _VERBS.items() if word in words), None)
+    return f" (did you mean {meant!r}?)" if meant else nearest(word, known, _LIKENESS)
 
 
 def _by_meaning(word: str, names: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable  # from Python 3.11 on
 
 #: What a run's config.yaml holds besides the settings that another run can take.
-_OF_A_RUN = ("stage", "made_from", "made_with", "out")
+_OF_A_RUN = ("stage", "made_from", "made_with", "identity", "out")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ def _find(name: str) -> Traversable | Path:
     file = Path(name)
     if os.path.isdir(file):  # unlike Path.is_dir, also of a name that no file can have
         raise UserError(f"recipe {name} is a folder: give a file, such as the config.yaml of a run")
+    if os.path.exists(file) and not os.path.isfile(file):
+        raise UserError(f"recipe {name} is no regular file: give a YAML file or one that gaitdiff recipes lists")
     if not os.path.isfile(file):
         raise UserError(f"{_no_recipe(name)}: give a YAML file or one that gaitdiff recipes lists")
     return file.resolve()

@@ -58,7 +58,7 @@ def _parse(text: str, loader: type[yaml.SafeLoader]) -> Any:
         return yaml.load(text, loader)
     except _Refused as error:
         raise ValueError(str(error)) from error
-    except (ValueError, yaml.YAMLError) as error:  # the former of a date or number that cannot be
+    except (ValueError, OverflowError, yaml.YAMLError) as error:  # the former of a date or number that cannot be
         mark = getattr(error, "problem_mark", None)
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise ValueError(f"is not readable YAML ({problem}{f' in line {mark.line + 1}' if mark else ''})") from error

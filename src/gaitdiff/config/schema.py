@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from gaitdiff.errors import UserError
+
+#: What a machine word does not hold any more.
+WORD = 2**63
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Range:
     def holds(self, value: float) -> bool:
         """Whether a finite number is in the range, and one that a machine word holds."""
         fits = value > self.low if self.above else value >= self.low
-        return fits and value <= self.high and math.isfinite(value) and (isinstance(value, float) or value < 2**63)
+        return fits and value <= self.high and (math.isfinite(value) if isinstance(value, float) else value < WORD)
 
     def __str__(self) -> str:
         low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
@@ -32,7 +36,7 @@ CountOrNone = Annotated[int, Range(0)]  # 0 switches something off
 Positive = Annotated[float, Range(0, 1e18, above=True)]  # products of two are numbers in float32
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
-Threads = Annotated[int, Range(0, 1024)]  # of one process; operating systems refuse many more
+Threads = Annotated[int, Range(0, max(16, 4 * (os.cpu_count() or 1)))]  # more make a step slower by far
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from gaitdiff.config.safe_yaml import parse_value
-from gaitdiff.config.schema import Range
+from gaitdiff.config.schema import WORD, Range
 from gaitdiff.errors import shown
 
 Config = TypeVar("Config")
@@ -113,7 +113,7 @@ def convert(hint: Any, value: Any) -> Any:
         made = convert(parts[0], value)
         for limits in parts[1:]:
             if isinstance(limits, Range) and not limits.holds(made):
-                raise ValueError(f"{shown(made)}: it must be {limits}")
+                raise ValueError(f"{shown(made)}: it must be {limits if made < WORD else 'below 2^63'}")
         return made
     if origin in (Union, UnionType):
         if value is None or value in ("null", "~"):

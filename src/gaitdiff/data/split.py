@@ -32,9 +32,12 @@ def split_store(source: Path, out: Path, people: int, seed: int = 0) -> Path:
         seed: of the draw.
 
     Raises:
-        UserError: there are not so many, the store has some already, or ``out`` exists or cannot be written.
+        UserError: there are not so many, the seed is negative, the store has some already, or ``out`` exists or cannot
+            be written.
     """
     store = SequenceStore(source)
+    if seed < 0:
+        raise UserError(f"the seed is {seed}, but must not be negative")
     require_new(out)
     if len(store.select(split=VALIDATION)):
         raise UserError(f"{source} has validation people already: split the store that it was made from")

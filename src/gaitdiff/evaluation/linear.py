@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gaitdiff.errors import UserError
+from gaitdiff.errors import NotFiniteError
 from gaitdiff.evaluation.metrics import first_not_finite
 
 #: Directions that are kept at most.
@@ -77,7 +77,7 @@ def _principal(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, principal directions (C·P, k) and the standard deviations along them."""
     bad = first_not_finite(features)
     if bad is not None:
-        raise UserError(f"feature {bad} is not finite: the model that made it is broken")
+        raise NotFiniteError(f"feature {bad} is not finite: the model that made it is broken")
     rows = _rows(features)
     mean = rows.mean(0)
     _, spread, directions = torch.linalg.svd(rows - mean, full_matrices=False)

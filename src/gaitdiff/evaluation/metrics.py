@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaitdiff.errors import UserError, nearest
+from gaitdiff.errors import NotFiniteError, UserError, nearest
 
 METRICS = ("euclidean", "cosine")
 
@@ -107,7 +107,7 @@ def prepare(features: Tensor, metric: str, shift: Tensor | None = None) -> Prepa
         squares = values.square().sum(2).T.contiguous()
         largest = 8 * squares.max()  # a distance squared is at most 4 times as large
     if not bool(largest.isfinite()):
-        raise UserError("the features are too large for distances in float32: the model that made them is broken")
+        raise NotFiniteError("the features are too large for distances in float32: the model that made them is broken")
     return Prepared(values, squares)
 
 
@@ -185,7 +185,7 @@ def distance_matrix(
     for name, features in (("probe", probe), ("gallery", gallery)):
         row = first_not_finite(features)
         if row is not None:
-            raise UserError(f"{name} feature {row} is not finite: the model that made it is broken")
+            raise NotFiniteError(f"{name} feature {row} is not finite: the model that made it is broken")
     if 0 in (*probe.shape, *gallery.shape):
         return probe.new_zeros((len(probe), len(gallery)), dtype=torch.float32)
     shift = common_shift(gallery[torch.from_numpy(sample(np.arange(len(gallery)))).to(gallery.device)])
@@ -232,7 +232,7 @@ def rank_metrics(
     if ignore is not None and np.shape(ignore) != distance.shape:
         raise UserError(f"ignore must have the shape of the distances, {distance.shape}, not {np.shape(ignore)}")
     if np.isnan(distance).any():
-        raise UserError("some distances are no numbers (NaN): the model behind them is broken")
+        raise NotFiniteError("some distances are no numbers (NaN): the model behind them is broken")
     codes = encoded(np.concatenate([probe_labels, gallery_labels]))
     ignored = None if ignore is None else ignore.__getitem__
     return rank_probes(distance, codes[: len(distance)], codes[len(distance) :], ignored).summary(ranks)

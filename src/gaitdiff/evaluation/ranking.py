@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaitdiff.errors import UserError
+from gaitdiff.errors import NotFiniteError, UserError
 from gaitdiff.evaluation.metrics import (
     ProbeRanks,
     as_features,
@@ -67,7 +67,7 @@ class FeatureSet:
             bad = first_not_finite(self._read(rows))
             if bad is not None:
                 row = int(rows[bad])
-                raise UserError(f"feature {row} ({self.key(row)}) is not finite: the model that made it is broken")
+                raise NotFiniteError(f"feature {row} ({self.key(row)}) is not finite: the model that made it is broken")
 
     def distances(self, probe: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Distances of some probes at a time to the whole gallery.

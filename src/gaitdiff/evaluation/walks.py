@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import Sequence
@@ -40,8 +40,10 @@ def embed(model: GaitModel | Backbone, frames: Walk | List[Walk]) -> Tensor:
         float32 on the CPU: (C, P) for a walk, (N, C, P) for a list. ``similarity`` compares them.
 
     Raises:
-        UserError: no walks, or one of another shape, height or kind of numbers; the sentence says which.
+        UserError: no model, no walks, or one of another shape, height or kind of numbers; the sentence says which.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"give a model, as gaitdiff.load_checkpoint(PATH) does, not {model!r:.80}")
     one = isinstance(frames, Sequence) or (isinstance(frames, np.ndarray | Tensor) and frames.ndim == 3)
     given: Any = [frames] if one else frames
     if not isinstance(given, list | tuple | np.ndarray | Tensor) or len(given) == 0:

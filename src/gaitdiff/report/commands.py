@@ -11,7 +11,7 @@ from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.schema import FinetuneConfig, FinetuneData, PretrainConfig, PretrainData
 
 _LEAVES = ("model.overrides",)  # a mapping that is one setting
-_NO_SETTINGS = ("stage", "made_from", "made_with")  # what config.yaml holds besides settings
+_NO_SETTINGS = ("stage", "made_from", "made_with", "identity")  # what config.yaml holds besides settings
 
 
 def command(config: dict[str, Any]) -> list[str]:
@@ -40,7 +40,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     Where a backbone starts (mode, init, the model's name) and where a run was made is left aside. From scratch, the
     backbone learns at the head's rate, whatever the configuration says.
     """
-    aside = ("out", "mode", "init", "model", "machine", "made_from", "made_with")
+    aside = ("out", "mode", "init", "model", "machine", "made_from", "made_with", "identity")
     first, second = (
         dict(flat(config, _LEAVES)) | ({"optim.backbone_lr_ratio": 1.0} if config.get("mode") == "scratch" else {})
         for config in (one, other)

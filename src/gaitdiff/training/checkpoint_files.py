@@ -21,10 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from gaitdiff.errors import UserError
+from gaitdiff.config.safe_yaml import read_mapping
+from gaitdiff.errors import UserError, shown
 from gaitdiff.models import list_pretrained
 from gaitdiff.models.pretrained import pretrained_folder
-from gaitdiff.utils.files import atomic_folder, require_regular
+from gaitdiff.utils.files import atomic_folder, json_object, require_regular
 from gaitdiff.utils.progress import say
 
 #: Tensors by name by file stem, and what JSON can hold by file stem.
@@ -118,11 +119,11 @@ def latest_checkpoint(path: Path) -> Path:
     found = list_checkpoints(path)
     if not found:
         raise UserError(f"{path} {_no_checkpoint(path)}")
-    reason = ""
+    reason, run = "", _identity(path)
     for checkpoint in reversed(found):
         if reason:
             say(f"{path}: its newest checkpoint is damaged ({reason}); taking {checkpoint.name}")
-        reason = find_damage(checkpoint)
+        reason = find_damage(checkpoint) or _misplaced(checkpoint, run)
         if not reason:
             return checkpoint
     raise UserError(f"{path} has no checkpoint that is whole ({reason}): train anew with another --out")
@@ -149,11 +150,14 @@ def find_damage(checkpoint: Path) -> str:
 
     Returns:
         What is wrong, in a few words that name the file; nothing for one that is whole, or older than digests.
+
+    Raises:
+        UserError: a file may not be read.
     """
     sums = checkpoint / _SUMS
-    if not os.path.lexists(sums):
-        return ""
     try:
+        if sums.name not in os.listdir(checkpoint):
+            return f"{_SUMS} is not there" if "run" in _state(checkpoint) else ""
         text = require_regular(sums).read_text(encoding="ascii")
         lines = [_SUM.fullmatch(line) for line in text.split("\n")[:-1]]
         if not text.endswith("\n") or not all(lines):
@@ -167,11 +171,36 @@ def find_damage(checkpoint: Path) -> str:
                 return f"{file} is not what was written"
             if file not in digests and Path(file).suffix in (".safetensors", ".json"):
                 return f"{_SUMS} does not know {file}"
+    except PermissionError as error:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}): mend that") from error
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
     except ValueError:
         return f"{_SUMS} is no list of digests"
     return ""
+
+
+def _misplaced(checkpoint: Path, run: str) -> str:
+    """What a run's checkpoint says it is of, if that is another run or step than those whose name and folder it has."""
+    state, step = _state(checkpoint), int(checkpoint.name[len(_PREFIX) :])
+    if state.get("step", step) != step:
+        return f"it is of step {shown(state['step'])}"
+    return "it is of another run" if run and state.get("run", run) != run else ""
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    try:
+        return json_object(checkpoint / "state.json")
+    except (OSError, ValueError):  # who needs it says so
+        return {}
+
+
+def _identity(run: Path) -> str:
+    """What the checkpoints of a run folder say they are of; nothing for one begun before they did."""
+    try:
+        return str(read_mapping(run / "config.yaml").get("identity", ""))
+    except (OSError, ValueError):
+        return ""
 
 
 def read_tensors(checkpoint: Path, stem: str) -> dict[str, Tensor]:

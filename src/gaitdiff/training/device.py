@@ -190,6 +190,25 @@ def memory_told(size: str) -> Iterator[None]:
         raise
 
 
+def require_memory(pixels: int, size: str) -> None:
+    """Refuse a batch that no step could hold, before it is made.
+
+    Args:
+        pixels: of all its frames, each of a byte at least.
+        size: settings that memory goes by.
+
+    Raises:
+        UserError: it takes more than the machine's memory.
+    """
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # an operating system that does not tell
+        return
+    if pixels > there:
+        told = f"{pixels / 2**30:.0f} GiB, and the machine has {there / 2**30:.0f}"
+        raise UserError(f"a batch takes more memory than there is with {size} (at least {told}): lower them")
+
+
 def keep_freed_memory() -> None:
     """Let the process keep the memory of freed tensors for the next ones (glibc only; elsewhere nothing happens).
 

@@ -30,7 +30,7 @@ from gaitdiff.recognition.losses import pairwise_distance, triplet_terms
 from gaitdiff.recognition.objective import RecognitionObjective
 from gaitdiff.training.checkpoint import load_into, model_document, read_checkpoint_info, read_model_document
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors
-from gaitdiff.training.device import make_accelerator, seeded
+from gaitdiff.training.device import make_accelerator, require_memory, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder
@@ -76,6 +76,8 @@ class FinetuneStage:
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
         batch, frames = config.batch, max(config.data.frames, config.data.frames_max)
         self.size = f"--batch.people {batch.people} --batch.sequences {batch.sequences} --data.frames {frames}"
+        pixels = batch.people * batch.sequences * frames * self.store.height * self.store.width
+        require_memory(pixels, self.size)
         self.provenance = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world_size}
         start, choice = _begun(config) or starting_point(config)
         if start is not None:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from gaitdiff.config.schema import RunConfig
 from gaitdiff.data.batches import Prefetcher
-from gaitdiff.errors import UserError
+from gaitdiff.errors import NotFiniteError, UserError
 from gaitdiff.evaluation.about import Origin
 from gaitdiff.training.best import Best
 from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
 from gaitdiff.training.checkpoint_files import (
+    CHECKPOINTS,
     CheckpointContents,
     latest_checkpoint,
     list_checkpoints,
@@ -132,13 +133,14 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
         lambda step: stage.make_batch(step, rank), lambda batch, step: stage.inputs(batch, step, rank), stage.device
     )
     batches: Prefetcher[tuple[Batch, Callable[[], Inputs]]] = Prefetcher(make, first, stage.iterations)
-    started, begun = time.perf_counter(), first
+    started, begun, saved = time.perf_counter(), first, first
     with (
         progress_bar(folder.path.name, stage.iterations, first) as bar,
         stops_together(accelerator.num_processes) as stop,
     ):
         for step, (batch, take) in batches:
             done, last = step + 1, step + 1 == stage.iterations
+            stop.at(step, saved)
             _set_rates(optimizer, base, stage.lr_factors(step))
             module.train()
             with memory_told(stage.size):
@@ -146,7 +148,9 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             norm = accelerator.clip_grad_norm_(module.parameters(), stage.clip_grad or math.inf)
             pending.append(float(loss))
             if not math.isfinite(pending[-1] + float(norm)):
-                keep_failure(folder.path, batch, partial(_contents, stage, step, pending[:-1]), step, rank, main)
+                keep_failure(
+                    folder.path, batch, partial(_contents, stage, folder, step, pending[:-1]), step, rank, main
+                )
                 half = accelerator.mixed_precision != "no"
                 raise UserError(_not_finite(folder, done, pending[-1], float(norm), half))
             optimizer.step()
@@ -165,12 +169,13 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                     bar.tell(f"loss {record['loss']:.4f}", done)
             if run.evaluate_every and (done % run.evaluate_every == 0 or last):
                 scores = _evaluate(stage, folder, done, main)
-                best.look(scores, done, partial(_contents, stage, done, pending))
+                best.look(scores, done, partial(_contents, stage, folder, done, pending))
             stopping = stop.agreed()
             if done % run.save_every == 0 or last or stopping:
                 if main:
                     folder.picture(done, partial(stage.pictures, batch))
                     _save(stage, folder, done, pending, run.keep)
+                saved = done
                 accelerator.wait_for_everyone()
             bar.advance()
             if stopping and not last:
@@ -230,6 +235,7 @@ def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, li
     """Load the newest checkpoint; the step to go on from and the losses not logged yet."""
     if not list_checkpoints(folder.path):
         if main:
+            _refuse_lost(folder.path)
             folder.rewind(-1)
         return 0, []
     checkpoint = latest_checkpoint(folder.path)
@@ -237,14 +243,30 @@ def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, li
     stage.load(checkpoint)
     load_optimizer(stage.optimizer, read_tensors(checkpoint, "optimizer"))
     if main:
-        say(f"{folder.path.name} goes on after step {state.step}")
+        if state.step < stage.iterations:
+            say(f"{folder.path.name} goes on after step {state.step}")
         kept = folder.rewind(state.step)
         if kept < state.lines:
             say(f"{folder.metrics_file} lacks {state.lines - kept} of the {state.lines} lines up to step {state.step}")
     return state.step, list(state.pending)
 
 
-def _contents(stage: Stage[Batch], step: int, pending: list[float], lines: int = 0) -> CheckpointContents:
+def _refuse_lost(run: Path) -> None:
+    """Refuse to begin anew where a run had checkpoints.
+
+    Raises:
+        UserError: metrics go on beyond what would have been saved.
+    """
+    last = max((record["step"] for record in read_metrics(run)), default=0)
+    if last > read_config(run)["run"]["save_every"]:
+        raise UserError(
+            f"{run} has metrics of {last} steps, but no checkpoint: bring {CHECKPOINTS} back, or choose another --out"
+        )
+
+
+def _contents(
+    stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float], lines: int = 0
+) -> CheckpointContents:
     """What a checkpoint after a step holds.
 
     Args:
@@ -252,12 +274,12 @@ def _contents(stage: Stage[Batch], step: int, pending: list[float], lines: int =
         lines: how many lines of metrics there are.
     """
     tensors = {**stage.tensors(), "optimizer": optimizer_tensors(stage.optimizer)}
-    state = {"step": step, "iterations": stage.iterations, "pending": pending, "lines": lines}
+    state = {"run": folder.identity, "step": step, "iterations": stage.iterations, "pending": pending, "lines": lines}
     return tensors, {"state": state, "model": stage.model_document()}
 
 
 def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float], keep: int) -> None:
-    tensors, documents = _contents(stage, step, pending, folder.settle())
+    tensors, documents = _contents(stage, folder, step, pending, folder.settle())
     save_checkpoint(folder.path, step, tensors, documents, keep)
 
 
@@ -265,8 +287,7 @@ def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> 
     try:
         scores = stage.evaluate()
     except UserError as error:
-        finite = all(bool(weight.isfinite().all()) for weight in stage.module.parameters())
-        remedy = "" if finite else "; its weights are not finite: lower the learning rate, in a new --out"
+        remedy = "; lower the learning rate, in a new --out" if isinstance(error, NotFiniteError) else ""
         raise UserError(f"the evaluation after step {step} of {folder.path}: {error}{remedy}") from error
     measured = stage.measure() if main else {}
     if main and scores:

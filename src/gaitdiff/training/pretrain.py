@@ -32,7 +32,7 @@ from gaitdiff.models import Backbone, create_model
 from gaitdiff.models.layers.norm import synchronize
 from gaitdiff.training.checkpoint import load_into, model_document
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors, tensor_file
-from gaitdiff.training.device import make_accelerator, seeded
+from gaitdiff.training.device import make_accelerator, require_memory, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder, read_config
@@ -81,6 +81,8 @@ class PretrainStage:
         self.iterations, self.clip_grad = optim.iterations, optim.clip_grad
         frames = f"--data.latent_frames {config.data.latent_frames} --data.gait_frames {config.data.gait_frames}"
         self.size = f"--optim.batch {optim.batch} {frames}"
+        each = config.data.latent_frames + config.data.gait_frames
+        require_memory(optim.batch * each * self.store.height * self.store.width, self.size)
         with seeded(config.seed):
             model = create_model(config.model.name, config.model.preset, **config.model.overrides)
             self.module = build_objective(model.backbone, config.diffusion)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -28,7 +29,7 @@ from gaitdiff.utils.progress import say
 from gaitdiff.version import __version__
 
 #: Parts of a configuration that may differ when a run is continued.
-_FREE = ("machine", "run", "out", "data.store", "made_with")
+_FREE = ("machine", "run", "out", "data.store", "made_with", "identity")
 #: Settings that may be paths; the same place counts as the same, however it is written.
 _PATHS = ("init", "diffusion.autoencoder", "diffusion.start")
 #: Settings that had another name in runs begun earlier, by group.
@@ -54,10 +55,16 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: Path, lock: FolderLock | None = None, config: bytes = b"", changes: Sequence[Change] = ()
+        self,
+        path: Path,
+        lock: FolderLock | None = None,
+        config: bytes = b"",
+        changes: Sequence[Change] = (),
+        others: Sequence[Change] = (),
+        identity: str = "",
     ) -> None:
-        self.path, self._lock, self._config = path, lock, config
-        self.changes = list(changes)
+        self.path, self.identity, self._lock, self._config = path, identity, lock, config
+        self.changes, self._others = list(changes), list(others)
         self._loggers: list[Logger] = []
         self._lines = 0
 
@@ -97,11 +104,13 @@ class RunFolder:
             if lock is not None:
                 path.mkdir(parents=True, exist_ok=True)
                 lock.acquire()
-            changes, content = [], yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode("utf-8")
-            if file.is_file():
-                before = read_config(path)
+            before = read_config(path) if file.is_file() else {}
+            resolved["identity"] = before.get("identity") or _identity(before or resolved)
+            content = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode("utf-8")
+            changes, others = [], []
+            if before:
                 changes = _changes(path, before, resolved, growing, config.run.change)
-                _tell_versions(path, before.get("made_with"), resolved["made_with"])
+                others = _other_versions(path, before.get("made_with"), resolved["made_with"])
             elif lock is not None:
                 write_whole(file, content)
                 sync(path.parent)
@@ -111,7 +120,7 @@ class RunFolder:
             if isinstance(error, OSError):
                 raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
             raise
-        return cls(path, lock, content, changes)
+        return cls(path, lock, content, changes, others, resolved["identity"])
 
     def go_on(self, step: int) -> None:
         """Keep the settings with which the run goes on after ``step``, and what of them is new to it."""
@@ -120,8 +129,8 @@ class RunFolder:
         with self._writing():
             if (self.path / "config.yaml").read_bytes() != self._config:
                 write_whole(self.path / "config.yaml", self._config)
-        if self.changes and step > 0:
-            self.append({"step": step, "changed": {key: [old, new] for key, old, new in self.changes}})
+        if step > 0 and (told := [*self.changes, *self._others]):
+            self.append({"step": step, "changed": {key: [old, new] for key, old, new in told}})
 
     @property
     def metrics_file(self) -> Path:
@@ -191,7 +200,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         for line in require_regular(file).read_text(encoding="utf-8").split("\n")[:-1]:
             record = json.loads(line)
             found.append({"step": record["step"], **record})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}): mend that") from error
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file} is damaged in line {len(found) + 1}: remove that line, or the file") from error
     return found
 
@@ -304,8 +315,16 @@ def versions() -> dict[str, str]:
     return {"gaitdiff": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
 
 
-def _tell_versions(path: Path, before: Mapping[str, str] | None, now: Mapping[str, str]) -> None:
-    """Say where a run goes on with other versions, which may change its last digits."""
-    unlike = [f"{name} {now[name]} instead of {was}" for name, was in (before or {}).items() if now.get(name) != was]
+def _other_versions(path: Path, before: Mapping[str, str] | None, now: Mapping[str, str]) -> list[Change]:
+    """Versions that a run goes on with and that are not as before; they are said, for they may change last digits."""
+    unlike = [(name, was, now[name]) for name, was in (before or {}).items() if name in now and now[name] != was]
     if unlike:
-        say(f"{path} goes on with {', '.join(unlike)}: its numbers may differ in their last digits")
+        told = ", ".join(f"{name} {new} instead of {was}" for name, was, new in unlike)
+        say(f"{path} goes on with {told}: its numbers may differ in their last digits")
+    return [(f"made_with.{name}", was, new) for name, was, new in unlike]
+
+
+def _identity(config: dict[str, Any]) -> str:
+    """A digest of all that a run's numbers come from as it begins: its checkpoints carry it, too."""
+    settings = {key: value for key, value in flat(config) if key not in _FREE and key.split(".")[0] not in _FREE}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()

@@ -29,6 +29,11 @@ class SharedStop:
         self._group = dist.new_group(backend="gloo", timeout=timedelta(hours=12)) if processes > 1 else None
         self._asked: dist.Work | None = None
 
+    def at(self, step: int, saved: int) -> None:
+        """Note where the run stands, for one who cannot wait for the end of a step."""
+        kept = f"the newest checkpoint is of step {saved}" if saved else "there is no checkpoint yet"
+        self._request.note = f"after step {step}, {kept}"
+
     def agreed(self) -> int:
         """The signal after which to stop here, or 0; asked after each step, the same in all processes.
 

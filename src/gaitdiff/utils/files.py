@@ -61,7 +61,9 @@ def atomic_folder(path: Path, remedy: str = "choose another --out") -> Iterator[
         UserError: it cannot be written, also by the block's own OSError; the sentence ends with ``remedy``.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sync(path.parent.parent)
         with _draft_of(path) as draft:
             draft.mkdir()
             yield draft

@@ -23,4 +23,4 @@ def check_range(values: Tensor, what: str) -> None:
     if low >= -_SLACK and high <= 1 + _SLACK:
         return
     remedy = "divide by 255" if 1 < high <= 255 and low >= 0 else "scale them"
-    raise UserError(f"{what} have values from {low:g} to {high:g}, but silhouettes are in [0, 1]: {remedy} first")
+    raise UserError(f"the values of {what} go from {low:g} to {high:g}, but silhouettes are in [0, 1]: {remedy} first")

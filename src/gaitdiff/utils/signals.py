@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from gaitdiff.errors import UserError
+
 #: SIGTERM is what schedulers send, SIGHUP what a terminal does that closes; nohup has the latter ignored.
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -28,11 +30,20 @@ class Stopped(KeyboardInterrupt):
         self.signal, self.note = number, note
 
 
+#: What ``follow`` has raised since the outermost block of ``stops`` began.
+_raised: list[Stopped] = []
+
+
 class StopRequest:
-    """Whether a signal has come that asks to stop, and which."""
+    """Whether a signal has come that asks to stop, and which.
+
+    Attributes:
+        signal: its number, 0 where none has come.
+        note: where the work stands, for the user, should a second one end it at once.
+    """
 
     def __init__(self) -> None:
-        self.signal = 0
+        self.signal, self.note = 0, ""
 
     def __bool__(self) -> bool:
         return self.signal != 0
@@ -42,10 +53,19 @@ class StopRequest:
 def stops() -> Iterator[None]:
     """Within the block, a signal that ends the process raises ``Stopped``, so that everything is left in order.
 
-    What is left in order then is not disturbed by more of them.
+    What is left in order then is not disturbed by more of them. A module that is just being imported may make another
+    error of it, which becomes ``Stopped`` again.
     """
+    _raised.clear()
     with _handling(follow):
-        yield
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if _raised:
+                raise _raised[0] from error
+            raise
 
 
 @contextmanager
@@ -62,7 +82,7 @@ def deferred_stops(echo: float = 0.0) -> Iterator[StopRequest]:
     def note(number: int) -> None:
         nonlocal since
         if request and time.monotonic() - since >= echo:
-            follow(number)
+            follow(number, request.note)
         if not request:
             request.signal, since = number, time.monotonic()
             os.write(2, b"gaitdiff: stopping after this step, which is saved; once more stops at once\n")
@@ -76,7 +96,8 @@ def follow(number: int, note: str = "") -> NoReturn:
     for ending in _ENDING:
         if isinstance(signal.getsignal(ending), _Handler):
             signal.signal(ending, signal.SIG_IGN)
-    raise Stopped(number, note)
+    _raised.append(Stopped(number, note))
+    raise _raised[-1]
 
 
 class _Handler:
