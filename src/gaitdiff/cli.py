@@ -17,6 +17,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 from gaitdiff.commands import verbs
 from gaitdiff.config.hints import suggest, suggest_verb
 from gaitdiff.config.schema import WORD
+from gaitdiff.config.values import SHORT, flag_of
 from gaitdiff.errors import UserError, shown
 from gaitdiff.utils.signals import Stopped, stops
 
@@ -45,9 +46,6 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 
 _WHAT = "gait recognition that learns from unlabelled walks"
-
-#: Flags of pretrain and finetune that other verbs know by a shorter name.
-_SHORTER = {"--data.store": "--data"}
 
 #: What several processes can share, started by torchrun.
 _SHARED = ("pretrain", "finetune")
@@ -131,11 +129,10 @@ class _Parser(argparse.ArgumentParser):
         return found
 
     def _other_name(self, flag: str) -> str:
-        flags = self._option_string_actions
-        if _SHORTER.get(flag) in flags:
-            return _SHORTER[flag]
-        name = flag.lstrip("-").replace("-", "_")
-        name = "store" if name == "data" else name
+        flags, setting = self._option_string_actions, flag.lstrip("-")
+        if (shorter := flag_of(setting)) in flags:  # a setting of pretrain and finetune, such as data.store
+            return shorter
+        name = SHORT.get(setting, setting).rpartition(".")[2].replace("-", "_")
         if any(action.dest.startswith(name) for action in self._actions if not action.option_strings):
             raise UserError(f"unknown option {flag} (what it names is given without a flag)")
         hint = suggest(flag, flags)

@@ -9,6 +9,7 @@ from typing import Any
 
 from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.schema import FinetuneConfig, FinetuneData, PretrainConfig, PretrainData
+from gaitdiff.config.values import flag_of
 
 _LEAVES = ("model.overrides",)  # a mapping that is one setting
 _NO_SETTINGS = ("stage", "made_from", "made_with", "identity")  # what config.yaml holds besides settings
@@ -27,7 +28,7 @@ def command(config: dict[str, Any]) -> list[str]:
     defaults = PretrainConfig("", PretrainData("")) if stage == "pretrain" else FinetuneConfig("", FinetuneData(""))
     usual = dict(flat(plain(asdict(defaults)), _LEAVES))
     flags = [
-        f"--{key} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+        f"{flag_of(key)} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
         for key, value in flat({key: value for key, value in config.items() if key not in _NO_SETTINGS}, _LEAVES)
         if usual.get(key) != value
     ]
