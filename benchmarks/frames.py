@@ -16,7 +16,8 @@ from torch import nn
 
 from benchmarks.measure import machine, write
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows
+from gaitdiff.evaluation.features import evaluate_store, extract
+from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.models import create_model
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
 from gaitdiff.utils.progress import console

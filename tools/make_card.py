@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows
+from gaitdiff.evaluation.features import evaluate_store, extract
+from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.models import create_model
 from gaitdiff.models.pretrained import pretrained_folder
 from gaitdiff.walkers import generate

@@ -78,11 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = "a file" if error.filename is None else f"{error.filename}"
         return _refuse(f"{what} cannot be used ({error.strerror or error}): choose another")
     except KeyboardInterrupt as stop:
-        note = f" {stop}" if str(stop) else ""
-        again = "; the same command continues it" if verb in _RESUMED else ""
-        if verb in _SHARED and not note:
+        if verb in _SHARED:
             again = " at once; the same command goes on from the newest checkpoint, or begins where there is none"
-        print(f"gaitdiff: stopped{note}{again}", file=sys.stderr)
+        else:
+            again = "; the same command continues it" if verb in _RESUMED else ""
+        print(f"gaitdiff: stopped{f' {stop}' if str(stop) else again}", file=sys.stderr)
         return 128 + (stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
     return 0
 
@@ -188,7 +188,7 @@ def whole(text: str) -> int:
     """The type of an option that takes a whole number, one that a machine word holds."""
     number = int(text)
     if abs(number) >= WORD:
-        raise argparse.ArgumentTypeError(f"{shown(number)} is no number of anything here: it has to be below 2^63")
+        raise argparse.ArgumentTypeError(f"{shown(number)} is not between -2^63 and 2^63")
     return number
 
 

@@ -15,7 +15,8 @@ from gaitdiff.cli import main
 from gaitdiff.commands import evaluate as scores
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation import evaluate
-from gaitdiff.evaluation.features import names_of, rows_to_score
+from gaitdiff.evaluation.features import names_of
+from gaitdiff.evaluation.held_out import to_score
 from reference import golden_set
 from worlds import TINY_SCRATCH, make_run, make_store
 
@@ -187,7 +188,7 @@ def test_a_protocol_without_probes_is_refused_before_training(
     assert "finds no probes for NM: it looks for the types 'nm-05', 'nm-06'" in capsys.readouterr().err
     assert main([*words, "--run.protocol", "hid"]) == 2
     assert "gives no scores" in capsys.readouterr().err
-    assert len(rows_to_score(SequenceStore(store), "gait3d")) == 6
+    assert len(to_score(SequenceStore(store), "gait3d").rows) == 6
 
 
 def test_a_run_scored_by_views_keeps_the_headline_alone(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import gaitdiff
 from gaitdiff.cli import main
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import extract, held_out_rows
+from gaitdiff.evaluation.features import extract
+from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.training.checkpoint import read_checkpoint_info
 from named_stores import GREW_ROWS, Names, named_store, refused, scored
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, without_digests

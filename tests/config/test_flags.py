@@ -73,7 +73,7 @@ def test_values() -> None:
         (["--seed"], "setting --seed needs a value"),
         (["--seed", "--init", "x"], "setting --seed needs a value"),
         (["--optim.milestones", "[3]", "5"], "'5' is no flag"),
-        (["--machine.threads", "100000"], "at least 0 and at most "),
+        (["--machine.threads", "100000"], "at least 0 and at most 1024"),
         (["--optim.milestones", "[5, 3]"], "optim.milestones cannot be [5, 3]"),
         (["--optim.milestones", "[3, 3]"], "optim.milestones cannot be [3, 3]"),
         (["--optim.milestones", "[0, 3]"], "at least 1"),

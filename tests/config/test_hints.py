@@ -53,7 +53,7 @@ def test_hints(key: str, hint: str) -> None:
         ("pretrain --steps", "did you mean 'optim.iterations'"),
         ("finetune --epochs", "did you mean 'optim.iterations'"),
         ("pretrain --workers", "did you mean 'machine.threads'"),
-        ("pretrain --overwrite", "nothing is written over: choose another --out"),
+        ("pretrain --overwrite", "no run is written over: choose another --out"),
         ("finetune --optim.scheduler", "did you mean 'optim.milestones'"),
         ("pretrain --scheduler", "did you mean 'optim.warmup'"),
         ("pretrain --init", "a setting of gaitdiff finetune"),

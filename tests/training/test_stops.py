@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from gaitdiff.training.together import SharedStop
+from gaitdiff.utils.signals import Stopped, deferred_stops, stops
 from worlds import TINY_SCRATCH, make_store, records
 
 LONG = (
@@ -84,10 +86,32 @@ def test_a_second_signal_is_clean(tmp_path: Path) -> None:
     assert "Traceback" not in error
     last = error.strip().splitlines()[-1]
     assert re.fullmatch(
-        r"gaitdiff: stopped after step \d+(, there is no checkpoint yet| of 100000, which is saved); the same command "
-        "continues it",
+        r"gaitdiff: stopped after step \d+(, before the first checkpoint; the same command begins anew"
+        "| of 100000, which is saved; the same command continues it)",
         last,
     ), error
+
+
+@pytest.mark.parametrize(
+    ("saved", "said"),
+    [
+        (0, "after step 7, before the first checkpoint; the same command begins anew"),
+        (4, "after step 7, the newest checkpoint is of step 4; the same command continues it"),
+    ],
+)
+def test_a_second_signal_says_what_is_left(saved: int, said: str) -> None:
+
+    def twice() -> None:
+        with stops(), deferred_stops() as request:
+            stop = SharedStop(request, 1)
+            stop.at(7, saved)
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.agreed() == signal.SIGTERM
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped) as end:
+        twice()
+    assert (end.value.signal, end.value.note) == (signal.SIGTERM, said)
 
 
 def test_nohup_stays_in_force(tmp_path: Path) -> None:

@@ -17,15 +17,8 @@ from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, Origin, about, compared
-from gaitdiff.evaluation.features import (
-    AUTO,
-    evaluate_store,
-    extract,
-    gait_energy_images,
-    held_out_rows,
-    names_of,
-    store_protocol,
-)
+from gaitdiff.evaluation.features import AUTO, evaluate_store, extract, gait_energy_images, names_of, store_protocol
+from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.evaluation.protocols import Protocol, protocols_with_submission
 from gaitdiff.evaluation.scoring import as_names, headline_metrics
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info

@@ -21,7 +21,8 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, MachineConfig, ModelConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import extract, rank_in_store, rows_to_score
+from gaitdiff.evaluation.features import extract, rank_in_store
+from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.report.figures import save_chart
 from gaitdiff.report.labels import SCORES, SCRATCH, label_series
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
@@ -252,9 +253,10 @@ def _flag(setting: str) -> tuple[str, str]:
 
 
 def _score(folder: Path, store: SequenceStore, config: FinetuneConfig, place: torch.device) -> Outcome:
-    rows = rows_to_score(store, config.run.protocol)
-    if len(rows) == 0:
-        raise UserError(f"{store.path} has no test people to score: import it with a split that has some")
+    scored = to_score(store, config.run.protocol)
+    rows = scored.rows
+    if scored.unscored:
+        raise UserError(f"nothing can be scored: {scored.unscored}")
     features = extract(load_checkpoint(folder, place), store, rows, place)
     probe, ranks = rank_in_store(features, store, rows, config.run.protocol, config.loss.distance, place)
     matched = ranks.first > 0

@@ -20,7 +20,8 @@ from gaitdiff.config.schema import MachineConfig, PretrainConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import compared
-from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_images, held_out_rows
+from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_images
+from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.evaluation.scoring import DEFAULT_METRIC
 from gaitdiff.models import create_model
 from gaitdiff.report.labels import SCRATCH

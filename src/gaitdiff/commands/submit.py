@@ -15,7 +15,8 @@ from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, about, compared
-from gaitdiff.evaluation.features import evaluate_store, extract, held_out_rows, names_of
+from gaitdiff.evaluation.features import evaluate_store, extract, names_of
+from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.evaluation.protocols import get_protocol, protocols_with_submission
 from gaitdiff.evaluation.protocols.submission import CSV_NAME, compare_probes, read_probe_list, zip_submission
 from gaitdiff.evaluation.scoring import as_names

@@ -72,8 +72,8 @@ def suggest(key: str, known: Iterable[str], other: Collection[str] = (), verb: s
     word, names = _plain(key), {_plain(name): name for name in known}
     if _last(word) in _CONTINUING and "out" in names:
         return " (the same command with the same --out continues a run)"
-    if _last(word) in _ANEW and "out" in names:
-        return " (nothing is written over: choose another --out)"
+    if _last(word) in _ANEW and {"out", "recipe"} <= names.keys():
+        return " (no run is written over: choose another --out)"
     if meant := _by_meaning(word, names) or _by_place(word, names):
         return f" (did you mean {meant}?)"
     others = {name: name for name in other}
@@ -86,7 +86,7 @@ def suggest(key: str, known: Iterable[str], other: Collection[str] = (), verb: s
 def suggest_verb(verb: str, known: Iterable[str]) -> str:
     """Return in parentheses, behind a blank, which verb an unknown one was meant to be, or "" when none is near."""
     word = verb.lower().replace("_", "-")
-    if word in _CONTINUING:
+    if _plain(word) in _CONTINUING:
         return " (the command that began a run continues it, with the same --out)"
     meant = next((one for one, words in _VERBS.items() if word in words), None)
     return f" (did you mean {meant!r}?)" if meant else nearest(word, known, _LIKENESS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -36,7 +35,7 @@ CountOrNone = Annotated[int, Range(0)]  # 0 switches something off
 Positive = Annotated[float, Range(0, 1e18, above=True)]  # products of two are numbers in float32
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
-Threads = Annotated[int, Range(0, max(16, 4 * (os.cpu_count() or 1)))]  # more make a step slower by far
+Threads = Annotated[int, Range(0, 1024)]  # of one process; operating systems refuse many more
 
 
 @dataclass(frozen=True)

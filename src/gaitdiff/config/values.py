@@ -113,7 +113,8 @@ def convert(hint: Any, value: Any) -> Any:
         made = convert(parts[0], value)
         for limits in parts[1:]:
             if isinstance(limits, Range) and not limits.holds(made):
-                raise ValueError(f"{shown(made)}: it must be {limits if made < WORD else 'below 2^63'}")
+                most = "below 2^63" if isinstance(made, int) and made >= WORD else limits
+                raise ValueError(f"{shown(made)}: it must be {most}")
         return made
     if origin in (Union, UnionType):
         if value is None or value in ("null", "~"):

@@ -22,13 +22,13 @@ from gaitdiff.evaluation.scoring import DEFAULT_METRIC, evaluate, select_rows
 from gaitdiff.models import GaitModel
 from gaitdiff.models.base import evaluating
 from gaitdiff.utils.files import atomic_file
-from gaitdiff.utils.progress import ProgressHandle, progress_bar, say
+from gaitdiff.utils.progress import ProgressHandle, progress_bar
 
 #: In place of a protocol's name: that of the store's data set.
 AUTO = "auto"
 
 #: For stores of no data set that has a protocol of its own.
-_BY_ROLE = "gait3d"
+BY_ROLE = "gait3d"
 
 #: Frames that go through the network at a time.
 _FRAMES_A_BATCH = 1024
@@ -201,7 +201,7 @@ def store_protocol(store: SequenceStore, protocol: str = AUTO) -> Protocol:
     """
     if protocol.lower() != AUTO:
         return get_protocol(protocol)
-    return PROTOCOLS.get(store.header.dataset, PROTOCOLS[_BY_ROLE])
+    return PROTOCOLS.get(store.header.dataset, PROTOCOLS[BY_ROLE])
 
 
 def _role_masks(store: SequenceStore, rows: np.ndarray, protocol: Protocol) -> dict[str, list[bool]]:
@@ -243,41 +243,6 @@ def select_in_store(
         raise UserError(f"{store.path}: {error}") from error
 
 
-def scored_split(store: SequenceStore) -> str:
-    """What a run is scored on while it trains: validation people where there are some, else the test split."""
-    return "val" if len(store.select(split="val")) else "test"
-
-
-def rows_to_score(store: SequenceStore, protocol: str) -> np.ndarray:
-    """Row numbers of what a run is scored on while it trains, see ``scored_split``.
-
-    There are none, and a note says why, where nothing can be scored.
-
-    Args:
-        protocol: "auto", or one that was asked for.
-
-    Raises:
-        UserError: a protocol that was asked for is unknown or does not fit the store.
-    """
-    how = store_protocol(store, protocol)
-    rows = store.select(split=scored_split(store))
-    if len(rows) == 0:
-        say(f"this run is not scored: {store.path} has no test people")
-        return rows
-    try:
-        if how.secret:
-            raise UserError(
-                f"protocol {how.name!r} gives no scores, its probes have no names: choose another --run.protocol"
-            )
-        select_in_store(store, rows, how.name)
-    except UserError as error:
-        if protocol.lower() not in (AUTO, _BY_ROLE):
-            raise
-        say(f"this run is not scored: {error}")
-        return rows[:0]
-    return rows
-
-
 def check_height(height: int | None, store: SequenceStore, model: str, or_else: str = "") -> None:
     """Refuse frames of another height than a model was trained on, which it would take without a word.
 
@@ -294,19 +259,6 @@ def check_height(height: int | None, store: SequenceStore, model: str, or_else: 
             f"{model} was trained on frames {height} px high, but those of {store.path} are {store.height} px: import "
             f"the data with --size {height}{or_else}"
         )
-
-
-def held_out_rows(store: SequenceStore, split: str = "test") -> np.ndarray:
-    """Row numbers of the test split, or of the validation people.
-
-    Raises:
-        UserError: there are none.
-    """
-    rows = store.select(split=split)
-    if len(rows) == 0:
-        remedy = "import the data with a test split" if split == "test" else "gaitdiff data split sets people aside"
-        raise UserError(f"{store.path} has no {split} sequences to evaluate on: {remedy}")
-    return rows
 
 
 def _features(network: nn.Module, frames: list[np.ndarray], packs: bool, device: torch.device) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.evaluation.features import extract, held_out_rows, scored_split
+from gaitdiff.evaluation.features import extract
+from gaitdiff.evaluation.held_out import held_out_rows, scored_split
 from gaitdiff.report.animation import (
     ADDED,
     REMOVED,

@@ -25,13 +25,15 @@ from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.errors import UserError, shown
 from gaitdiff.models import list_pretrained
 from gaitdiff.models.pretrained import pretrained_folder
-from gaitdiff.utils.files import atomic_folder, json_object, require_regular
+from gaitdiff.utils.files import atomic_folder, json_object, require_regular, write_whole
 from gaitdiff.utils.progress import say
 
 #: Tensors by name by file stem, and what JSON can hold by file stem.
 CheckpointContents: TypeAlias = tuple[Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]]
 
 CHECKPOINTS, _PREFIX = "checkpoints", "step-"
+#: File of a run that has had a checkpoint.
+SAVED = ".saved"
 _NAME = re.compile(rf"{_PREFIX}\d{{8,}}")
 _SUMS, _SUM = "SHA256SUMS", re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
 _OLDER = "remove the folder {name} to go on from an older checkpoint"
@@ -52,9 +54,16 @@ def save_checkpoint(
     final = run / CHECKPOINTS / f"{_PREFIX}{step:08d}"
     remedy = "the older ones are untouched, free some space or fix the folder, then start the same command again"
     write_checkpoint(final, tensors, documents, remedy)
+    mark_saved(run)
     for old in list_checkpoints(run)[:-keep] if keep > 0 else []:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def mark_saved(run: Path) -> None:
+    """Let a run that has a checkpoint remember it, so that it never begins anew."""
+    if not (run / SAVED).exists():
+        write_whole(run / SAVED, b"", "free some space, then start the same command again")
 
 
 def write_checkpoint(
@@ -122,11 +131,12 @@ def latest_checkpoint(path: Path) -> Path:
     reason, run = "", _identity(path)
     for checkpoint in reversed(found):
         if reason:
-            say(f"{path}: its newest checkpoint is damaged ({reason}); taking {checkpoint.name}")
-        reason = find_damage(checkpoint) or _misplaced(checkpoint, run)
-        if not reason:
+            say(f"{path}: {reason}; taking {checkpoint.name}")
+        wrong = find_damage(checkpoint) or _misplaced(checkpoint, run)
+        if not wrong:
             return checkpoint
-    raise UserError(f"{path} has no checkpoint that is whole ({reason}): train anew with another --out")
+        reason = f"{checkpoint.name} cannot be used ({wrong})"
+    raise UserError(f"{path} has no checkpoint that is whole, {reason}: bring it back, or choose another --out")
 
 
 def _no_checkpoint(path: Path) -> str:
@@ -157,7 +167,7 @@ def find_damage(checkpoint: Path) -> str:
     sums = checkpoint / _SUMS
     try:
         if sums.name not in os.listdir(checkpoint):
-            return f"{_SUMS} is not there" if "run" in _state(checkpoint) else ""
+            return ""
         text = require_regular(sums).read_text(encoding="ascii")
         lines = [_SUM.fullmatch(line) for line in text.split("\n")[:-1]]
         if not text.endswith("\n") or not all(lines):
@@ -181,11 +191,13 @@ def find_damage(checkpoint: Path) -> str:
 
 
 def _misplaced(checkpoint: Path, run: str) -> str:
-    """What a run's checkpoint says it is of, if that is another run or step than those whose name and folder it has."""
+    """Why a checkpoint is not one of this run and of the step in its name, as this version writes it."""
     state, step = _state(checkpoint), int(checkpoint.name[len(_PREFIX) :])
     if state.get("step", step) != step:
         return f"it is of step {shown(state['step'])}"
-    return "it is of another run" if run and state.get("run", run) != run else ""
+    if run and state.get("run", run) != run:
+        return "it is of another run"
+    return f"{_SUMS} is not there" if "run" in state and not (checkpoint / _SUMS).exists() else ""
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:

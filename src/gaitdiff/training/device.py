@@ -35,7 +35,13 @@ def prepare_process(machine: MachineConfig) -> None:
     """Set this process up for a verb of the command line: threads, and where it computes on a CPU the memory allocator.
 
     Nothing else changes the process: whoever calls ``pretrain`` or ``evaluate`` as a function keeps its own settings.
+
+    Raises:
+        UserError: more threads than make sense here, where each step would take many times as long.
     """
+    most = max(16, 4 * (os.cpu_count() or 1))
+    if machine.threads > most:
+        raise UserError(f"machine.threads is {machine.threads}, but this machine takes at most {most}: lower it")
     if machine.threads > 0:
         torch.set_num_threads(machine.threads)
     if machine.device == "cpu" or (machine.device == "auto" and not torch.accelerator.is_available()):

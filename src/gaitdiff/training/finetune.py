@@ -19,7 +19,8 @@ from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
-from gaitdiff.evaluation.features import evaluate_store, rows_to_score, scored_split, store_protocol
+from gaitdiff.evaluation.features import evaluate_store, store_protocol
+from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.evaluation.protocols.selection import NAMELESS
 from gaitdiff.evaluation.scoring import headline_metrics
 from gaitdiff.evaluation.shards import extract_shared
@@ -69,8 +70,8 @@ class FinetuneStage:
     def __init__(self, config: FinetuneConfig, device: torch.device, world_size: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = labelled_rows(self.store, config.data, config.seed)
-        self.held_out = rows_to_score(self.store, config.run.protocol)
-        self.validates = scored_split(self.store) == "val" and len(self.held_out) > 0
+        scored = to_score(self.store, config.run.protocol)
+        self.held_out, self.validates, self.unscored = scored.rows, scored.validates, scored.unscored
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad

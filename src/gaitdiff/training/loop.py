@@ -22,9 +22,11 @@ from gaitdiff.training.best import Best
 from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
 from gaitdiff.training.checkpoint_files import (
     CHECKPOINTS,
+    SAVED,
     CheckpointContents,
     latest_checkpoint,
     list_checkpoints,
+    mark_saved,
     read_state,
     read_tensors,
     save_checkpoint,
@@ -33,7 +35,7 @@ from gaitdiff.training.device import memory_told
 from gaitdiff.training.failure import FAILED, failure_folder, keep_failure
 from gaitdiff.training.graph import GraphedBackward, Inputs, inputs_ahead
 from gaitdiff.training.run_folder import DATA, RunFolder, read_config, read_metrics
-from gaitdiff.training.together import stops_together
+from gaitdiff.training.together import CONTINUES, stops_together
 from gaitdiff.training.told import in_words, tell_scores
 from gaitdiff.utils.progress import progress_bar, say
 from gaitdiff.utils.signals import follow
@@ -49,6 +51,7 @@ class Stage(Protocol, Generic[Batch]):
         iterations, clip_grad: see the optimiser's configuration.
         device: where it computes.
         validates: whether scores are of people to choose a checkpoint by.
+        unscored: why there are no scores, or "".
         size: settings that its memory goes by, as a command line has them.
         graphed: whether each step's inputs have the same shapes and its loss looks at no value on the device.
     """
@@ -57,6 +60,7 @@ class Stage(Protocol, Generic[Batch]):
     iterations: int
     clip_grad: float
     validates: bool
+    unscored: str
     size: str
     graphed: bool
     device: torch.device
@@ -118,9 +122,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
         return
     base = [group["lr"] for group in stage.optimizer.param_groups]
     if main:
-        folder.go_on(first)
-        folder.track(run.track, first)
-        _tell_rates(folder, base, stage.lr_factors(first), first)
+        _begin(stage, folder, run, base, first)
     stage.module.to(accelerator.device)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
     _keep_counters_on_cpu(stage.optimizer)
@@ -179,8 +181,17 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 accelerator.wait_for_everyone()
             bar.advance()
             if stopping and not last:
-                follow(stopping, f"after step {done} of {stage.iterations}, which is saved")
+                follow(stopping, f"after step {done} of {stage.iterations}, which is saved; {CONTINUES}")
     tell_scores(folder.path, wanted=main)
+
+
+def _begin(stage: Stage[Batch], folder: RunFolder, run: RunConfig, base: Sequence[float], step: int) -> None:
+    """Keep the settings with which a run goes on after a step, and say what becomes of it."""
+    folder.go_on(step)
+    folder.track(run.track, step)
+    _tell_rates(folder, base, stage.lr_factors(step), step)
+    if run.evaluate_every and stage.unscored:
+        say(f"this run is not scored: {stage.unscored}")
 
 
 def _tell_complete(folder: RunFolder, step: int, track: str, main: bool) -> None:
@@ -243,6 +254,7 @@ def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, li
     stage.load(checkpoint)
     load_optimizer(stage.optimizer, read_tensors(checkpoint, "optimizer"))
     if main:
+        mark_saved(folder.path)
         if state.step < stage.iterations:
             say(f"{folder.path.name} goes on after step {state.step}")
         kept = folder.rewind(state.step)
@@ -252,16 +264,13 @@ def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, li
 
 
 def _refuse_lost(run: Path) -> None:
-    """Refuse to begin anew where a run had checkpoints.
+    """Refuse to begin anew where a run had checkpoints, which may lie on a disk that is not there.
 
     Raises:
-        UserError: metrics go on beyond what would have been saved.
+        UserError: it had some.
     """
-    last = max((record["step"] for record in read_metrics(run)), default=0)
-    if last > read_config(run)["run"]["save_every"]:
-        raise UserError(
-            f"{run} has metrics of {last} steps, but no checkpoint: bring {CHECKPOINTS} back, or choose another --out"
-        )
+    if (run / SAVED).exists():
+        raise UserError(f"{run} had checkpoints, and has none now: bring {CHECKPOINTS} back, or choose another --out")
 
 
 def _contents(
@@ -287,7 +296,7 @@ def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> 
     try:
         scores = stage.evaluate()
     except UserError as error:
-        remedy = "; lower the learning rate, in a new --out" if isinstance(error, NotFiniteError) else ""
+        remedy = "; lower the learning rate, in a new --out" if step and isinstance(error, NotFiniteError) else ""
         raise UserError(f"the evaluation after step {step} of {folder.path}: {error}{remedy}") from error
     measured = stage.measure() if main else {}
     if main and scores:

@@ -24,7 +24,8 @@ from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.diffusion.start import list_starts, shipped_start, start_from, without_condition
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
-from gaitdiff.evaluation.features import evaluate_store, rows_to_score, scored_split, store_protocol
+from gaitdiff.evaluation.features import evaluate_store, store_protocol
+from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.evaluation.linear import discriminant, whitening
 from gaitdiff.evaluation.scoring import headline_metrics
 from gaitdiff.evaluation.shards import extract_shared
@@ -71,8 +72,8 @@ class PretrainStage:
     def __init__(self, config: PretrainConfig, device: torch.device, world_size: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = training_rows(self.store, config.data.min_frames)
-        self.held_out = rows_to_score(self.store, config.run.protocol)
-        self.validates = scored_split(self.store) == "val" and len(self.held_out) > 0
+        scored = to_score(self.store, config.run.protocol)
+        self.held_out, self.validates, self.unscored = scored.rows, scored.validates, scored.unscored
         self.fitted = rows[np.linspace(0, len(rows) - 1, min(len(rows), _FITTED)).round().astype(int)]
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))

@@ -21,6 +21,10 @@ _ECHO = 5.0
 _GONE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
+#: How a sentence ends on a run that was stopped.
+CONTINUES = "the same command continues it"
+
+
 class SharedStop:
     """A signal that came to one of several processes, and of which all hear after the same step."""
 
@@ -31,8 +35,9 @@ class SharedStop:
 
     def at(self, step: int, saved: int) -> None:
         """Note where the run stands, for one who cannot wait for the end of a step."""
-        kept = f"the newest checkpoint is of step {saved}" if saved else "there is no checkpoint yet"
-        self._request.note = f"after step {step}, {kept}"
+        kept = f"the newest checkpoint is of step {saved}; {CONTINUES}"
+        before = "before the first checkpoint; the same command begins anew"
+        self._request.note = f"after step {step}, {kept if saved else before}"
 
     def agreed(self) -> int:
         """The signal after which to stop here, or 0; asked after each step, the same in all processes.

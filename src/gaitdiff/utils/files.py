@@ -179,14 +179,15 @@ def require_output(path: Path, flag: str, earlier: Callable[[Path], bool]) -> No
     """Refuse a path whose folder does not exist, or where something stands but an earlier output of the same kind.
 
     Args:
-        earlier: whether a regular file is one, which may be replaced; it may raise OSError or ValueError for others.
+        earlier: whether a regular file is one, which may be replaced, as may an empty one; it may raise OSError or
+            ValueError for others.
 
     Raises:
         UserError: the sentence names the flag.
     """
     if os.path.lexists(path):
         with suppress(OSError, ValueError):
-            if earlier(require_regular(path)):
+            if require_regular(path).stat().st_size == 0 or earlier(path):
                 return
     require_new(path, flag)
 

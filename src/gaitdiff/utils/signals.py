@@ -31,7 +31,7 @@ class Stopped(KeyboardInterrupt):
 
 
 #: What ``follow`` has raised since the outermost block of ``stops`` began.
-_raised: list[Stopped] = []
+_raised: list[tuple[int, str]] = []
 
 
 class StopRequest:
@@ -60,11 +60,10 @@ def stops() -> Iterator[None]:
     with _handling(follow):
         try:
             yield
-        except UserError:
-            raise
         except Exception as error:
-            if _raised:
-                raise _raised[0] from error
+            of_an_import = not isinstance(error, UserError) or isinstance(error.__cause__, ImportError)
+            if _raised and of_an_import:
+                raise Stopped(*_raised[0]) from error
             raise
 
 
@@ -96,8 +95,8 @@ def follow(number: int, note: str = "") -> NoReturn:
     for ending in _ENDING:
         if isinstance(signal.getsignal(ending), _Handler):
             signal.signal(ending, signal.SIG_IGN)
-    _raised.append(Stopped(number, note))
-    raise _raised[-1]
+    _raised.append((number, note))
+    raise Stopped(number, note)
 
 
 class _Handler:

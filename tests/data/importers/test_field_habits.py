@@ -20,7 +20,8 @@ from gaitdiff.data.align import align
 from gaitdiff.data.importers import import_data
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import extract, held_out_rows
+from gaitdiff.evaluation.features import extract
+from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.models import create_model
 from gaitdiff.models.base import NeckModel
 from gaitdiff.training.checkpoint import load_checkpoint

@@ -345,6 +345,7 @@ def test_sheet_where_it_is_wanted(tmp_path: Path) -> None:
     store, _ = run(tmp_path, walk("a/w"))
     assert inspect(store.path, sheet=tmp_path / "here.png").sheet == tmp_path / "here.png"
     assert (tmp_path / "here.png").is_file()
+    inspect(store.path, sheet=tmp_path / "here.png")
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=r"here\.png cannot be written: its folder does not exist"):
         inspect(store.path, sheet=tmp_path / "file" / "here.png")

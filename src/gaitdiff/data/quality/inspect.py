@@ -15,10 +15,11 @@ from rich.table import Table
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.header import Header
 from gaitdiff.data.store.manifest import Row
-from gaitdiff.utils.files import require_new, write_whole
+from gaitdiff.utils.files import require_output, write_whole
 from gaitdiff.utils.progress import track
 
 _ROWS, _COLUMNS = 12, 12  # of the contact sheet
+_PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 _GAP, _LABEL = 4, 190  # pixels
 _PAPER, _INK, _FAINT = 34, 225, 140  # grey levels
 
@@ -94,7 +95,7 @@ def inspect(path: str | Path, *, sheet: str | Path | None = None) -> Summary:
     store = SequenceStore(path)
     target = store.path.with_name(f"{store.path.name}-contact.png") if sheet is None else Path(sheet).absolute()
     if sheet is not None:
-        require_new(target, "--sheet")
+        require_output(target, "--sheet", _is_png)
     white = 0
     for sequence in track(store, f"Checking {store.path.name}"):  # touching it checks it
         white += int(np.count_nonzero(sequence.frames >= 128))
@@ -190,6 +191,11 @@ def _parts(rows: tuple[Row, ...]) -> tuple[Part, ...]:
         frames[key] += row.frames
     order = sorted(people, key=lambda key: (key[0] != "train", key))
     return tuple(Part(*key, len(people[key]), sequences[key], frames[key]) for key in order)
+
+
+def _is_png(file: Path) -> bool:
+    with file.open("rb") as content:
+        return content.read(len(_PNG)) == _PNG
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:

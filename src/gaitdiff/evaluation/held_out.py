@@ -1,0 +1,71 @@
+"""Whom scores are of: test people, or those that were set aside for validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.errors import UserError
+from gaitdiff.evaluation.features import AUTO, BY_ROLE, select_in_store, store_protocol
+
+
+def held_out_rows(store: SequenceStore, split: str = "test") -> np.ndarray:
+    """Row numbers of the test split, or of the validation people.
+
+    Raises:
+        UserError: there are none.
+    """
+    rows = store.select(split=split)
+    if len(rows) == 0:
+        remedy = "import the data with a test split" if split == "test" else "gaitdiff data split sets people aside"
+        raise UserError(f"{store.path} has no {split} sequences to evaluate on: {remedy}")
+    return rows
+
+
+def scored_split(store: SequenceStore) -> str:
+    """What a run is scored on while it trains: validation people where there are some, else the test split."""
+    return "val" if len(store.select(split="val")) else "test"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Whom a run is scored on while it trains.
+
+    Attributes:
+        rows: numbers in the store; none where nothing can be scored.
+        validates: whether they are validation people, by whose scores a checkpoint may be chosen.
+        unscored: why there are none, for a sentence, or "".
+    """
+
+    rows: np.ndarray
+    validates: bool
+    unscored: str
+
+
+def to_score(store: SequenceStore, protocol: str) -> Scored:
+    """Whom a run is scored on, see ``scored_split``.
+
+    Args:
+        protocol: "auto", or one that was asked for.
+
+    Raises:
+        UserError: a protocol that was asked for is unknown or does not fit the store.
+    """
+    how, split = store_protocol(store, protocol), scored_split(store)
+    rows, why = store.select(split=split), ""
+    try:
+        if len(rows) == 0:
+            why = f"{store.path} has no test people"
+        elif how.secret:
+            raise UserError(
+                f"protocol {how.name!r} gives no scores, its probes have no names: choose another --run.protocol"
+            )
+        else:
+            select_in_store(store, rows, how.name)
+    except UserError as error:
+        if protocol.lower() not in (AUTO, BY_ROLE):
+            raise
+        why = str(error)
+    return Scored(rows[:0] if why else rows, split == "val" and not why, why)
