@@ -76,7 +76,7 @@ def test_both_arms_differ_in_where_the_backbone_starts_alone(made: Path) -> None
     assert (one["mode"], one["init"], one["model"]["name"]) == ("scratch", "", "smplgait")
     assert (other["mode"], other["model"]["name"]) == ("finetune", "")
     assert Path(other["init"]).is_dir()
-    aside = ("mode", "init", "model", "out")
+    aside = ("mode", "init", "model", "out", "identity")
     assert {k: v for k, v in one.items() if k not in aside} == {k: v for k, v in other.items() if k not in aside}
     assert one["batch"]["people"] == 2  # as many as there are
 

@@ -263,4 +263,4 @@ def test_state_of_an_older_version_is_looked_at(
         without_digests(last)
         assert main([*words, "--out", str(copy)]) == 2, change
         said = capsys.readouterr().err
-        assert "state.json is damaged" in said or "no checkpoint that is whole (it is of step" in said, change
+        assert "state.json is damaged" in said or "step-00000003 cannot be used (it is of step" in said, change
