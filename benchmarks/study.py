@@ -46,6 +46,7 @@ VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "gait-16": (_START, 1.76, ("--data.gait_frames=16",)),
     "gait-30": (_START, 3.24, ("--data.gait_frames=30",)),
     "latent-1": (_START, 0.57, ("--data.latent_frames=1",)),
+    "latent-8": (_START, 1.4, ("--data.latent_frames=8",)),
     "joint": (_START, 1, ("--diffusion.frames_apart=false",)),
     "no-projector": (_START, 1, ("--diffusion.projector=0",)),
     "mean": (_START, 1, ("--diffusion.pooling=mean",)),

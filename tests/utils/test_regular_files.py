@@ -53,3 +53,26 @@ def test_a_pipe_is_no_file(place: str, digests: bool, forks: Forks, tmp_path: Pa
     assert ended.said.startswith("gaitdiff: ")
     assert ended.said.count("\n") == 1
     assert place in ("a model", "a recipe") or file.name in ended.said  # of these two it says that there is none
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["a run's settings", "a run's metrics", "a model", "a state", "a store's header", "a recipe", "a comparison"],
+)
+def test_what_is_nested_without_end_is_one_sentence(place: str, forks: Forks, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    checkpoint = without_digests(run / "checkpoints" / "step-00000001")
+    curve = [*("label-curve", f"one={run}", "--data", f"{tmp_path}/train", "--people", "2"), "--out", f"{tmp_path}/l"]
+    (tmp_path / "l").mkdir()
+    texts = {
+        "a model": (checkpoint / "model.json", ["embed", f"{run}", f"{tmp_path}/train", "--out", f"{tmp_path}/a.npz"]),
+        "a state": (checkpoint / "state.json", ["embed", f"{run}", f"{tmp_path}/train", "--out", f"{tmp_path}/a.npz"]),
+        "a comparison": (tmp_path / "l" / "label_curve.json", curve),
+    }
+    file, words = texts[place] if place in texts else PLACES[place](tmp_path)
+    file.write_text("[" * 60_000 + "\n")
+    ended = forks.run(*words, seconds=60)
+    assert ended.code == 2, (ended.code, ended.said)
+    assert ended.said.startswith("gaitdiff: ")
+    assert ended.said.count("\n") == 1
+    assert file.name in ended.said

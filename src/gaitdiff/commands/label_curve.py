@@ -29,7 +29,7 @@ from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, 
 from gaitdiff.training.checkpoint_files import latest_checkpoint
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import finetune
-from gaitdiff.utils.files import require_regular, write_whole
+from gaitdiff.utils.files import parse_json, require_regular, write_whole
 from gaitdiff.utils.locks import writing
 from gaitdiff.utils.progress import say
 
@@ -271,7 +271,7 @@ def _read(file: Path, about: dict[str, Any]) -> dict[str, Outcome]:
     if not file.exists():
         return {}
     try:
-        document = json.loads(require_regular(file).read_text(encoding="utf-8"))
+        document = parse_json(require_regular(file).read_text(encoding="utf-8"))
         before = document["about"]
         unlike = [_unlike(what, before[key], about[key]) for key, what in _SAME.items() if before[key] != about[key]]
         for name, start in before["checkpoints"].items():

@@ -5,7 +5,6 @@ TAESD is Ollin Boer Bohan's (github.com/madebyollin/taesd, MIT). Its weights are
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -20,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
-from gaitdiff.utils.files import require_regular
+from gaitdiff.utils.files import parse_json, require_regular
 
 #: The environment variable that says where TAESD's weights are on this machine: a folder or a file.
 VARIABLE = "GAITDIFF_TAESD"
@@ -119,7 +118,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _build(state: dict[str, Tensor], where: Path, config: Path | None = None) -> AutoencoderTiny:
     try:
-        settings = json.loads(require_regular(config).read_text()) if config else {}
+        settings = parse_json(require_regular(config).read_text()) if config else {}
     except (OSError, ValueError) as error:
         raise UserError(f"{config} cannot be read as JSON ({error}); {WAYS_OUT}") from error
     tiny = cast(AutoencoderTiny, AutoencoderTiny.from_config(settings))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +19,7 @@ from gaitdiff.models import create_model, list_models, list_presets
 from gaitdiff.models.registry import model_config
 from gaitdiff.training.checkpoint import load_checkpoint, model_document, pick_features, read_checkpoint_info
 from gaitdiff.training.checkpoint_files import write_checkpoint
-from gaitdiff.utils.files import require_new, write_whole
+from gaitdiff.utils.files import parse_json, require_new, write_whole
 from gaitdiff.utils.progress import say
 
 #: What the features of a checkpoint are called, and an exported model's.
@@ -137,7 +136,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         if not key or not equals:
             raise UserError(f"--override takes KEY=VALUE, such as channels=[32,64,128], not {word!r}")
         try:
-            found[key] = json.loads(value.lower() if value.lower() in ("true", "false") else value)
+            found[key] = parse_json(value.lower() if value.lower() in ("true", "false") else value)
         except ValueError:
             found[key] = value
     return found

@@ -25,7 +25,7 @@ from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.errors import UserError, shown
 from gaitdiff.models import list_pretrained
 from gaitdiff.models.pretrained import pretrained_folder
-from gaitdiff.utils.files import atomic_folder, json_object, require_regular, write_whole
+from gaitdiff.utils.files import atomic_folder, json_object, parse_json, require_regular, write_whole
 from gaitdiff.utils.progress import say
 
 #: Tensors by name by file stem, and what JSON can hold by file stem.
@@ -236,7 +236,7 @@ def read_document(checkpoint: Path, stem: str, keys: Sequence[str]) -> dict[str,
     """
     path = checkpoint / f"{stem}.json"
     try:
-        document: dict[str, Any] = json.loads(require_regular(path).read_text(encoding="utf-8"))
+        document: dict[str, Any] = parse_json(require_regular(path).read_text(encoding="utf-8"))
         missing = [key for key in keys if key not in document]
         if missing:
             raise ValueError(f"it lacks {missing[0]!r}")

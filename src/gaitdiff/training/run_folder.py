@@ -23,7 +23,7 @@ from gaitdiff.config.recipe import STAGES
 from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.errors import UserError
 from gaitdiff.training.loggers import Logger, check_tracker, open_loggers
-from gaitdiff.utils.files import NamesAndDrafts, require_regular, sync, write_whole
+from gaitdiff.utils.files import NamesAndDrafts, parse_json, require_regular, sync, write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 from gaitdiff.utils.progress import say
 from gaitdiff.version import __version__
@@ -198,7 +198,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     try:
         for line in require_regular(file).read_text(encoding="utf-8").split("\n")[:-1]:
-            record = json.loads(line)
+            record = parse_json(line)
             found.append({"step": record["step"], **record})
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}): mend that") from error

@@ -192,13 +192,25 @@ def require_output(path: Path, flag: str, earlier: Callable[[Path], bool]) -> No
     require_new(path, flag)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What JSON means.
+
+    Raises:
+        ValueError: it is none, or is nested deeper than anybody means it.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def json_object(path: Path) -> dict[str, Any]:
     """Return what a JSON file holds, nothing if that is no object.
 
     Raises:
         OSError, ValueError: it cannot be read, or is no JSON.
     """
-    document = json.loads(read_regular(path, _JSON_BYTES))
+    document = parse_json(read_regular(path, _JSON_BYTES))
     return document if isinstance(document, dict) else {}
 
 

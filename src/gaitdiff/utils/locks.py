@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gaitdiff.errors import UserError
-from gaitdiff.utils.files import read_regular, write_whole
+from gaitdiff.utils.files import parse_json, read_regular, write_whole
 from gaitdiff.utils.progress import say
 
 #: What operating systems say where a file system has no locks.
@@ -91,7 +91,7 @@ class FolderLock:
 
     def _holder(self) -> str:
         try:
-            holder = json.loads(read_regular(self.folder / HOLDER_FILE, _HOLDER_BYTES))
+            holder = parse_json(read_regular(self.folder / HOLDER_FILE, _HOLDER_BYTES))
             return f"process {holder['process']} on {holder['host']}, since {holder['since']}"
         except (OSError, ValueError, TypeError, KeyError):  # it has only just begun
             return "another process"
