@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from gaitdiff.cli import main
+from gaitdiff.data.store import StoreWriter
 from gaitdiff.training.checkpoint_files import latest_checkpoint
 from gaitdiff.training.run_folder import read_metrics
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
@@ -130,6 +132,26 @@ def test_the_same_place_is_the_same_however_it_is_written(
     assert (
         main(words("finetune", Path("store"), Path("run"), *flags, "--optim.iterations", "1", "--init", "./first")) == 0
     )
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_least_length_that_leaves_out_nobody_else_is_no_change(
+    stage: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All walks have six frames."""
+    run = tmp_path / "run"
+    assert main(words(stage, store, run, "--optim.iterations", "2")) == 0
+    assert main(words(stage, store, run, "--optim.iterations", "2", "--data.min_frames", "5")) == 0
+    with StoreWriter(tmp_path / "mixed", source="test") as writer:
+        for person in range(6):
+            for walk in range(3):
+                clip = np.full((6 if walk else 4, 64, 64), 255, np.uint8)
+                writer.add(clip, subject=f"{person}", condition="", view="", sequence=f"{walk}", split="train")
+    run = tmp_path / "other"
+    assert main(words(stage, tmp_path / "mixed", run, "--optim.iterations", "2")) == 0
+    capsys.readouterr()
+    assert main(words(stage, tmp_path / "mixed", run, "--optim.iterations", "2", "--data.min_frames", "5")) == 2
+    assert "data.min_frames = 2, not 5" in capsys.readouterr().err
 
 
 def test_other_versions_are_said(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

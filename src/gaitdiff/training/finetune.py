@@ -34,7 +34,7 @@ from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoin
 from gaitdiff.training.device import make_accelerator, require_memory, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
-from gaitdiff.training.run_folder import RunFolder
+from gaitdiff.training.run_folder import RunFolder, provenance
 from gaitdiff.training.together import peers_told
 from gaitdiff.utils.progress import say
 
@@ -79,7 +79,7 @@ class FinetuneStage:
         self.size = f"--batch.people {batch.people} --batch.sequences {batch.sequences} --data.frames {frames}"
         pixels = batch.people * batch.sequences * frames * self.store.height * self.store.width
         require_memory(pixels, self.size)
-        self.provenance = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world_size}
+        self.provenance = provenance(self.store.header.manifest_sha256, rows, world_size)
         start, choice = _begun(config) or starting_point(config)
         if start is not None:
             read_checkpoint_info(start).require_height(self.store)

@@ -36,7 +36,7 @@ from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoin
 from gaitdiff.training.device import make_accelerator, require_memory, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
-from gaitdiff.training.run_folder import RunFolder, read_config
+from gaitdiff.training.run_folder import RunFolder, provenance, read_config
 from gaitdiff.training.together import peers_told
 
 _PARTS = ("backbone", "denoiser", "pooling")  # what a checkpoint of stage 1 holds
@@ -77,7 +77,7 @@ class PretrainStage:
         self.fitted = rows[np.linspace(0, len(rows) - 1, min(len(rows), _FITTED)).round().astype(int)]
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
-        self.provenance = {"manifest_sha256": self.store.header.manifest_sha256, "processes": world_size}
+        self.provenance = provenance(self.store.header.manifest_sha256, rows, world_size)
         optim = config.optim
         self.iterations, self.clip_grad = optim.iterations, optim.clip_grad
         frames = f"--data.latent_frames {config.data.latent_frames} --data.gait_frames {config.data.gait_frames}"

@@ -29,13 +29,13 @@ from gaitdiff.utils.progress import say
 from gaitdiff.version import __version__
 
 #: Parts of a configuration that may differ when a run is continued.
-_FREE = ("machine", "run", "out", "data.store", "made_with", "identity")
+_FREE = ("machine", "run", "out", "data.store", "made_with", "identity", "made_from.sequences_sha256")
 #: Settings that may be paths; the same place counts as the same, however it is written.
 _PATHS = ("init", "diffusion.autoencoder", "diffusion.start")
 #: Settings that had another name in runs begun earlier, by group.
 _RENAMED = {"diffusion": {"drop": "p_uncond"}}
 #: Where a configuration tells data by their digest, and settings that the shapes of weights follow from.
-DATA = "made_from.manifest_sha256"
+DATA, _ROWS = "made_from.manifest_sha256", "made_from.sequences_sha256"
 _BUILT = ("model.", "diffusion.denoiser", "diffusion.pooling", "diffusion.projector", "diffusion.normalize")
 _DRAFT = ".config.yaml.partial"
 _UNTOUCHED = "checkpoints are untouched, fix it and start the same command again"
@@ -281,7 +281,10 @@ def _changes(
         raise UserError(f"{path} holds a run of gaitdiff {old.get('stage')}, not {new['stage']}: choose another --out")
     before, after = (dict(flat(config)) for config in (old, new))
     found = []
+    same_rows = before.get(_ROWS) == after.get(_ROWS, "")
     for key in sorted(after):
+        if same_rows and key == "data.min_frames":  # it leaves out the same sequences as before
+            continue
         if key in _FREE or key.split(".")[0] in _FREE or _same(key, before.get(key), after[key]):
             continue
         found.append((key, before.get(key), after[key]))
@@ -308,6 +311,12 @@ def _same(key: str, old: Any, new: Any) -> bool:
     if key in _PATHS and old and new:
         return bool(old == new) or Path(old).resolve() == Path(new).resolve()
     return bool(old == new)
+
+
+def provenance(manifest_sha256: str, rows: np.ndarray, processes: int) -> dict[str, Any]:
+    """What a run is made from: its data, which sequences of them it learns from, how many processes share it."""
+    sequences = hashlib.sha256(np.ascontiguousarray(rows, dtype=np.int64).tobytes()).hexdigest()
+    return {"manifest_sha256": manifest_sha256, "sequences_sha256": sequences, "processes": processes}
 
 
 def versions() -> dict[str, str]:
