@@ -50,8 +50,8 @@ _WHAT = "gait recognition that learns from unlabelled walks"
 #: What several processes can share, started by torchrun.
 _SHARED = ("pretrain", "finetune")
 
-#: What the same command continues after a signal.
-_RESUMED = ("quickstart", "data import", "pretrain", "finetune", "label-curve")
+#: What else the same command continues after a signal.
+_RESUMED = ("quickstart", "data import", "label-curve")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

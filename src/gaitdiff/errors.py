@@ -18,6 +18,16 @@ class NotFiniteError(UserError):
     """What a model has made is no number, or too large for one."""
 
 
+def require_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes.
+
+    Raises:
+        UserError: it is negative.
+    """
+    if seed < 0:
+        raise UserError(f"the seed is {seed}, but must not be negative")
+
+
 def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str:
     """Return " (did you mean 'x'?)" for the known word nearest to ``word``, or "" when none has this likeness."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)

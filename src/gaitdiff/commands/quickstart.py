@@ -18,7 +18,7 @@ from gaitdiff.commands.evaluate import print_scores
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import MachineConfig, PretrainConfig
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.errors import UserError
+from gaitdiff.errors import UserError, require_seed
 from gaitdiff.evaluation.about import compared
 from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_images
 from gaitdiff.evaluation.held_out import held_out_rows
@@ -94,8 +94,7 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
     Raises:
         UserError: anything about the folder or the machine that the user can fix.
     """
-    if seed < 0:
-        raise UserError(f"the seed is {seed}, but must not be negative")
+    require_seed(seed)
     with writing(out):
         return _run(out, SMALL if small else USUAL, device, seed)
 

@@ -80,10 +80,9 @@ def _find(name: str) -> Traversable | Path:
     file = Path(name)
     if os.path.isdir(file):  # unlike Path.is_dir, also of a name that no file can have
         raise UserError(f"recipe {name} is a folder: give a file, such as the config.yaml of a run")
-    if os.path.exists(file) and not os.path.isfile(file):
-        raise UserError(f"recipe {name} is no regular file: give a YAML file or one that gaitdiff recipes lists")
     if not os.path.isfile(file):
-        raise UserError(f"{_no_recipe(name)}: give a YAML file or one that gaitdiff recipes lists")
+        what = f"recipe {name} is no regular file" if os.path.exists(file) else _no_recipe(name)
+        raise UserError(f"{what}: give a YAML file or one that gaitdiff recipes lists")
     return file.resolve()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.header import FRAMES_FILE, HEADER_FILE, MANIFEST_FILE
 from gaitdiff.data.store.manifest import encode_manifest
-from gaitdiff.errors import UserError
+from gaitdiff.errors import UserError, require_seed
 from gaitdiff.utils.files import atomic_folder, require_new
 
 TRAIN, VALIDATION = "train", "val"
@@ -36,8 +36,7 @@ def split_store(source: Path, out: Path, people: int, seed: int = 0) -> Path:
             be written.
     """
     store = SequenceStore(source)
-    if seed < 0:
-        raise UserError(f"the seed is {seed}, but must not be negative")
+    require_seed(seed)
     require_new(out)
     if len(store.select(split=VALIDATION)):
         raise UserError(f"{source} has validation people already: split the store that it was made from")

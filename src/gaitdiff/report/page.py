@@ -150,7 +150,8 @@ def _asset(name: str) -> str:
 
 def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder that holds anything but a page of ours, which is written anew, or what a kill left of one."""
-    if not folder.is_dir() or all(entry.name in NamesAndDrafts() for entry in folder.iterdir()):
+    left = NamesAndDrafts()
+    if not folder.is_dir() or all(entry.name in left for entry in folder.iterdir()):
         return
     page = folder / "index.html"
     if not page.is_file() or b"gaitdiff" not in page.read_bytes():

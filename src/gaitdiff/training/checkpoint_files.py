@@ -33,7 +33,7 @@ CheckpointContents: TypeAlias = tuple[Mapping[str, Mapping[str, Tensor]], Mappin
 
 CHECKPOINTS, _PREFIX = "checkpoints", "step-"
 #: File of a run that has had a checkpoint.
-SAVED = ".saved"
+_SAVED = ".saved"
 _NAME = re.compile(rf"{_PREFIX}\d{{8,}}")
 _SUMS, _SUM = "SHA256SUMS", re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
 _OLDER = "remove the folder {name} to go on from an older checkpoint"
@@ -62,8 +62,18 @@ def save_checkpoint(
 
 def mark_saved(run: Path) -> None:
     """Let a run that has a checkpoint remember it, so that it never begins anew."""
-    if not (run / SAVED).exists():
-        write_whole(run / SAVED, b"", "free some space, then start the same command again")
+    if not (run / _SAVED).exists():
+        write_whole(run / _SAVED, b"", "free some space, then start the same command again")
+
+
+def refuse_lost(run: Path) -> None:
+    """Refuse to begin anew where a run had checkpoints, which may lie on a disk that is not there.
+
+    Raises:
+        UserError: it had some.
+    """
+    if (run / _SAVED).exists():
+        raise UserError(f"{run} had checkpoints, and has none now: bring {CHECKPOINTS} back, or choose another --out")
 
 
 def write_checkpoint(

@@ -21,14 +21,13 @@ from gaitdiff.evaluation.about import Origin
 from gaitdiff.training.best import Best
 from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
 from gaitdiff.training.checkpoint_files import (
-    CHECKPOINTS,
-    SAVED,
     CheckpointContents,
     latest_checkpoint,
     list_checkpoints,
     mark_saved,
     read_state,
     read_tensors,
+    refuse_lost,
     save_checkpoint,
 )
 from gaitdiff.training.device import memory_told
@@ -246,7 +245,7 @@ def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, li
     """Load the newest checkpoint; the step to go on from and the losses not logged yet."""
     if not list_checkpoints(folder.path):
         if main:
-            _refuse_lost(folder.path)
+            refuse_lost(folder.path)
             folder.rewind(-1)
         return 0, []
     checkpoint = latest_checkpoint(folder.path)
@@ -261,16 +260,6 @@ def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, li
         if kept < state.lines:
             say(f"{folder.metrics_file} lacks {state.lines - kept} of the {state.lines} lines up to step {state.step}")
     return state.step, list(state.pending)
-
-
-def _refuse_lost(run: Path) -> None:
-    """Refuse to begin anew where a run had checkpoints, which may lie on a disk that is not there.
-
-    Raises:
-        UserError: it had some.
-    """
-    if (run / SAVED).exists():
-        raise UserError(f"{run} had checkpoints, and has none now: bring {CHECKPOINTS} back, or choose another --out")
 
 
 def _contents(

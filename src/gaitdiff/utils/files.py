@@ -192,14 +192,17 @@ def require_output(path: Path, flag: str, earlier: Callable[[Path], bool]) -> No
     require_new(path, flag)
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """What JSON means.
+
+    Args:
+        object_pairs_hook: makes something of the pairs of an object, see ``json.loads``.
 
     Raises:
         ValueError: it is none, or is nested deeper than anybody means it.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=object_pairs_hook)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

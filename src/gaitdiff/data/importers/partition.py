@@ -12,7 +12,7 @@ from typing import Any
 from gaitdiff.datasets.card import Partition
 from gaitdiff.datasets.sequences import SourceSequence
 from gaitdiff.errors import UserError, nearest
-from gaitdiff.utils.files import read_regular
+from gaitdiff.utils.files import parse_json, read_regular
 from gaitdiff.utils.text import natural, printable
 
 TRAIN_KEY, TEST_KEY, PROBE_KEY, GALLERY_KEY = _KEYS = ("TRAIN_SET", "TEST_SET", "PROBE_SET", "GALLERY_SET")
@@ -174,10 +174,10 @@ def _load(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"the partition file {path} {error}: give a JSON file") from error
     try:
-        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=once)
+        document = parse_json(data.decode("utf-8-sig"), once)
     except UnicodeDecodeError as error:
         raise UserError(f"the partition file {path} is not UTF-8 text: save it as JSON in UTF-8") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"the partition file {path} is not JSON ({error}): fix it or download it anew") from error
     if not isinstance(document, dict):
         raise UserError(

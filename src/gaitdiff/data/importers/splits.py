@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from gaitdiff.datasets.sequences import SourceSequence
-from gaitdiff.errors import UserError, nearest
+from gaitdiff.errors import UserError, nearest, require_seed
 
 AUTO, TRAIN, TEST, HALVES = "auto", "train", "test", "halves"
 _SPLITS = (AUTO, TRAIN, TEST, HALVES)
@@ -41,8 +41,7 @@ def split_people(
         raise UserError(f"there is no split {split!r}{nearest(split, _SPLITS)}: auto, train, test or halves")
     if test_fraction is not None and not 0 <= test_fraction < 1:
         raise UserError(f"the test fraction is {test_fraction}, but must be at least 0 and less than 1")
-    if seed < 0:
-        raise UserError(f"the seed is {seed}, but must not be negative")
+    require_seed(seed)
     rng = np.random.default_rng(seed)
     people = sorted(set(subjects))
     walks: dict[str, list[int]] = {person: [] for person in people}

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 
 from gaitdiff.data.store.codec import CODECS
 from gaitdiff.data.store.manifest import CROPS
+from gaitdiff.utils.files import parse_json
 
 HEADER_FILE, MANIFEST_FILE, FRAMES_FILE = "store.json", "manifest.csv", "frames.bin"
 FORMAT, VERSION = "gaitdiff-store", 1
@@ -43,8 +44,8 @@ class Header:
                 impossible value.
         """
         try:
-            content = json.loads(data)
-        except (ValueError, RecursionError) as error:
+            content = parse_json(data)
+        except ValueError as error:
             raise ValueError(f"it is not JSON ({error})") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT!r}")
