@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from gaitdiff.commands import verbs
+from gaitdiff.commands import verbs, verbs_paper
 from gaitdiff.config.hints import suggest, suggest_verb
 from gaitdiff.config.schema import WORD
 from gaitdiff.config.values import SHORT, flag_of
@@ -41,6 +41,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "export": verbs.export,
     "import-opengait": verbs.import_opengait,
     "export-opengait": verbs.export_opengait,
+    "reproduce": verbs_paper.reproduce,
     "models": verbs.models,
     "recipes": verbs.recipes,
 }
@@ -51,7 +52,7 @@ _WHAT = "gait recognition that learns from unlabelled walks"
 _SHARED = ("pretrain", "finetune")
 
 #: What else the same command continues after a signal.
-_RESUMED = ("quickstart", "data import", "label-curve")
+_RESUMED = ("quickstart", "data import", "label-curve", "reproduce")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gaitdiff.cli import main
-from gaitdiff.commands.label_curve import Outcome, difference, named_checkpoints
+from gaitdiff.commands.label_curve import named_checkpoints
 from gaitdiff.errors import UserError
 from gaitdiff.training.run_folder import read_config
 from gaitdiff.utils import locks
@@ -155,21 +155,3 @@ def test_mistakes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(command(made, *words)) == 2
         assert says in capsys.readouterr().err
         assert (made / "curve" / "label_curve.json").read_bytes() == kept
-
-
-def test_the_interval_of_a_difference() -> None:
-    """Two people with one probe each seed and a known gain: mean and spread as the normal law has them."""
-    rng = np.random.default_rng(0)
-    probes = [4] * 300
-    pairs = []
-    for _ in range(3):
-        first = rng.integers(0, 4, 300)
-        pairs.append((Outcome(probes, first.tolist(), []), Outcome(probes, (first + 1).tolist(), [])))
-    assert difference(pairs, "hits") == pytest.approx((25.0, 25.0, 25.0))
-    moved = rng.integers(-1, 2, 300)
-    pairs = [(Outcome(probes, [2] * 300, []), Outcome(probes, (2 + moved).tolist(), []))]
-    gain, low, high = difference(pairs, "hits")
-    error = 25.0 * moved.std() / np.sqrt(300)
-    assert gain == pytest.approx(25.0 * moved.mean())
-    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.06)
-    assert (high + low) / 2 == pytest.approx(gain, abs=0.2 * error)

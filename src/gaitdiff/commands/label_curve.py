@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -21,8 +20,7 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, MachineConfig, ModelConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import extract, rank_in_store
-from gaitdiff.evaluation.held_out import to_score
+from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of
 from gaitdiff.report.figures import save_chart
 from gaitdiff.report.labels import SCORES, SCRATCH, label_series
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
@@ -33,11 +31,9 @@ from gaitdiff.utils.files import parse_json, require_regular, write_whole
 from gaitdiff.utils.locks import writing
 from gaitdiff.utils.progress import say
 
-_DRAWS = 4000  # of the bootstrap
 _RESULTS = "label_curve.json"
 #: Settings that each run has its own of.
 _OWN = ("recipe", "out", "data.store", "data.people", "seed", "machine.device", "run.evaluate_every", "mode", "init")
-_SUMMED = {"rank1": "hits", "mAP": "precision"}  # score to what it is a sum of
 #: What the runs of one comparison have in common.
 _SAME = {"model": "model", "manifest_sha256": "data", "recipe": "recipe", "settings": "settings"}
 
@@ -54,21 +50,6 @@ class Cell:
     def name(self) -> str:
         """Folder of the run."""
         return f"{self.arm}-{self.people or 'all'}-{self.seed}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run scores, person by person.
-
-    Attributes:
-        probes: (n,) number of probes of each test person.
-        hits: (n,) how many of them find their person first.
-        precision: (n,) sum of their average precisions.
-    """
-
-    probes: list[int]
-    hits: list[int]
-    precision: list[float]
 
 
 @dataclass(frozen=True)
@@ -140,7 +121,8 @@ def run(
                 say(f"{number}/{len(cells)} {cell.name}")
                 with _own_words():
                     trained = finetune(configs[cell])
-                outcomes[cell.name] = _score(trained, store, configs[cell], place)
+                run, metric = configs[cell].run, configs[cell].loss.distance
+                outcomes[cell.name] = outcome_of(load_checkpoint(trained, place), store, run.protocol, metric, place)
                 _write(out / _RESULTS, {"about": about}, outcomes)
         numbers.sort(key=lambda count: count or everybody)
         table = [_row(outcomes, count, everybody, list(starts), seeds) for count in numbers]
@@ -252,21 +234,6 @@ def _flag(setting: str) -> tuple[str, str]:
     return f"--{name}", value
 
 
-def _score(folder: Path, store: SequenceStore, config: FinetuneConfig, place: torch.device) -> Outcome:
-    scored = to_score(store, config.run.protocol)
-    rows = scored.rows
-    if scored.unscored:
-        raise UserError(f"nothing can be scored: {scored.unscored}")
-    features = extract(load_checkpoint(folder, place), store, rows, place)
-    probe, ranks = rank_in_store(features, store, rows, config.run.protocol, config.loss.distance, place)
-    matched = ranks.first > 0
-    people, person = np.unique([store.rows[int(row)].subject for row in probe[matched]], return_inverse=True)
-    sums = (np.bincount(person, weights, len(people)) for weights in (None, ranks.first[matched] == 1))
-    probes, hits = (values.astype(int).tolist() for values in sums)
-    precision = np.bincount(person, ranks.precision[matched], len(people)).round(6)
-    return Outcome(probes, hits, precision.tolist())
-
-
 def _read(file: Path, about: dict[str, Any]) -> dict[str, Outcome]:
     if not file.exists():
         return {}
@@ -294,29 +261,6 @@ def _write(file: Path, document: dict[str, Any], outcomes: dict[str, Outcome]) -
     write_whole(file, json.dumps({**document, "runs": runs}, indent=1).encode())
 
 
-def difference(pairs: Sequence[tuple[Outcome, Outcome]], key: str, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of the second outcomes' score less the first's, and its 95% interval.
-
-    The interval is a bootstrap's over seeds and, the same for both outcomes, over test people, whose probes stay
-    together (Efron & Tibshirani 1993).
-
-    Args:
-        pairs: both outcomes of each seed.
-        key: "hits", for rank-1, or "precision", for mAP.
-
-    Returns:
-        Percentage points.
-    """
-    probes = np.array(pairs[0][0].probes)
-    gains = np.array([np.subtract(getattr(b, key), getattr(a, key)) for a, b in pairs])  # (seeds, people)
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(probes), size=(_DRAWS, len(probes)))
-    runs = rng.integers(len(pairs), size=(_DRAWS, len(pairs)))
-    means = [100.0 * gains[np.ix_(s, p)].sum() / (len(s) * probes[p].sum()) for s, p in zip(runs, drawn, strict=True)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return 100.0 * float(gains.sum()) / (len(pairs) * int(probes.sum())), float(low), float(high)
-
-
 def _spread(values: np.ndarray) -> str:
     """Mean, and standard deviation over seeds where there are several."""
     return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
@@ -328,17 +272,14 @@ def _row(
     """Scores of all arms with one number of labelled people."""
     row: dict[str, Any] = {"people": count or everybody}
     fresh = [outcomes[Cell(SCRATCH, count, seed).name] for seed in seeds]
-    for score, key in _SUMMED.items():
-        row[score] = {SCRATCH: {"scores": _percent(fresh, key)}}
+    for score in SUMMED:
+        row[score] = {SCRATCH: {"scores": [one.percent(score) for one in fresh]}}
         for arm in arms:
             tuned = [outcomes[Cell(arm, count, seed).name] for seed in seeds]
-            gain, low, high = (round(value, 2) for value in difference(list(zip(fresh, tuned, strict=True)), key))
-            row[score][arm] = {"scores": _percent(tuned, key), "difference": gain, "interval": [low, high]}
+            gain, low, high = (round(value, 2) for value in difference(list(zip(fresh, tuned, strict=True)), score))
+            scores = [one.percent(score) for one in tuned]
+            row[score][arm] = {"scores": scores, "difference": gain, "interval": [low, high]}
     return row
-
-
-def _percent(outcomes: Sequence[Outcome], key: str) -> list[float]:
-    return [round(100.0 * sum(getattr(one, key)) / sum(one.probes), 2) for one in outcomes]
 
 
 def _print(table: Sequence[Mapping[str, Any]]) -> None:

@@ -38,7 +38,8 @@ def _presets() -> str:
     return f"one of {', '.join(list_presets())}"
 
 
-def _prepare(device: str) -> None:
+def prepare(device: str) -> None:
+    """Set this process up for a device, as ``machine.device`` names it."""
     from gaitdiff.config.schema import MachineConfig
     from gaitdiff.training.device import prepare_process
 
@@ -55,7 +56,7 @@ def quickstart(
     """Run the whole method, from made-up walkers to a report."""
     from gaitdiff.commands.quickstart import run
 
-    _prepare(device)
+    prepare(device)
     run(out, small=small, device=device, seed=seed)
 
 
@@ -213,7 +214,7 @@ def label_curve(
 
     if seeds < 1:
         raise UserError(f"--seeds is {seeds}, but a comparison takes at least 1")
-    _prepare(device)
+    prepare(device)
     named = named_checkpoints(checkpoints)
     print(run(named, data, out, recipe=recipe, people=people, seeds=range(seeds), settings=set_, device=device).file)
 
@@ -227,7 +228,7 @@ def report(
     """Write a page on runs: curves, scores, who is taken for whom, settings."""
     from gaitdiff.commands.report import run
 
-    _prepare(device)
+    prepare(device)
     print(run([Path(folder) for folder in runs], out, device))
 
 
@@ -255,7 +256,7 @@ def evaluate(
     """Score a checkpoint on the test split of a store, beside the gait energy image."""
     from gaitdiff.commands.evaluate import score_checkpoint
 
-    _prepare(device)
+    prepare(device)
     score_checkpoint(
         checkpoint,
         data,
@@ -287,7 +288,7 @@ def submit(
     """Write the archive that a benchmark's site takes, checked, beside local scores."""
     from gaitdiff.commands.submit import submit as run
 
-    _prepare(device)
+    prepare(device)
     run(site, checkpoint, data, out, probes=probes, features=features, metric=metric, device=device, resize=resize)
 
 
@@ -304,7 +305,7 @@ def embed(
     """Write the features of a store's walks, with their names, as arrays for NumPy."""
     from gaitdiff.commands.embed import embed_store
 
-    _prepare(device)
+    prepare(device)
     part = None if split == "all" else split
     print(embed_store(checkpoint, store, out, features=features, split=part, resize=resize, device=device))
 
@@ -323,7 +324,7 @@ def compare_walks(
     """Say how alike two walks are, beside walks of one person and of different people."""
     from gaitdiff.commands.compare_walks import compare_walks as run
 
-    _prepare(device)
+    prepare(device)
     found = run(checkpoint, store, a, b, features=features, metric=metric, resize=resize, device=device)
     print("\n".join(found.lines()))
 

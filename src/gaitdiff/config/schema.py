@@ -149,7 +149,7 @@ class DiffusionConfig:
     Attributes:
         autoencoder: "student" (ships with the package), "taesd", a local path or a hub id.
         denoiser: "small", "base" (the paper's default) or "large": its 3.7, 11.6 and 40.2 M parameters; or "walkers", a
-            narrow one for CPUs.
+            narrow one for CPUs, "walkers-small" and "walkers-large" with half and twice its channels.
         start: where the denoiser starts, without the condition that guided it: "walkers", which ships for the denoiser
             of this name, or a run of pretraining; "" starts from nothing, as in the paper.
         schedule: "inverted-cosine" or "cosine".

@@ -99,7 +99,9 @@ class Denoiser(nn.Module):
 
     @classmethod
     def preset(cls, name: str, cond_dim: int = 256) -> Denoiser:
-        """Build a named size: "small", "base", "large" (the paper's 3.7 M, 11.6 M, 40.2 M) or "walkers" (for a CPU).
+        """Build a named size: "small", "base", "large" (the paper's 3.7 M, 11.6 M, 40.2 M), or one for a CPU.
+
+        Those for a CPU are "walkers", and "walkers-small" and "walkers-large" of half and twice its channels.
 
         Raises UserError for an unknown name.
         """
@@ -161,6 +163,8 @@ PRESETS: dict[str, dict] = {
     "base": {"dim": 64},
     "large": {"dim": 128},
     "walkers": {"dim": 16, "dim_mults": (1, 2), "heads": 1, "head_dim": 32},
+    "walkers-small": {"dim": 8, "dim_mults": (1, 2), "heads": 1, "head_dim": 32},
+    "walkers-large": {"dim": 32, "dim_mults": (1, 2), "heads": 1, "head_dim": 32},
 }
 
 

@@ -6,7 +6,7 @@ import html
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ _STYLE: dict[Any, Any] = {
     "text.color": COLOURS["ink"],
     "path.simplify": True,
 }
+_AXES = (0.14, 0.155, 0.605, 0.81)  # left, bottom, width and height, as shares of a chart
+_TITLE = 0.3  # inches above a chart for its title
 _MOST_POINTS = 300  # raw points drawn of a longer series; its curve is smoothed from as many means
 _LINE = 0.072  # height of a line of a direct label, as a share of the axes' height
 
@@ -107,17 +109,55 @@ def chart(
 def save_chart(path: Path, series: Sequence[Series], *, x_label: str, y_label: str, log_x: bool = False) -> None:
     """Write curves in percent as ``path`` with ".png" and with ".svg"."""
     with rc_context(_STYLE | {"svg.hashsalt": path.name}):
-        figure = _figure(series, x_label, y_label, (), True, log_x)
-        for suffix in (".png", ".svg"):
-            with atomic_file(path.with_name(path.name + suffix), "choose another --out") as draft:
-                figure.savefig(draft, format=suffix[1:], dpi=200, metadata={"Date": None} if suffix == ".svg" else None)
+        _save(_figure(series, x_label, y_label, (), True, log_x), path)
+
+
+def save_panels(
+    path: Path, panels: Mapping[str, Sequence[Series]], *, x_label: str, y_label: str, percent: bool, columns: int
+) -> None:
+    """Write charts side by side, each below its title, as ``path`` with ".png" and with ".svg".
+
+    Args:
+        columns: at most so many abreast.
+    """
+    abreast = min(columns, len(panels))
+    rows = -(-len(panels) // abreast)
+    with rc_context(_STYLE | {"svg.hashsalt": path.name}):
+        figure = Figure(figsize=(_WIDTH * abreast, (_HEIGHT + _TITLE) * rows))
+        for place, (title, series) in enumerate(panels.items()):
+            row, column = divmod(place, abreast)
+            tall = _HEIGHT / (_HEIGHT + _TITLE)
+            left, bottom, width, height = _AXES
+            box = ((left + column) / abreast, (tall * bottom + rows - 1 - row) / rows, width / abreast)
+            axes = figure.add_axes((*box, tall * height / rows))
+            _fill(axes, series, x_label, y_label, (), percent, False)
+            axes.set_title(title, loc="left", fontsize=10.5, color=COLOURS["ink"])
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    for suffix in (".png", ".svg"):
+        with atomic_file(path.with_name(path.name + suffix), "choose another --out") as draft:
+            figure.savefig(draft, format=suffix[1:], dpi=200, metadata={"Date": None} if suffix == ".svg" else None)
 
 
 def _figure(
     series: Sequence[Series], x_label: str, y_label: str, levels: Sequence[Level], percent: bool, log_x: bool
 ) -> Figure:
     figure = Figure(figsize=(_WIDTH, _HEIGHT))
-    axes = figure.add_axes((0.14, 0.155, 0.605, 0.81))
+    _fill(figure.add_axes(_AXES), series, x_label, y_label, levels, percent, log_x)
+    return figure
+
+
+def _fill(
+    axes: Axes,
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    levels: Sequence[Level],
+    percent: bool,
+    log_x: bool,
+) -> None:
     ends = [end for one in series if (end := _draw(axes, one))]
     for level in levels:
         dashes = (0, (4, 3)) if level.label else "-"
@@ -131,7 +171,6 @@ def _figure(
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
     _label_ends(axes, ends)
-    return figure
 
 
 def standard_error(percentage: float, count: float) -> float:

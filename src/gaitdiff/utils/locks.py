@@ -47,6 +47,31 @@ def writing(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def try_lock(file: Path) -> Iterator[bool]:
+    """Whether this process is the one that has a lock file while the block runs; nobody is waited for.
+
+    Where a file system has no locks, everybody has it.
+
+    Raises:
+        UserError: its folder cannot be written.
+    """
+    lock = FileLock(file, timeout=0, thread_local=False)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise UserError(f"{file} cannot be written ({error.strerror}): choose another --out") from error
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 class FolderLock:
     """The right to write a folder, which the operating system takes back when the process ends, however it ends."""
 

@@ -1,0 +1,245 @@
+"""``gaitdiff reproduce``: a table or figure of the paper as one command, with the paper's numbers beside ours."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.errors import UserError, nearest
+from gaitdiff.paper import facts, figures, render
+from gaitdiff.paper.cells import (
+    BESIDES,
+    EXPERIMENTS,
+    PEOPLE,
+    SEQUENCES,
+    TEST_PEOPLE,
+    TRAIN_PEOPLE,
+    Cell,
+    Scale,
+    runs_of,
+)
+from gaitdiff.paper.grid import Grid, Job
+from gaitdiff.paper.plan import Cost, costs
+from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.locks import writing
+from gaitdiff.utils.progress import say
+from gaitdiff.version import __version__
+from gaitdiff.walkers import generate, store_source
+
+_TABLES = {"table1": render.table1, "table2": render.table2, "table3": render.table3}
+_AUGMENTATIONS = "fig1"
+_TUNED = "finetuned-gait3d-smplgait-"
+_FRAMES = 40  # of a walk, median
+_NOTES = {
+    "table1": "The frozen block of the paper's table repeats numbers of its neighbours; those are 'unknown' here. The "
+    "paper chose the ratio of learning rates for each cell and does not print it; here it is the recipe's.",
+    "table2": "The paper's baselines are Table I's.",
+    "table3": "In brackets: what differs from the default, the first row.",
+}
+_OF_SCALE = {
+    "paper": "Scores on GREW are those of a local check, gallery 01 and probe 02; the paper's are its site's.",
+    "walkers": "Scale walkers: synthetic people stand for both data sets, networks are narrow, and iterations are "
+    "the paper's divided by 250. Its numbers are not to be compared with the paper's, only its order of them.",
+}
+
+
+def run(
+    what: str,
+    out: Path,
+    *,
+    stores: Sequence[str] = (),
+    scale: Scale = "paper",
+    seeds: int = 1,
+    only: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    dry_run: bool = False,
+    device: str = "auto",
+) -> None:
+    """Print the plan, do the runs that are missing, and write the table or figure into ``out``.
+
+    A run that is finished is not done again, one that fails does not stop the others, and several processes may
+    work at one ``out``.
+
+    Args:
+        what: of ``EXPERIMENTS``, or "fig1".
+        stores: folders of sequence stores, each as PATH or as gait3d=PATH or grew=PATH.
+        only: names of cells, or patterns of them such as "finetuned-gait3d-*"; empty for all.
+        settings: on top of all runs, where their stage has them, each as "optim.batch=32".
+
+    Raises:
+        UserError: anything about data, settings or machine that the user can fix; runs that failed are named.
+    """
+    if seeds < 1:
+        raise UserError(f"--seeds is {seeds}, but an experiment takes at least 1")
+    if what == _AUGMENTATIONS:
+        return _draw_augmentations(out, stores, scale, dry_run)
+    cells = _chosen(EXPERIMENTS[what](scale), only)
+    runs = runs_of(cells)
+    needed = list(dict.fromkeys(run.data for run in runs))
+    grid = Grid(out, _stores(out, stores, scale, needed), settings, device)
+    jobs = [Job(run, seed) for seed in range(seeds) for run in runs]
+    missing = [name for name in needed if name not in grid.stores]
+    there = {job.name for job in jobs if not missing and _exists(grid, job) and grid.result(job) is not None}
+    _print_plan(grid, cells, jobs, there, costs(grid, [job for job in jobs if job.name not in there]))
+    if dry_run:
+        return print("\n".join(grid.command(job) for job in jobs if job.name not in there))
+    if missing:
+        names = " and ".join(facts.DATA[name] for name in missing)
+        example = f"--store {missing[0]}=PATH"
+        raise UserError(
+            f"no store of {names} is given: add {example} (gaitdiff data import makes one), or --scale walkers"
+        )
+    if scale == "walkers" and not stores:
+        _make_walkers(out, needed)
+    failed = grid.work(jobs)
+    _write(what, grid, cells, seeds, scale)
+    if failed:
+        names = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise UserError(f"{len(failed)} of {len(jobs)} runs failed, the same command tries them again: {names}")
+
+
+def _chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
+    names = [cell.name for cell in cells]
+    for pattern in only:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(f"--only {pattern} names no cell{nearest(pattern, names)}; a --dry-run lists them")
+    return [cell for cell in cells if not only or any(fnmatchcase(cell.name, pattern) for pattern in only)]
+
+
+def _exists(grid: Grid, job: Job) -> bool:
+    return (grid.stores[job.run.data]).exists()
+
+
+def _stores(out: Path, words: Sequence[str], scale: Scale, needed: Sequence[str]) -> dict[str, Path]:
+    """The folder of the store of each data set, as far as they are given."""
+    if scale == "walkers" and not words:
+        return {name: _walkers_folder(out, name) for name in needed}
+    found: dict[str, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        named = bool(equals) and bool(re.fullmatch(r"\w+", name)) and not Path(word).exists()
+        if named and name not in facts.DATA:
+            raise UserError(f"--store {word}: the paper's data sets are {' and '.join(facts.DATA)}")
+        store = SequenceStore(path if named else word)
+        if named:
+            names = [name]
+        elif store.header.dataset in facts.DATA:
+            names = [store.header.dataset]
+        elif scale == "walkers":
+            names = list(needed)
+        else:
+            raise UserError(
+                f"{word} is of {store.header.dataset or 'no named data set'}: say which of the paper's it stands for, "
+                f"as in --store {needed[0]}={word}"
+            )
+        for one in names:
+            if one in found and named:
+                raise UserError(f"--store gives {one} twice: give it once")
+            found.setdefault(one, store.path)
+    return found
+
+
+def _walkers_folder(out: Path, data: str) -> Path:
+    return out / "walkers" / data
+
+
+def _make_walkers(out: Path, needed: Sequence[str]) -> None:
+    """Make the people that stand for the data sets, unless they are there; one of several processes makes them."""
+    people = TRAIN_PEOPLE + TEST_PEOPLE
+    for data in needed:
+        folder, (preset, seed) = _walkers_folder(out, data), PEOPLE[data]
+        with writing(out / "walkers"):
+            if not folder.exists():
+                say(f"walkers that stand for {facts.DATA[data]}: preset {preset}, {people} people")
+                generate(
+                    folder,
+                    people=people,
+                    sequences=SEQUENCES,
+                    preset=preset,
+                    seed=seed,
+                    frames=_FRAMES,
+                    test_people=TEST_PEOPLE,
+                )
+        if SequenceStore(folder).header.source != store_source(preset, seed, people):
+            raise UserError(f"{folder} holds other walkers than this experiment makes: choose another --out")
+
+
+def _print_plan(grid: Grid, cells: Sequence[Cell], jobs: Sequence[Job], there: set[str], cost: dict[str, Cost]) -> None:
+    seeds = sorted({job.seed for job in jobs})
+    beside = sum(cell.name.removeprefix(_TUNED) in BESIDES for cell in cells)
+    title = f"{len(cells) - beside} cells" + (f", {beside} more to compare with" if beside else "")
+    table = Table(Column("cell", overflow="fold"), "runs", "iterations", "hours", "paper", title=title)
+    counted: set[str] = set()
+    for cell in cells:
+        chain = [Job(run, seed) for seed in seeds for run in cell.run.chain()]
+        left = [job for job in chain if job.name not in there]
+        new = [job for job in left if job.name not in counted]
+        counted |= {job.name for job in new}
+        hours = sum(cost[job.name].seconds for job in new) / 3600
+        steps = " + ".join(f"{grid.config(Job(run, seeds[0])).optim.iterations:,}" for run in cell.run.chain())
+        shared = f", {len(left) - len(new)} shared" if len(left) > len(new) else ""
+        state = f"{len(left)} to do{shared}" if left else "done"
+        table.add_row(cell.name, state, steps, f"{hours:.2f}", "" if cell.printed is None else f"{cell.printed:.1f}")
+    console = Console(highlight=False)
+    console.print(table)
+    left = [job for job in jobs if job.name not in there]
+    hours = sum(cost[job.name].seconds for job in left) / 3600
+    size = sum(cost[job.name].size for job in left) / 1e9
+    stand_in = any(one.stand_in for one in cost.values())
+    console.print(
+        f"{len(left)} of {len(jobs)} runs to do: about {hours:,.1f} hours at the pace measured here, without "
+        f"evaluations, and {size:.1f} GB of checkpoints"
+        + (" (measured with the student in place of TAESD, which is not at hand)" if stand_in else ""),
+        soft_wrap=True,
+    )
+
+
+def _write(what: str, grid: Grid, cells: Sequence[Cell], seeds: int, scale: Scale) -> None:
+    """Table or figure of what is finished."""
+    console = Console(highlight=False)
+    if what in _TABLES:
+        found = render.numbers(grid, cells, seeds)
+        rows = _TABLES[what](found)
+        notes = [_NOTES[what], _OF_SCALE[scale], *_about(seeds)]
+        about = {"what": what, "scale": scale, "seeds": seeds, "gaitdiff": __version__}
+        file = grid.out / f"{what}.json"
+        write_whole(file, json.dumps(render.document(about, found), indent=1).encode())
+        write_whole(grid.out / f"{what}.md", render.markdown(rows, notes).encode())
+        table = Table(*rows[0], title=what, show_lines=True)
+        for row in rows[1:]:
+            table.add_row(*map(Text, row))
+        console.print(table)
+        console.print("\n".join(notes), soft_wrap=True, markup=False)
+    else:
+        file = grid.out / f"{what}.png"
+        for name in figures.draw(what, grid, cells, seeds, grid.out / what):
+            say(f"{name} is not finished, and left out of {file}")
+    console.print(str(file), soft_wrap=True, markup=False)
+
+
+def _about(seeds: int) -> Iterator[str]:
+    over = "seeds and test people" if seeds > 1 else "test people"
+    yield f"± is the standard deviation over seeds; in brackets 95% intervals of differences, by bootstrap over {over}."
+
+
+def _draw_augmentations(out: Path, words: Sequence[str], scale: Scale, dry_run: bool) -> None:
+    """Figure 1's companion."""
+    if not words and scale == "walkers" and not dry_run:
+        _make_walkers(out, ["gait3d"])
+    stores = _stores(out, words, scale, ["gait3d"])
+    if dry_run:
+        return print(f"{_AUGMENTATIONS}: one picture, no runs")
+    if not stores:
+        raise UserError("no store is given: add --store PATH, or --scale walkers")
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{_AUGMENTATIONS}.png"
+    figures.draw_augmentations(SequenceStore(next(iter(stores.values()))), file)
+    print(file)

@@ -1,0 +1,85 @@
+"""What a run scores, person by person: from it come differences between runs with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.errors import UserError
+from gaitdiff.evaluation.features import extract, rank_in_store
+from gaitdiff.evaluation.held_out import to_score
+
+_DRAWS = 4000  # of the bootstrap
+#: A score to what it is a sum of.
+SUMMED = {"rank1": "hits", "mAP": "precision"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run scores, person by person.
+
+    Attributes:
+        probes: (n,) number of probes of each test person.
+        hits: (n,) how many of them find their person first.
+        precision: (n,) sum of their average precisions.
+    """
+
+    probes: list[int]
+    hits: list[int]
+    precision: list[float]
+
+    def percent(self, score: str) -> float:
+        """Over all probes; ``score`` is "rank1" or "mAP"."""
+        return round(100.0 * sum(getattr(self, SUMMED[score])) / sum(self.probes), 2)
+
+
+def outcome_of(model: nn.Module, store: SequenceStore, protocol: str, metric: str, place: torch.device) -> Outcome:
+    """Score a model on whom runs of a store are scored on, see ``to_score``.
+
+    Args:
+        protocol: "auto", or its name.
+        metric: "cosine" or "euclidean".
+
+    Raises:
+        UserError: nothing can be scored.
+    """
+    scored = to_score(store, protocol)
+    rows = scored.rows
+    if scored.unscored:
+        raise UserError(f"nothing can be scored: {scored.unscored}")
+    features = extract(model, store, rows, place)
+    probe, ranks = rank_in_store(features, store, rows, protocol, metric, place)
+    matched = ranks.first > 0
+    people, person = np.unique([store.rows[int(row)].subject for row in probe[matched]], return_inverse=True)
+    sums = (np.bincount(person, weights, len(people)) for weights in (None, ranks.first[matched] == 1))
+    probes, hits = (values.astype(int).tolist() for values in sums)
+    precision = np.bincount(person, ranks.precision[matched], len(people)).round(6)
+    return Outcome(probes, hits, precision.tolist())
+
+
+def difference(pairs: Sequence[tuple[Outcome, Outcome]], score: str, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of the second outcomes' score less the first's, and its 95% interval.
+
+    The interval is a bootstrap's over seeds and, the same for both outcomes, over test people, whose probes stay
+    together (Efron & Tibshirani 1993).
+
+    Args:
+        pairs: both outcomes of each seed.
+        score: "rank1" or "mAP".
+
+    Returns:
+        Percentage points.
+    """
+    probes, key = np.array(pairs[0][0].probes), SUMMED[score]
+    gains = np.array([np.subtract(getattr(b, key), getattr(a, key)) for a, b in pairs])  # (seeds, people)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(probes), size=(_DRAWS, len(probes)))
+    runs = rng.integers(len(pairs), size=(_DRAWS, len(pairs)))
+    means = [100.0 * gains[np.ix_(s, p)].sum() / (len(s) * probes[p].sum()) for s, p in zip(runs, drawn, strict=True)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return 100.0 * float(gains.sum()) / (len(pairs) * int(probes.sum())), float(low), float(high)

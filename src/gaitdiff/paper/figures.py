@@ -1,0 +1,139 @@
+"""The paper's figures, drawn from finished runs; and Figure 1's companion, what each augmentation does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.paper import facts
+from gaitdiff.paper.cells import Cell
+from gaitdiff.paper.grid import Grid, Job, Result
+from gaitdiff.report.animation import changed_frames
+from gaitdiff.report.examples import AUGMENTATIONS, augmented
+from gaitdiff.report.figures import Series, save_panels
+from gaitdiff.utils.files import write_whole
+
+_SHOWN = 8  # frames of a clip
+_ENLARGED = 2
+_LABEL = 110  # pixels for a row's name
+
+#: What belongs to a panel: its title, and the curves in it with their colours.
+Panels = dict[str, list[Series]]
+
+
+def draw(name: str, grid: Grid, cells: Sequence[Cell], seeds: int, path: Path) -> list[str]:
+    """Draw a figure as ``path`` with ".png" and ".svg".
+
+    Returns:
+        What is left out of it, because its runs are not finished.
+    """
+    finished = {}
+    for cell in cells:
+        results = [found for seed in range(seeds) if (found := grid.result(Job(cell.run, seed))) is not None]
+        if results:
+            finished[cell.name] = results
+    panels, labels, percent, columns = _FIGURES[name](finished)
+    if panels:
+        save_panels(path, panels, x_label=labels[0], y_label=labels[1], percent=percent, columns=columns)
+    return [cell.name for cell in cells if cell.name not in finished]
+
+
+Drawn = tuple[Panels, tuple[str, str], bool, int]
+
+
+def _fig2(finished: dict[str, list[Result]]) -> Drawn:
+    panels = {}
+    for data, title in facts.DATA.items():
+        for name, results in finished.items():
+            if name.split("-")[1] == data:
+                panels[f"{title}, GaitSet"] = [
+                    _scores("cosine", results, "rank1_cosine", "blue"),
+                    _scores("Euclidean", results, "rank1_euclidean", "red"),
+                ]
+    return panels, ("pretraining iterations", "rank-1 of raw features, %"), True, 2
+
+
+def _fig3(finished: dict[str, list[Result]]) -> Drawn:
+    panels: Panels = {}
+    for name, results in finished.items():
+        _, data, model = name.split("-")
+        first = results[0]
+        steps = [pair["step"] for pair in first.pairs]
+        panels[f"{facts.DATA[data]}, {facts.MODELS[model]}"] = [
+            Series("AN", steps, _mean(results, "an"), "red", smooth=True),
+            Series("AP", steps, _mean(results, "ap"), "blue", smooth=True),
+        ]
+    return panels, ("pretraining iterations", "cosine distance of pairs"), False, 3
+
+
+def _fig4(finished: dict[str, list[Result]]) -> Drawn:
+    panels: Panels = {}
+    for model, title in facts.MODELS.items():
+        curves = []
+        for kind, label, colour in (("finetuned", "fine-tuned", "blue"), ("scratch", "from\nscratch", "red")):
+            results = finished.get(f"{kind}-gait3d-{model}")
+            if results:
+                curves.append(_scores(label, results, "rank1", colour))
+        if curves:
+            panels[title] = curves
+    return panels, ("supervised iterations", "rank-1, %"), True, 3
+
+
+def _fig5(finished: dict[str, list[Result]]) -> Drawn:
+    labels = {"pretrain-gait3d-smplgait": ("two clips", "blue"), "pretrain-gait3d-smplgait-same-clip": ("one", "red")}
+    curves = [_scores(labels[name][0], results, "rank1_cosine", labels[name][1]) for name, results in finished.items()]
+    title = "One clip or two for denoiser and backbone"
+    return (
+        {title: curves} if curves else {},
+        ("pretraining iterations", "rank-1 of raw features, %"),
+        True,
+        1,
+    )
+
+
+_FIGURES: dict[str, Callable[[dict[str, list[Result]]], Drawn]] = {
+    "fig2": _fig2,
+    "fig3": _fig3,
+    "fig4": _fig4,
+    "fig5": _fig5,
+}
+
+
+def _scores(label: str, results: Sequence[Result], key: str, colour: str) -> Series:
+    """A score over iterations, its mean over seeds and as a band its standard deviation."""
+    steps = [record["step"] for record in results[0].evaluations]
+    values = np.array([[record[key] for record in result.evaluations] for result in results])
+    spread = values.std(0, ddof=1).tolist() if len(results) > 1 else None
+    return Series(label, steps, values.mean(0).tolist(), colour, spread)
+
+
+def _mean(results: Sequence[Result], key: str) -> list[float]:
+    return list(np.mean([[pair[key] for pair in result.pairs] for result in results], axis=0))
+
+
+def draw_augmentations(store: SequenceStore, path: Path) -> None:
+    """Figure 1's companion: a walk as it is, under each augmentation of pretraining and under all, as a PNG file.
+
+    Pixels that an augmentation adds are blue, those that it takes away red.
+    """
+    row = int(store.select(split="train")[0])
+    shown = np.linspace(0, store.rows[row].frames - 1, _SHOWN).round().astype(int)
+    frames = store.clip(row, shown)
+    plain = frames.astype(np.float32) / 255
+    rows = [("as it is", np.repeat(frames[..., None], 3, axis=3))]
+    for name, kinds in [*((name, (name,)) for name in AUGMENTATIONS), ("all", AUGMENTATIONS)]:
+        rows.append((name, changed_frames(plain, augmented(frames, kinds))))
+    picture = np.concatenate([_strip(name, walk) for name, walk in rows])
+    write_whole(path, cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+
+
+def _strip(name: str, frames: np.ndarray) -> np.ndarray:
+    large = frames.repeat(_ENLARGED, 1).repeat(_ENLARGED, 2)
+    strip = np.concatenate(list(large), axis=1)
+    label = np.full((len(strip), _LABEL, 3), 255, np.uint8)
+    cv2.putText(label, name, (8, len(strip) // 2 + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 35, 31), 1, cv2.LINE_AA)
+    return np.concatenate([label, strip], axis=1)

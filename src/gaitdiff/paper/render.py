@@ -1,0 +1,175 @@
+"""Tables of an experiment: the paper's numbers beside ours, with intervals, spread over seeds, and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from gaitdiff.evaluation.outcomes import SUMMED, difference
+from gaitdiff.paper import facts
+from gaitdiff.paper.cells import BESIDES, Cell
+from gaitdiff.paper.grid import Grid, Job
+
+Text = list[list[str]]  # rows of cells, a header first
+
+
+@dataclass(frozen=True)
+class Number:
+    """One cell as it came out.
+
+    Attributes:
+        name: of the cell.
+        beside: name of the cell that its difference is told from, "" without one.
+        printed: rank-1 in the paper, None where it has none; and its difference from what it stands beside.
+        seeds: that are finished.
+        rank1, mAP: percent, one of each seed.
+        gain, interval: difference from what the cell stands beside, by score, in points, and its 95% interval over
+            seeds and test people.
+        iterations: of pretraining and of the supervised run.
+        minutes: of both, mean over seeds.
+    """
+
+    name: str
+    beside: str
+    printed: float | None
+    printed_gain: float | None
+    seeds: list[int]
+    rank1: list[float]
+    mAP: list[float]  # noqa: N815
+    gain: dict[str, float]
+    interval: dict[str, list[float]]
+    iterations: list[int]
+    minutes: float
+
+
+def numbers(grid: Grid, cells: Sequence[Cell], seeds: int) -> dict[str, Number]:
+    """What finished runs say of the cells, by name."""
+    printed = {cell.name: cell.printed for cell in cells}
+    return {cell.name: _number(grid, cell, range(seeds), printed) for cell in cells}
+
+
+def _number(grid: Grid, cell: Cell, seeds: Sequence[int], printed: dict[str, float | None]) -> Number:
+    found = {seed: result for seed in seeds if (result := grid.result(Job(cell.run, seed))) is not None}
+    outcomes = {seed: result.outcome for seed, result in found.items() if result.outcome is not None}
+    gain, interval, other = {}, {}, None
+    if cell.beside is not None:
+        other = _printed_of(cell.beside.name, printed)
+        beside = {seed: result for seed in outcomes if (result := grid.result(Job(cell.beside, seed))) is not None}
+        pairs = [(one.outcome, outcomes[seed]) for seed, one in beside.items() if one.outcome is not None]
+        for score in SUMMED if pairs and cell.beside.name != cell.name else ():
+            mean, low, high = (round(value, 2) for value in difference(pairs, score))
+            gain[score], interval[score] = mean, [low, high]
+    chains = [[grid.result(Job(run, seed)) for run in cell.run.chain()] for seed in found]
+    costs = [sum(result.seconds for result in chain if result) / 60 for chain in chains]
+    return Number(
+        cell.name,
+        cell.beside.name if cell.beside is not None and cell.beside.name != cell.name else "",
+        cell.printed,
+        None if other is None or cell.printed is None else round(cell.printed - other, 1),
+        list(outcomes),
+        [one.percent("rank1") for one in outcomes.values()],
+        [one.percent("mAP") for one in outcomes.values()],
+        gain,
+        interval,
+        [result.iterations for result in chains[0] if result] if chains else [],
+        round(float(np.mean(costs)), 1) if costs else 0.0,
+    )
+
+
+def _printed_of(name: str, printed: dict[str, float | None]) -> float | None:
+    """The paper's number of a run that may be a cell of another table."""
+    if printed.get(name) is not None:
+        return printed[name]
+    kind, data, model, *rest = name.split("-")
+    if (kind, data, model) in facts.TABLE1 and rest in ([], ["augmented"]):
+        return facts.TABLE1[kind, data, model].of(bool(rest))  # type: ignore[index]
+    return None
+
+
+def document(about: dict[str, Any], found: dict[str, Number]) -> dict[str, Any]:
+    """What is written as JSON."""
+    return {"about": about, "cells": {name: asdict(number) for name, number in found.items()}}
+
+
+def lines(number: Number) -> list[str]:
+    """A cell in words: mean and spread over seeds, difference and interval, the paper's."""
+    if not number.rank1:
+        ours = ["not done"]
+    else:
+        scores = np.array(number.rank1)
+        ours = [f"{scores.mean():.1f}" + (f" ± {scores.std(ddof=1):.1f}" if len(scores) > 1 else "")]
+    if "rank1" in number.gain:
+        low, high = number.interval["rank1"]
+        ours.append(f"{number.gain['rank1']:+.1f} ({low:+.1f} to {high:+.1f})")
+    paper = "unknown" if number.printed is None else f"{number.printed:.1f}"
+    paper += "" if number.printed_gain is None else f" ({number.printed_gain:+.1f})"
+    return [*ours, f"paper {paper}"]
+
+
+def table1(found: dict[str, Number]) -> Text:
+    """As the paper has it: block by block and model by model, two columns a data set."""
+    columns = [(data, augmented) for data in facts.DATA for augmented in (False, True)]
+    heads = [f"{facts.DATA[data]}, {'' if augmented else 'not '}augmented" for data, augmented in columns]
+    rows = [["", "model", *heads, "iterations", "minutes"]]
+    for kind, block in facts.BLOCKS.items():
+        for model, name in facts.MODELS.items():
+            names = ["-".join([kind, data, model, *(["augmented"] if aug else [])]) for data, aug in columns]
+            there = [found[one] for one in names if one in found]
+            if there:
+                shown = ["\n".join(lines(found[one])) if one in found else "–" for one in names]
+                rows.append([block, name, *shown, _iterations(there), _minutes(there)])
+    return rows
+
+
+def table2(found: dict[str, Number]) -> Text:
+    """Fine-tuned on GREW for fewer iterations."""
+    rows = [["model", "not augmented", "augmented", "iterations", "minutes"]]
+    for model in facts.TABLE2:
+        there = [number for name, number in found.items() if name.split("-")[2] == model]
+        if there:
+            shown = ["\n".join(lines(number)) for number in there]
+            rows.append([facts.MODELS[model], *shown, *["–"] * (2 - len(shown)), _iterations(there), _minutes(there)])
+    return rows
+
+
+def table3(found: dict[str, Number]) -> Text:
+    """One setting of pretraining a row; what differs from the default stands in brackets."""
+    rows = [[*facts.TABLE3_COLUMNS, "rank-1", "over the default", "paper", "minutes"]]
+    usual = facts.TABLE3[0].columns
+    first = "finetuned-gait3d-smplgait"
+    for row in facts.TABLE3:
+        name = first if row.name == "default" else f"{first}-{row.name}"
+        if name in found:
+            marked = [f"[{a}]" if a != b else a for a, b in zip(row.columns, usual, strict=True)]
+            rows.append([*marked, *_ablation(found[name], first)])
+    for name, why in BESIDES.items():
+        if f"{first}-{name}" in found:
+            rows.append([f"{name}: {why}", *[""] * (len(usual) - 1), *_ablation(found[f"{first}-{name}"], first)])
+    return rows
+
+
+def _ablation(number: Number, default: str) -> list[str]:
+    ours, *rest = lines(number)
+    gain = rest[0] if "rank1" in number.gain else ""
+    if gain and number.beside != default:
+        gain += f", over {number.beside.removeprefix(default).lstrip('-')}"
+    return [ours, gain, "" if number.printed is None else rest[-1].removeprefix("paper "), f"{number.minutes:.0f}"]
+
+
+def _iterations(there: Sequence[Number]) -> str:
+    found = dict.fromkeys(" + ".join(f"{count:,}" for count in number.iterations) for number in there)
+    return "\n".join(one for one in found if one)
+
+
+def _minutes(there: Sequence[Number]) -> str:
+    return " ".join(f"{number.minutes:.0f}" for number in there)
+
+
+def markdown(rows: Text, notes: Sequence[str]) -> str:
+    """A table of Markdown with notes below it."""
+    escaped = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in rows]
+    head, *body = [f"| {' | '.join(row)} |" for row in escaped]
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *body, "", *notes, ""])
