@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from gaitdiff.cli import main
+from gaitdiff.config.schema import DiffusionConfig
 from gaitdiff.diffusion.denoiser import Denoiser
+from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.diffusion.start import list_starts, shipped_start, start_from, without_condition
 from gaitdiff.errors import UserError
+from gaitdiff.models import create_model
+from gaitdiff.training.pretrain import build_objective
 from gaitdiff.training.run_folder import read_metrics
 from worlds import TINY_PRETRAIN, make_store
 
@@ -65,6 +70,27 @@ def test_a_run_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     capsys.readouterr()
     assert main([*start[:-1], str(tmp_path / "third")]) == 2
     assert "does not exist" in capsys.readouterr().err
+    assert main([*words, "--optim.iterations", "1", "--out", str(first), "--diffusion.schedule", "cosine"]) == 0
+    assert main([*start[:-1], str(tmp_path / "fourth")]) == 2
+    assert "schedule cosine, not inverted-cosine" in capsys.readouterr().err
+
+
+def test_it_is_told_noise_levels_as_it_counts_them() -> None:
+    """Under another schedule it predicts at the same signal-to-noise ratio what it did under its own."""
+    own, other = make_schedule("inverted-cosine"), make_schedule("cosine")
+    diffusion = DiffusionConfig(denoiser="walkers", start="walkers", schedule="cosine", frames_apart=True)
+    backbone = create_model("smplgait", "tiny").backbone
+    objective = build_objective(backbone, diffusion).eval()
+    start_from(objective.denoiser, shipped_start("walkers"), "walkers")
+    t = torch.tensor([100, 400, 700])
+    same = own.levels(other.snr(t).log())
+    assert not torch.equal(same, t)
+    torch.testing.assert_close(own.snr(same).log(), other.snr(t).log(), atol=0.05, rtol=0)
+    noised, condition = torch.randn(3, 4, 1, 8, 8), torch.zeros(3, backbone.channels)
+    expected = objective.denoiser(noised, same, condition, torch.zeros(3, dtype=torch.bool))
+    torch.testing.assert_close(objective.predict(noised, t, condition), expected)
+    assert build_objective(backbone, replace(diffusion, schedule="inverted-cosine")).counting is None
+    assert build_objective(backbone, replace(diffusion, start="")).counting is None
 
 
 def test_another_size_is_refused() -> None:

@@ -125,7 +125,7 @@ def _stores(out: Path, words: Sequence[str], scale: Scale, needed: Sequence[str]
     found: dict[str, Path] = {}
     for word in words:
         name, equals, path = word.partition("=")
-        named = bool(equals) and bool(re.fullmatch(r"\w+", name)) and not Path(word).exists()
+        named = bool(equals) and bool(re.fullmatch(r"[\w-]+", name)) and not Path(word).exists()
         if named and name not in facts.DATA:
             raise UserError(f"--store {word}: the paper's data sets are {' and '.join(facts.DATA)}")
         store = SequenceStore(path if named else word)

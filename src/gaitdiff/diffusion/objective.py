@@ -99,6 +99,8 @@ class DiffusionObjective(nn.Module):
         log_snr: mean and standard deviation of the normal distribution that the logarithm of the signal-to-noise ratio
             is drawn from; None draws each of the schedule's levels alike.
         contrast: weight of a second term, ``wrong_condition``; 0 leaves it out.
+        counting: the schedule by whose levels the denoiser counts, where it learned another one before; it is told the
+            level there that has the same signal-to-noise ratio.
     """
 
     def __init__(
@@ -113,10 +115,12 @@ class DiffusionObjective(nn.Module):
         frames_apart: bool = False,
         log_snr: tuple[float, float] | None = None,
         contrast: float = 0.0,
+        counting: NoiseSchedule | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.pooling, self.denoiser, self.schedule = backbone, pooling, denoiser, schedule
         loss_weight(weighting, torch.ones(1), gamma)  # an unknown name is refused here, not after an hour of loading
+        self.counting = counting
         self.weighting, self.gamma, self.p_uncond = weighting, gamma, p_uncond
         self.frames_apart, self.log_snr, self.contrast = frames_apart, log_snr, contrast
 
@@ -180,15 +184,19 @@ class DiffusionObjective(nn.Module):
         latents = self.apart(latents)
         condition = condition.repeat_interleave(len(latents) // len(condition), 0)
         x_t = self.schedule.add_noise(latents, noised.noise, noised.t)
-        inputs = (x_t, noised.t, condition, drop)
+        inputs = (x_t, self.told(noised.t), condition, drop)
         predicted = self.denoiser(*inputs) if parameters is None else functional_call(self.denoiser, parameters, inputs)
         error = (predicted.float() - noised.noise).square().flatten(1).mean(1)
         return loss_weight(self.weighting, self.schedule.snr(noised.t), self.gamma) * error
 
+    def told(self, t: Tensor) -> Tensor:
+        """Levels t of the schedule, (B,) int64, as the denoiser counts them."""
+        return t if self.counting is None else self.counting.levels(self.schedule.snr(t).log())
+
     def predict(self, noised: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """The noise in latent clips (B, 4, T, h, w) at levels (B,), with conditions (B, width): of the clips' shape."""
         each = self.apart(noised)
-        levels = t.repeat_interleave(len(each) // len(noised))
+        levels = self.told(t).repeat_interleave(len(each) // len(noised))
         conditions = condition.repeat_interleave(len(each) // len(noised), 0)
         found = self.denoiser(each, levels, conditions, torch.zeros_like(levels, dtype=torch.bool)).float()
         return found.squeeze(2).unflatten(0, (len(noised), -1)).transpose(1, 2) if self.frames_apart else found

@@ -19,6 +19,8 @@ from gaitdiff.errors import UserError
 
 _ASSETS = {"walkers": "denoiser_walkers.safetensors"}
 _NULL = "null_condition"
+#: The noise schedule that they have learned.
+SCHEDULE_OF_STARTS = "inverted-cosine"
 
 
 def list_starts() -> list[str]:

@@ -32,6 +32,7 @@ from gaitdiff.walkers import generate
 _STATES = 3  # a parameter's value and the optimiser's two moments
 _BYTES = 4
 _SEQUENCES = 4  # of a measured step on a CPU, longer ones are taken to cost in proportion
+_PEOPLE, _FRAMES = 32, 60  # of the walkers that it is measured on
 _STEPS = 1  # measured, after one that is not
 
 
@@ -62,8 +63,9 @@ def costs(grid: Grid, jobs: Sequence[Job]) -> dict[str, Cost]:
     measured: dict[str, tuple[float, int, bool]] = {}
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "walkers"
-        generate(store, people=16, sequences=4, frames=64, test_people=0, workers=1)
         alike = {repr(step): step for step in steps.values()}
+        if alike:
+            generate(store, people=_PEOPLE, sequences=2, frames=_FRAMES, test_people=0, workers=1)
         for key, step in track(alike.items(), "measuring steps"):
             measured[key] = step.measured(store, Path(folder))
     found = {}
@@ -114,7 +116,7 @@ class _Step:
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            float(loss)  # waits for the device
+            float(loss.detach())  # waits for the device
             seconds.append(time.perf_counter() - started)
         size = _BYTES * _STATES * sum(parameter.numel() for parameter in stage.module.parameters())
         return min(seconds[1:]) / share, size, stand_in
@@ -125,7 +127,7 @@ class _Step:
         if isinstance(config, PretrainConfig):
             few = config.optim.batch if whole else min(_SEQUENCES, config.optim.batch)
             return replace(config, optim=replace(config.optim, batch=few)), few / config.optim.batch
-        people = config.batch.people if whole else min(_SEQUENCES // 2, config.batch.people)
+        people = min(_PEOPLE if whole else _SEQUENCES // 2, config.batch.people)
         each = config.batch.sequences if whole else min(2, config.batch.sequences)
         share = people * each / (config.batch.people * config.batch.sequences)
         return replace(config, batch=BatchConfig(people, each)), share

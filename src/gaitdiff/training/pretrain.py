@@ -20,8 +20,8 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
-from gaitdiff.diffusion.schedule import make_schedule
-from gaitdiff.diffusion.start import list_starts, shipped_start, start_from, without_condition
+from gaitdiff.diffusion.schedule import NoiseSchedule, make_schedule
+from gaitdiff.diffusion.start import SCHEDULE_OF_STARTS, list_starts, shipped_start, start_from, without_condition
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
 from gaitdiff.evaluation.features import evaluate_store, store_protocol
@@ -88,7 +88,7 @@ class PretrainStage:
             model = create_model(config.model.name, config.model.preset, **config.model.overrides)
             self.module = build_objective(model.backbone, config.diffusion)
             if config.diffusion.start and not list_checkpoints(Path(config.out)):
-                _start(self.module.denoiser, config.diffusion.start)
+                _start(self.module.denoiser, config.diffusion.start, config.diffusion.schedule)
             if optim.sync_batchnorm and world_size > 1:
                 synchronize(self.module, device)
             self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
@@ -226,13 +226,20 @@ class PretrainStage:
         return self.module.draw(latents, generator)
 
 
-def _start(denoiser: nn.Module, source: str) -> None:
-    """Let a denoiser start from one that ships, or from a run's."""
+def _start(denoiser: nn.Module, source: str, schedule: str) -> None:
+    """Let a denoiser start from one that ships, or from a run's of the same schedule."""
     if source in list_starts() and not Path(source).exists():
         return start_from(denoiser, shipped_start(source), source)
     checkpoint = latest_checkpoint(Path(source))
     if not tensor_file(checkpoint, "denoiser").is_file():
         raise UserError(f"diffusion.start is {source}, which holds no denoiser: give a run of pretraining")
+    run = checkpoint.parents[1]  # of a checkpoint that was copied away, nobody knows it
+    before = read_config(run)["diffusion"]["schedule"] if (run / "config.yaml").is_file() else schedule
+    if before != schedule:
+        raise UserError(
+            f"diffusion.start is {source}, whose denoiser has learned the schedule {before}, not {schedule}: give one "
+            "that has learned the same"
+        )
     start_from(denoiser, without_condition(read_tensors(checkpoint, "denoiser")), source)
 
 
@@ -252,7 +259,14 @@ def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> Diffusion
         diffusion.frames_apart,
         diffusion.log_snr,
         diffusion.contrast,
+        _counting(diffusion),
     )
+
+
+def _counting(diffusion: DiffusionConfig) -> NoiseSchedule | None:
+    """The schedule of a denoiser that ships, where the run has another one."""
+    ships = diffusion.start in list_starts() and not Path(diffusion.start).exists()
+    return make_schedule(SCHEDULE_OF_STARTS) if ships and diffusion.schedule != SCHEDULE_OF_STARTS else None
 
 
 def load_objective(run: Path, device: torch.device) -> DiffusionObjective:

@@ -1,0 +1,194 @@
+"""An experiment as one command: planned, done once by whoever does it, stopped, gone on with, and drawn."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gaitdiff.cli import main
+from gaitdiff.training.run_folder import read_metrics
+from worlds import make_store
+
+SET = (
+    *("optim.iterations=4", "optim.batch=4", "optim.warmup=1", "optim.hold_backbone=0", "optim.milestones=[3]"),
+    *("data.latent_frames=2", "data.gait_frames=2", "data.frames=2", "batch.people=3", "batch.sequences=2"),
+    *("run.evaluate_every=2", "run.save_every=1", "run.log_every=1", "machine.threads=1"),
+)
+TWO = ("--only", "finetuned-gait3d-smplgait", "--only", "*smplgait-max")
+
+
+def command(folder: Path, what: str, *words: str) -> list[str]:
+    sets = [word for setting in SET for word in ("--set", setting)]
+    where = ["--store", str(folder / "store"), "--out", str(folder / "out")]
+    return ["reproduce", what, "--scale", "walkers", *where, *sets, "--device", "cpu", *words]
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {file.stem: file.read_bytes() for file in sorted((folder / "out" / "results").glob("*.json"))}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows of Table III with two seeds, and Figure 5."""
+    folder = tmp_path_factory.mktemp("paper")
+    make_store(folder / "store", people=7, test_people=3)
+    assert main(command(folder, "table3", *TWO, "--seeds", "2")) == 0
+    assert main(command(folder, "fig5", "--seeds", "2")) == 0
+    return folder
+
+
+def test_a_plan_of_thirteen_rows_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    assert main(["reproduce", "table3", "--scale", "walkers", "--dry-run", "--out", out, "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "13 cells, 2 more to compare with" in printed
+    assert "30 of 30 runs to do: about" in printed
+    commands = [line for line in printed.splitlines() if line.startswith("gaitdiff ")]
+    assert len(commands) == 30
+    assert "--diffusion.pooling max" in "".join(commands)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_row_has_both_numbers(made: Path) -> None:
+    """Ours is what the runs' own last evaluations say, and its difference that of the two rows."""
+    document = json.loads((made / "out" / "table3.json").read_text())
+    first, pooled = (document["cells"][f"finetuned-gait3d-smplgait{name}"] for name in ("", "-max"))
+    for cell, name in ((first, ""), (pooled, "-max")):
+        runs = [made / "out" / "runs" / f"finetuned-gait3d-smplgait{name}-{seed}" for seed in (0, 1)]
+        last = [[r["evaluation"] for r in read_metrics(run) if "evaluation" in r][-1] for run in runs]
+        assert cell["rank1"] == pytest.approx([scores["rank1"] for scores in last], abs=0.01)
+        assert cell["mAP"] == pytest.approx([scores["mAP"] for scores in last], abs=0.01)
+        assert cell["iterations"] == [4, 4]
+    assert (first["printed"], pooled["printed"]) == (49.1, 47.8)
+    assert pooled["beside"] == "finetuned-gait3d-smplgait-mean"
+    mean = [
+        [r["evaluation"]["mAP"] for r in read_metrics(run) if "evaluation" in r][-1]
+        for run in sorted((made / "out" / "runs").glob("finetuned-gait3d-smplgait-mean-?"))
+    ]
+    assert pooled["gain"]["mAP"] == pytest.approx(np.mean(pooled["mAP"]) - np.mean(mean), abs=0.02)
+    low, high = pooled["interval"]["mAP"]
+    assert low <= pooled["gain"]["mAP"] <= high
+    text = (made / "out" / "table3.md").read_text()
+    assert "47.8" in text
+    assert "[max]" in text
+    assert "not to be compared" in text
+
+
+def test_a_run_is_shared_by_tables_and_figures(made: Path) -> None:
+    names = set(results(made))
+    assert "pretrain-gait3d-smplgait-same-clip-1" in names
+    assert len(names) == 2 * (3 * 2 + 1)  # three rows of both stages, and one more pretraining
+    assert cv2.imread(str(made / "out" / "fig5.png")).std() > 1
+    assert (made / "out" / "fig5.svg").read_text().startswith("<?xml")
+
+
+def test_what_is_finished_is_not_done_again(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = results(made)
+    shutil.rmtree(made / "out" / "runs")
+    assert main(command(made, "table3", *TWO, "--seeds", "2")) == 0
+    assert "0 of 12 runs to do" in capsys.readouterr().out
+    assert results(made) == before
+    assert not (made / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize("what", ["fig1", "fig2", "fig3", "fig4"])
+def test_other_figures(made: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    some = {"fig1": (), "fig2": (), "fig3": ("--only", "*-gait3d-gaitset"), "fig4": ("--only", "*-gaitset")}[what]
+    assert main(command(made, what, *some)) == 0
+    assert cv2.imread(str(made / "out" / f"{what}.png")).std() > 1
+    assert f"{what}.png" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_killed_and_shared_by_two_no_run_is_done_twice(made: Path, tmp_path: Path) -> None:
+    """Killed in the midst, then gone on with by two processes at once: the same results, each made once."""
+    shutil.copytree(made / "store", tmp_path / "store")
+    words = [sys.executable, "-m", "gaitdiff", *command(tmp_path, "table3", *TWO)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log").open("wb") as log:
+        first = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
+        while len(list((tmp_path / "out" / "results").glob("*.json"))) < 2:
+            assert first.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.02)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "results").glob("*.json")}
+        both = [
+            subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+            for _ in range(2)
+        ]
+        said = [process.communicate(timeout=300)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
+    whole = results(made)
+    rows = ("", "-max", "-mean")
+    assert set(results(tmp_path)) == {
+        f"{kind}-gait3d-smplgait{row}-0" for kind in ("pretrain", "finetuned") for row in rows
+    }
+    for name, content in results(tmp_path).items():
+        one, other = json.loads(content), json.loads(whole[name])
+        assert (one["outcome"], one["evaluations"]) == (other["outcome"], other["evaluations"])
+        begun = f"{name}: {'pretrain' if name.startswith('pretrain') else 'finetune'}"
+        times = sum(words.count(begun) for words in said)
+        assert times == (0 if tmp_path / "out" / "results" / f"{name}.json" in stamps else 1), name
+
+
+def test_a_failed_run_does_not_stop_the_others(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(made / "store", tmp_path / "store")
+    bad = tmp_path / "out" / "runs" / "pretrain-gait3d-smplgait-max-0"
+    bad.mkdir(parents=True)
+    (bad / "mine").touch()
+    assert main(command(tmp_path, "table3", *TWO)) == 2
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert "2 of 6 runs failed" in sentence
+    assert "is no run folder" in sentence
+    assert "which it starts from, failed" in sentence
+    assert len(results(tmp_path)) == 4
+    assert (tmp_path / "out" / "failed" / "pretrain-gait3d-smplgait-max-0.txt").read_text()
+    assert "not done" in (tmp_path / "out" / "table3.md").read_text()
+    shutil.rmtree(bad)
+    assert main(command(tmp_path, "table3", *TWO)) == 0
+    assert list((tmp_path / "out" / "failed").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("--only", "nobody"), "--only nobody names no cell"),
+        (("--seeds", "0"), "--seeds is 0"),
+        (("--set", "optim.bacth=3"), "no stage has such a setting"),
+        (("--set", "seed=3"), "is not free"),
+        (("--store", "casia-b=x"), "are gait3d and grew"),
+        (("--set", "optim.iterations=5"), "with other settings"),
+        (("--store", "x"), "x"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    made: Path, words: tuple[str, ...], key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = results(made)
+    given = ["reproduce", "table3", "--scale", "walkers", "--out", str(made / "out"), "--device", "cpu", *TWO, *words]
+    if "--store" not in words:
+        given = [*command(made, "table3", *TWO), *words]
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert key in error
+    assert "Traceback" not in error
+    assert results(made) == before
+
+
+def test_paper_scale_asks_for_a_store(tmp_path: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    walkers = ["--store", str(made / "store"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["reproduce", "fig1", "--out", str(tmp_path / "out")]) == 2
+    assert "add --store PATH" in capsys.readouterr().err
+    assert main(["reproduce", "table3", *walkers]) == 2
+    assert "say which of the paper's it stands for" in capsys.readouterr().err
