@@ -19,7 +19,7 @@ from gaitdiff.utils.files import write_whole
 
 _SHOWN = 8  # frames of a clip
 _ENLARGED = 2
-_LABEL = 110  # pixels for a row's name
+_LABEL, _KEY = 110, 28  # pixels for a row's name, and for the words below
 
 #: What belongs to a panel: its title, and the curves in it with their colours.
 Panels = dict[str, list[Series]]
@@ -84,15 +84,14 @@ def _fig4(finished: dict[str, list[Result]]) -> Drawn:
 
 
 def _fig5(finished: dict[str, list[Result]]) -> Drawn:
-    labels = {"pretrain-gait3d-smplgait": ("two clips", "blue"), "pretrain-gait3d-smplgait-same-clip": ("one", "red")}
+    labels = {
+        "pretrain-gait3d-smplgait": ("two clips\n(s_e ≠ s_g)", "blue"),
+        "pretrain-gait3d-smplgait-same-clip": ("one clip\n(s_e = s_g)", "red"),
+    }
     curves = [_scores(labels[name][0], results, "rank1_cosine", labels[name][1]) for name, results in finished.items()]
-    title = "One clip or two for denoiser and backbone"
-    return (
-        {title: curves} if curves else {},
-        ("pretraining iterations", "rank-1 of raw features, %"),
-        True,
-        1,
-    )
+    title = "SMPLGait w/o 3D"
+    panels = {title: curves} if curves else {}
+    return panels, ("pretraining iterations", "rank-1 of raw features, %"), True, 1
 
 
 _FIGURES: dict[str, Callable[[dict[str, list[Result]]], Drawn]] = {
@@ -118,7 +117,7 @@ def _mean(results: Sequence[Result], key: str) -> list[float]:
 def draw_augmentations(store: SequenceStore, path: Path) -> None:
     """Figure 1's companion: a walk as it is, under each augmentation of pretraining and under all, as a PNG file.
 
-    Pixels that an augmentation adds are blue, those that it takes away red.
+    Pixels that an augmentation adds are orange, those that it takes away blue.
     """
     row = int(store.select(split="train")[0])
     shown = np.linspace(0, store.rows[row].frames - 1, _SHOWN).round().astype(int)
@@ -127,7 +126,10 @@ def draw_augmentations(store: SequenceStore, path: Path) -> None:
     rows = [("as it is", np.repeat(frames[..., None], 3, axis=3))]
     for name, kinds in [*((name, (name,)) for name in AUGMENTATIONS), ("all", AUGMENTATIONS)]:
         rows.append((name, changed_frames(plain, augmented(frames, kinds))))
-    picture = np.concatenate([_strip(name, walk) for name, walk in rows])
+    strips = [_strip(name, walk) for name, walk in rows]
+    key = np.full((_KEY, strips[0].shape[1], 3), 255, np.uint8)
+    _write(key, "a typical draw of each; orange: what it adds, blue: what it takes away", (_LABEL, _KEY - 9))
+    picture = np.concatenate([*strips, key])
     write_whole(path, cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
 
 
@@ -135,5 +137,9 @@ def _strip(name: str, frames: np.ndarray) -> np.ndarray:
     large = frames.repeat(_ENLARGED, 1).repeat(_ENLARGED, 2)
     strip = np.concatenate(list(large), axis=1)
     label = np.full((len(strip), _LABEL, 3), 255, np.uint8)
-    cv2.putText(label, name, (8, len(strip) // 2 + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 35, 31), 1, cv2.LINE_AA)
+    _write(label, name, (8, len(strip) // 2 + 5))
     return np.concatenate([label, strip], axis=1)
+
+
+def _write(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (31, 35, 40), 1, cv2.LINE_AA)
