@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from gaitdiff.training.environment import processor
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -41,14 +43,8 @@ def summary(seconds: dict[str, list[float]], reference: str) -> dict[str, Any]:
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """What the numbers were measured on."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if info.exists()
-        else []
-    )
     found: dict[str, Any] = {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

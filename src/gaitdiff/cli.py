@@ -41,6 +41,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "export": verbs.export,
     "import-opengait": verbs.import_opengait,
     "export-opengait": verbs.export_opengait,
+    "sweep": verbs_paper.sweep,
+    "compare": verbs_paper.compare,
     "reproduce": verbs_paper.reproduce,
     "models": verbs.models,
     "recipes": verbs.recipes,
@@ -52,7 +54,7 @@ _WHAT = "gait recognition that learns from unlabelled walks"
 _SHARED = ("pretrain", "finetune")
 
 #: What else the same command continues after a signal.
-_RESUMED = ("quickstart", "data import", "label-curve", "reproduce")
+_RESUMED = ("quickstart", "data import", "label-curve", "reproduce", "sweep")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

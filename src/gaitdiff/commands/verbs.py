@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+#: The flag of pretrain and finetune that has no value.
+DRY_RUN = "--dry-run"
 #: Texts of options that several verbs have.
 Checkpoint = Annotated[Path, "run folder, checkpoint, or weights that ship, such as walkers"]
 Store = Annotated[Path, "folder of a sequence store"]
@@ -176,11 +178,16 @@ def pretrain(*words: str) -> None:
     from gaitdiff.config.recipe import parse_config
     from gaitdiff.config.schema import PretrainConfig
 
-    config = parse_config(PretrainConfig, "gaitdiff pretrain", words)
+    config = parse_config(PretrainConfig, "gaitdiff pretrain", [word for word in words if word != DRY_RUN])
     from gaitdiff.training.device import prepare_process
-    from gaitdiff.training.pretrain import pretrain as run
 
     prepare_process(config.machine)
+    if DRY_RUN in words:
+        from gaitdiff.commands.dry_run import describe
+
+        return print(describe(config))
+    from gaitdiff.training.pretrain import pretrain as run
+
     print(run(config))
 
 
@@ -189,11 +196,16 @@ def finetune(*words: str) -> None:
     from gaitdiff.config.recipe import parse_config
     from gaitdiff.config.schema import FinetuneConfig
 
-    config = parse_config(FinetuneConfig, "gaitdiff finetune", words)
+    config = parse_config(FinetuneConfig, "gaitdiff finetune", [word for word in words if word != DRY_RUN])
     from gaitdiff.training.device import prepare_process
-    from gaitdiff.training.finetune import finetune as run
 
     prepare_process(config.machine)
+    if DRY_RUN in words:
+        from gaitdiff.commands.dry_run import describe
+
+        return print(describe(config))
+    from gaitdiff.training.finetune import finetune as run
+
     print(run(config))
 
 

@@ -1,11 +1,11 @@
-"""The verbs of the paper's evidence, one function each, as in ``verbs``."""
+"""The verbs that make or compare many runs, one function each, as in ``verbs``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gaitdiff.commands.verbs import Device, prepare
+from gaitdiff.commands.verbs import Device, Store, prepare
 
 
 def reproduce(
@@ -46,3 +46,39 @@ def reproduce(
         dry_run=dry_run,
         device=device,
     )
+
+
+def sweep(
+    recipe: Annotated[str, "of pretrain or finetune"],
+    *,
+    data: Store,
+    set_: Annotated[
+        tuple[str, ...],
+        "a setting and its values, such as optim.lr=0.001,0.003, or one value for all runs; may be repeated",
+    ] = (),
+    seeds: Annotated[int, "runs of each kind, with seeds from 0"] = 3,
+    then: Annotated[str, "a recipe of finetune that starts from each pretraining, and is what is compared"] = "",
+    init: Annotated[str, "what a recipe of finetune starts from"] = "",
+    dry_run: Annotated[bool, "only print the plan, and the command of each run"] = False,
+    out: Annotated[Path, "folder"],
+    device: Device = "auto",
+) -> None:
+    """Train a recipe under every combination of settings, with several seeds, and compare."""
+    from gaitdiff.commands.sweep import run
+
+    prepare(device)
+    run(recipe, data, out, settings=set_, seeds=seeds, then=then, init=init, dry_run=dry_run, device=device)
+
+
+def compare(
+    runs: Annotated[tuple[str, ...], "run folders, two or more"],
+    *,
+    data: Annotated[Path | None, "store to score them on (default: the one that they were trained on)"] = None,
+    json: Annotated[Path | None, "write all numbers there too"] = None,
+    device: Device = "auto",
+) -> None:
+    """Score runs on the same people, and tell their differences and the settings that they do not share."""
+    from gaitdiff.commands.compare import run
+
+    prepare(device)
+    run([Path(folder) for folder in runs], data=data, device=device, json_file=json)

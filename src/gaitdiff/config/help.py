@@ -18,6 +18,7 @@ _COMMON = (
     *("batch.people", "batch.sequences", "optim.lr", "machine.device", "seed"),
 )
 _RECIPE = ("--recipe", "a YAML file, a run's config.yaml or one of gaitdiff recipes, to start from")
+_DRY_RUN = ("--dry-run", "say what would be trained on what, and what it costs, from a few steps; nothing is written")
 _WIDTH = (80, 120)  # columns, at least and at most
 
 
@@ -31,7 +32,7 @@ def describe(kind: type[Any], prog: str, values: Mapping[str, Any]) -> str:
     """
     known = settings_of(kind)
     common = [known[name] for name in _COMMON if name in known]
-    rows = {"set most often": [_RECIPE, *(_row(setting, values) for setting in common)]}
+    rows = {"set most often": [_RECIPE, _DRY_RUN, *(_row(setting, values) for setting in common)]}
     for setting in known.values():
         if setting not in common:
             rows.setdefault(setting.group, []).append(_row(setting, values))

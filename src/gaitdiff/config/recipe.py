@@ -65,10 +65,23 @@ def describe_recipes() -> str:
         folder = name.partition("/")[0]
         if i == 0 or folder != names[i - 1].partition("/")[0]:
             lines += ["", folder]
-        keys = [key for recipe in read_recipe(name) for key, _ in flat(recipe.settings)]
-        verb = next(stage for stage in STAGES if all(map(_Settings(stage).knows, keys)))
-        lines.append(f"  {name:{max(map(len, names))}}  {verb}  {about_recipe(name)}")
+        lines.append(f"  {name:{max(map(len, names))}}  {stage_of_recipe(name)}  {about_recipe(name)}")
     return "\n".join([*lines[1:], "", "gaitdiff pretrain or finetune --recipe NAME takes one."])
+
+
+def stage_of_recipe(name: str) -> str:
+    """The stage that has all settings of a recipe, "pretrain" or "finetune".
+
+    Raises:
+        UserError: there is no such recipe, or none of them has.
+    """
+    recipes = read_recipe(name)
+    told = [recipe.stage for recipe in recipes if recipe.stage is not None]
+    keys = [key for recipe in recipes for key, _ in flat(recipe.settings)]
+    for stage in told or STAGES:
+        if stage in STAGES and all(map(_Settings(stage).knows, keys)):
+            return stage
+    raise UserError(f"recipe {name} is of no stage: gaitdiff pretrain or finetune --recipe says what is wrong with it")
 
 
 class _Settings:

@@ -100,7 +100,7 @@ class Grid:
         self._manifests: dict[str, str] = {}
         self._settings = {stage: _flags_of(stage, settings) for stage in STAGES}
         for setting in settings:
-            _check(setting)
+            check_setting(setting)
 
     def flags(self, job: Job) -> list[str]:
         """All that a run's numbers come from, as its command has it, but for the data."""
@@ -250,11 +250,12 @@ def _flags_of(stage: str, settings: Sequence[str]) -> list[str]:
     return [word for key, _, value in pairs if key in known for word in (f"--{key}", value)]
 
 
-def _check(setting: str) -> None:
+def check_setting(setting: str, own: Sequence[str] = _OWN) -> None:
+    """Refuse a --set that is no KEY=VALUE, that no stage has, or that runs of a grid have their own of."""
     key, equals, _ = setting.partition("=")
     if not equals or not key:
         raise UserError(f"--set takes KEY=VALUE, such as optim.batch=32, not {setting!r}")
-    if key in _OWN:
+    if key in own:
         raise UserError(f"--set {key} is not free: each run of the grid has its own")
     if not any(key in settings_of(kind) for kind in STAGES.values()):
         raise UserError(f"--set {key}: no stage has such a setting (gaitdiff pretrain --help lists them)")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gaitdiff.config.schema import (
     NO_AUGMENT,
     BatchConfig,
     DiffusionConfig,
-    FinetuneConfig,
     FinetuneOptim,
     PretrainConfig,
     PretrainOptim,
@@ -23,14 +19,11 @@ from gaitdiff.config.schema import (
 )
 from gaitdiff.errors import UserError
 from gaitdiff.paper.grid import Grid, Job
+from gaitdiff.training.cost import measure_step
 from gaitdiff.training.device import make_accelerator
-from gaitdiff.training.finetune import FinetuneStage
-from gaitdiff.training.pretrain import PretrainStage
 from gaitdiff.utils.progress import track
 from gaitdiff.walkers import generate
 
-_STATES = 3  # a parameter's value and the optimiser's two moments
-_BYTES = 4
 _SEQUENCES = 4  # of a measured step on a CPU, longer ones are taken to cost in proportion
 _PEOPLE, _FRAMES = 32, 60  # of the walkers that it is measured on
 _STEPS = 1  # measured, after one that is not
@@ -100,26 +93,16 @@ class _Step:
 
     def measured(self, store: Path, folder: Path) -> tuple[float, int, bool]:
         """Seconds of a step, bytes of a checkpoint, and whether the student stood in for TAESD."""
-        accelerator = make_accelerator(self.config.machine)
-        place = accelerator.device
-        config, share = self._small(whole=place.type != "cpu")
+        config, share = self._small(whole=make_accelerator(self.config.machine).device.type != "cpu")
         config = replace(config, data=replace(config.data, store=str(store)), out=str(folder / "run"))
-        stage, stand_in = _stage(config, place)
-        if isinstance(stage, FinetuneStage):
-            stage.module.frozen = self.frozen
-        stage.module.to(place)
-        module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
-        seconds = []
-        for step in range(_STEPS + 1):
-            started = time.perf_counter()
-            loss = module(*stage.inputs(stage.make_batch(step, 0), step, 0))
-            accelerator.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            float(loss.detach())  # waits for the device
-            seconds.append(time.perf_counter() - started)
-        size = _BYTES * _STATES * sum(parameter.numel() for parameter in stage.module.parameters())
-        return min(seconds[1:]) / share, size, stand_in
+        try:
+            cost, stand_in = measure_step(config, _STEPS, self.frozen), False
+        except UserError:
+            if not isinstance(config, PretrainConfig) or config.diffusion.autoencoder == "student":
+                raise
+            student = replace(config, diffusion=replace(config.diffusion, autoencoder="student"))
+            cost, stand_in = measure_step(student, _STEPS), True
+        return cost.seconds / share, cost.checkpoint, stand_in
 
     def _small(self, whole: bool) -> tuple[Any, float]:
         """The same with a batch of few sequences, and which share of the batch they are."""
@@ -131,16 +114,3 @@ class _Step:
         each = config.batch.sequences if whole else min(2, config.batch.sequences)
         share = people * each / (config.batch.people * config.batch.sequences)
         return replace(config, batch=BatchConfig(people, each)), share
-
-
-def _stage(config: Any, place: torch.device) -> tuple[Any, bool]:
-    """The stage of a configuration, and whether the student stands in for TAESD."""
-    if isinstance(config, FinetuneConfig):
-        return FinetuneStage(config, place, 1), False
-    try:
-        return PretrainStage(config, place, 1), False
-    except UserError:
-        if config.diffusion.autoencoder == "student":
-            raise
-        student = replace(config, diffusion=replace(config.diffusion, autoencoder="student"))
-        return PretrainStage(student, place, 1), True

@@ -56,7 +56,7 @@ def _number(grid: Grid, cell: Cell, seeds: Sequence[int], printed: dict[str, flo
     outcomes = {seed: result.outcome for seed, result in found.items() if result.outcome is not None}
     gain, interval, other = {}, {}, None
     if cell.beside is not None:
-        other = _printed_of(cell.beside.name, printed)
+        other = None if cell.printed is None else _printed_of(cell.beside.name, printed)
         beside = {seed: result for seed in outcomes if (result := grid.result(Job(cell.beside, seed))) is not None}
         pairs = [(one.outcome, outcomes[seed]) for seed, one in beside.items() if one.outcome is not None]
         for score in SUMMED if pairs and cell.beside.name != cell.name else ():

@@ -22,6 +22,7 @@ from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.recipe import STAGES
 from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.errors import UserError
+from gaitdiff.training.environment import environment
 from gaitdiff.training.loggers import Logger, check_tracker, open_loggers
 from gaitdiff.utils.files import NamesAndDrafts, parse_json, require_regular, sync, write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
@@ -37,6 +38,8 @@ _RENAMED = {"diffusion": {"drop": "p_uncond"}}
 #: Where a configuration tells data by their digest, and settings that the shapes of weights follow from.
 DATA, _ROWS = "made_from.manifest_sha256", "made_from.sequences_sha256"
 _BUILT = ("model.", "diffusion.denoiser", "diffusion.pooling", "diffusion.projector", "diffusion.normalize")
+#: A line each time that a run is started: what with.
+ENVIRONMENT = "environment.jsonl"
 _DRAFT = ".config.yaml.partial"
 _UNTOUCHED = "checkpoints are untouched, fix it and start the same command again"
 #: What may lie in a folder whose run was stopped before it had a configuration.
@@ -51,7 +54,8 @@ class RunFolder:
     """One training run on disk.
 
     ``config.yaml`` (resolved, with what the run was made from), ``metrics.jsonl`` (one JSON object a line, each with
-    ``step``), ``checkpoints/``. As a context manager it ends with giving back the right to write the folder.
+    ``step``), ``environment.jsonl`` (a line a start: machine, versions, command), ``checkpoints/``. As a context
+    manager it ends with giving back the right to write the folder.
     """
 
     def __init__(
@@ -123,12 +127,14 @@ class RunFolder:
         return cls(path, lock, content, changes, others, resolved["identity"])
 
     def go_on(self, step: int) -> None:
-        """Keep the settings with which the run goes on after ``step``, and what of them is new to it."""
+        """Keep the settings with which the run goes on after ``step``, what of them is new, and on what it goes on."""
         if not self._config:
             return
         with self._writing():
             if (self.path / "config.yaml").read_bytes() != self._config:
                 write_whole(self.path / "config.yaml", self._config)
+            with (self.path / ENVIRONMENT).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **environment()}) + "\n")
         if step > 0 and (told := [*self.changes, *self._others]):
             self.append({"step": step, "changed": {key: [old, new] for key, old, new in told}})
 

@@ -1,0 +1,66 @@
+"""``--dry-run`` of pretrain and finetune: what a run would be and cost, without one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gaitdiff.config.flat import plain
+from gaitdiff.config.schema import PretrainConfig
+from gaitdiff.data.batches import training_rows
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.evaluation.held_out import to_score
+from gaitdiff.report.commands import command
+from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_state
+from gaitdiff.training.cost import measure_step
+from gaitdiff.training.finetune import labelled_rows
+from gaitdiff.utils.text import counted
+
+
+def describe(config: Any) -> str:
+    """What a run of a configuration would do, line by line; a few steps are taken, nothing is written.
+
+    Raises:
+        UserError: the run could not be begun.
+    """
+    stage = "pretrain" if isinstance(config, PretrainConfig) else "finetune"
+    store = SequenceStore(config.data.store)
+    pretrains = stage == "pretrain"
+    rows = training_rows(store, config.data.min_frames) if pretrains else labelled_rows(store, config.data, config.seed)
+    cost, done = measure_step(config), _done(Path(config.out))
+    left = max(config.optim.iterations - done, 0)
+    kept = config.run.keep or -(-config.optim.iterations // config.run.save_every)
+    return "\n".join(
+        [
+            " ".join(command({"stage": stage, **plain(asdict(config))})),
+            f"learns from {_whom(store, rows)}",
+            _scored(store, config.run.protocol),
+            f"{cost.parameters:,} parameters, {left:,} iterations" + (f" after {done:,} that are done" if done else ""),
+            f"about {cost.seconds:.3g} s each, {_hours(cost.seconds * left)} in all, evaluations not counted",
+            f"{counted(kept, 'checkpoint')} of at most {cost.checkpoint / 1e6:,.0f} MB",
+        ]
+    )
+
+
+def _done(out: Path) -> int:
+    return int(read_state(latest_checkpoint(out)).step) if list_checkpoints(out) else 0
+
+
+def _whom(store: SequenceStore, rows: np.ndarray) -> str:
+    people = len({store.rows[int(row)].subject for row in rows})
+    return f"{counted(len(rows), 'sequence')} of {counted(people, 'person', 'people')} in {store.path}"
+
+
+def _scored(store: SequenceStore, protocol: str) -> str:
+    scored = to_score(store, protocol)
+    if scored.unscored:
+        return f"is not scored: {scored.unscored}"
+    whose = "validation" if scored.validates else "test"
+    return f"is scored on {counted(len(scored.rows), whose + ' sequence')}"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"

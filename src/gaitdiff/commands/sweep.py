@@ -1,0 +1,182 @@
+"""``gaitdiff sweep``: one recipe under several settings and seeds, as one command with one table out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gaitdiff.config.recipe import STAGES, stage_of_recipe
+from gaitdiff.config.values import settings_of
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.errors import UserError
+from gaitdiff.paper.cells import Cell, Run
+from gaitdiff.paper.grid import Grid, Job, check_setting
+from gaitdiff.paper.plan import costs
+from gaitdiff.paper.render import Number, lines, numbers
+from gaitdiff.utils.files import write_whole
+from gaitdiff.version import __version__
+
+_DATA = "data"  # the one store of a sweep
+_SHARED = ("run.protocol", "machine.")  # settings of pretraining that its finetune has too, if they are not swept
+_OWN = ("recipe", "out", "data.store", "seed", "machine.device", "init")
+_MOST = 10_000  # combinations
+
+
+def run(
+    recipe: str,
+    data: Path,
+    out: Path,
+    *,
+    settings: Sequence[str] = (),
+    seeds: int = 3,
+    then: str = "",
+    init: str = "",
+    dry_run: bool = False,
+    device: str = "auto",
+) -> Path | None:
+    """Train a recipe under every combination of settings with every seed, and compare.
+
+    A run that is finished is not done again, one that fails does not stop the others, and several processes may
+    work at one ``out``.
+
+    Args:
+        recipe: of either stage.
+        settings: each as "optim.lr=0.001,0.003", with all the values that it is to have, or "optim.iterations=500".
+        then: a recipe of finetune that starts from each run of pretraining, with its protocol and machine, and whose
+            scores are compared.
+        init: what a recipe of finetune starts from.
+
+    Returns:
+        The JSON file with all numbers; None after a dry run.
+
+    Raises:
+        UserError: anything about data, settings or machine that the user can fix; runs that failed are named.
+    """
+    if seeds < 1:
+        raise UserError(f"--seeds is {seeds}, but a sweep takes at least 1")
+    stage = stage_of_recipe(recipe)
+    if then and (stage != "pretrain" or stage_of_recipe(then) != "finetune"):
+        raise UserError("--then takes a recipe of finetune, after a sweep of pretraining")
+    if init and stage != "finetune":
+        raise UserError("--init is of sweeps of finetune: leave it out")
+    store = SequenceStore(data)
+    arms = _arms(recipe, stage, settings, then, init)
+    grid = Grid(out, {_DATA: store.path}, (), device)
+    chosen = [Cell(arm, None, next(iter(arms.values()))) for arm in arms.values()]
+    jobs = [Job(one, seed) for seed in range(seeds) for arm in arms.values() for one in arm.chain()]
+    jobs = list({job.name: job for job in jobs}.values())
+    left = [job for job in jobs if grid.result(job) is None]
+    cost = costs(grid, left)
+    hours = sum(one.seconds for one in cost.values()) / 3600
+    console = Console(highlight=False)
+    console.print(
+        f"{len(arms)} settings, {seeds} seeds: {len(left)} of {len(jobs)} runs to do, about {hours:,.2f} hours at the "
+        f"pace measured here, and {sum(one.size for one in cost.values()) / 1e9:.1f} GB of checkpoints",
+        soft_wrap=True,
+    )
+    if dry_run:
+        console.print("\n".join(grid.command(job) for job in left), soft_wrap=True, markup=False)
+        return None
+    failed = grid.work(jobs)
+    file = _write(grid, dict(zip(arms, chosen, strict=True)), seeds, recipe, settings)
+    if failed:
+        names = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise UserError(f"{len(failed)} of {len(jobs)} runs failed, the same command tries them again: {names}")
+    return file
+
+
+def _arms(recipe: str, stage: Any, settings: Sequence[str], then: str, init: str) -> dict[str, Run]:
+    """The run of each combination, by what it is called; the first values make the first one."""
+    swept: dict[str, list[str]] = {}
+    for setting in settings:
+        check_setting(setting, _OWN)
+        key, _, values = setting.partition("=")
+        if key not in settings_of(STAGES[stage]):
+            raise UserError(f"--set {key}: gaitdiff {stage}, whose recipe {recipe} is, has no such setting")
+        if key in swept:
+            raise UserError(f"--set {key} is given twice: give all its values at once, between commas")
+        swept[key] = split_values(values)
+    varied = [key for key, values in swept.items() if len(values) > 1]
+    combinations = list(itertools.product(*swept.values()))
+    if len(combinations) > _MOST:
+        raise UserError(f"--set makes {len(combinations):,} combinations: sweep fewer values")
+    arms: dict[str, Run] = {}
+    shared = {key: values[0] for key, values in swept.items() if len(values) == 1 and key.startswith(_SHARED)}
+    for combination in combinations:
+        chosen: dict[str, Any] = dict(zip(swept, combination, strict=True))
+        name = " ".join(f"{key}={chosen[key]}" for key in varied) or recipe
+        arms[name] = _run(_folder(name), recipe, stage, chosen, then, shared, init)
+    return arms
+
+
+def _run(
+    name: str, recipe: str, stage: Any, settings: Mapping[str, Any], then: str, shared: Mapping[str, Any], init: str
+) -> Run:
+    first = Run(f"{stage}-{name}", stage, _DATA, recipe, {**settings, **({"init": init} if init else {})})
+    return Run(f"finetune-{name}", "finetune", _DATA, then, shared, first) if then else first
+
+
+def _folder(name: str) -> str:
+    """A name for a folder."""
+    return "".join(letter if letter.isalnum() or letter in "=.-+_" else "_" for letter in name)
+
+
+def split_values(text: str) -> list[str]:
+    """Values between commas; those within brackets and braces belong to a value."""
+    found, depth, start = [], 0, 0
+    for place, letter in enumerate(text):
+        depth += (letter in "[{(") - (letter in "]})")
+        if letter == "," and depth == 0:
+            found.append(text[start:place])
+            start = place + 1
+    return [*found, text[start:]]
+
+
+def _write(grid: Grid, cells: Mapping[str, Cell], seeds: int, recipe: str, settings: Sequence[str]) -> Path:
+    found = numbers(grid, list(cells.values()), seeds)
+    raw = {name: _raw(grid, cell, seeds) for name, cell in cells.items()}
+    kinds = list(dict.fromkeys(kind for scores in raw.values() for kind in scores))
+    table = Table("settings", *kinds, "over the first", "minutes")
+    document: dict[str, Any] = {}
+    for name, cell in cells.items():
+        number = found[cell.name]
+        gain = lines(number)[1] if "rank1" in number.gain else ""
+        row = [_mean(raw[name].get(kind, [])) for kind in kinds]
+        table.add_row(*map(Text, (name, *row, gain, f"{number.minutes:.1f}")))
+        document[name] = {"scores": raw[name], **_kept(number)}
+    about = {"recipe": recipe, "settings": list(settings), "seeds": seeds, "gaitdiff": __version__}
+    file = grid.out / "sweep.json"
+    write_whole(file, json.dumps({"about": about, "settings": document}, indent=1).encode())
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("rank-1 and mAP in percent, mean ± standard deviation over seeds; in brackets 95% intervals")
+    console.print(str(file), soft_wrap=True, markup=False)
+    return file
+
+
+def _kept(number: Number) -> dict[str, Any]:
+    return {key: asdict(number)[key] for key in ("gain", "interval", "minutes")}
+
+
+def _raw(grid: Grid, cell: Cell, seeds: int) -> dict[str, list[float]]:
+    """The last scores of each seed: of embeddings, or of raw features by each distance."""
+    results = [result for seed in range(seeds) if (result := grid.result(Job(cell.run, seed))) is not None]
+    last = [result.evaluations[-1] for result in results if result.evaluations]
+    keys = [key for key in (last[0] if last else {}) if key.startswith(("rank1", "mAP"))]
+    return {key.replace("rank1", "rank-1").replace("_", ", "): [one[key] for one in last] for key in keys}
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{spread}"

@@ -1,0 +1,62 @@
+"""What a run was started with: machine, versions of everything installed, command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gaitdiff.version import __version__
+
+
+def environment() -> dict[str, Any]:
+    """Command, time, machine and versions of this process, as JSON can hold them.
+
+    ``commit`` is that of the source tree that the package lies in, with "+" where its files are changed; None for an
+    installed package.
+    """
+    cuda = torch.cuda.is_available()
+    found = {(one.metadata["Name"] or "", one.version) for one in distributions()}
+    return {
+        "time": datetime.now(timezone.utc).isoformat(" ", "seconds"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "gaitdiff": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if cuda else [],
+        "cuda": torch.version.cuda if cuda else None,
+        "packages": {name: version for name, version in sorted(found) if name},
+    }
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    folder = Path(__file__).resolve().parents[3]
+    if not (folder / ".git").exists() or not (folder / "pyproject.toml").is_file():
+        return None
+    try:
+        say = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        return subprocess.run(say, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

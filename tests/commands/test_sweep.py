@@ -1,0 +1,152 @@
+"""Runs in numbers: swept by one command, compared by another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gaitdiff.cli import main
+from gaitdiff.commands.sweep import split_values
+from gaitdiff.training.run_folder import read_config, read_metrics
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
+
+
+def recipe(path: Path, words: tuple[str, ...]) -> str:
+    """Flags as a recipe, without what each run has its own of."""
+    pairs = [
+        (flag[2:], value) for flag, value in zip(words[::2], words[1::2], strict=True) if flag != "--machine.device"
+    ]
+    path.write_text("".join(f"{key}: {value}\n" for key, value in pairs))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two widths by two rates by two seeds of training from scratch."""
+    folder = tmp_path_factory.mktemp("sweep")
+    make_store(folder / "store", people=7, test_people=3)
+    scratch = (*TINY_SCRATCH, "--optim.iterations", "2", "--run.evaluate_every", "2", "--optim.milestones", "[1]")
+    recipe(folder / "scratch.yaml", scratch)
+    pretrain = (*TINY_PRETRAIN, "--optim.iterations", "2", "--run.evaluate_every", "2")
+    recipe(folder / "pretrain.yaml", pretrain)
+    assert main(command(folder)) == 0
+    return folder
+
+
+def command(folder: Path, *words: str) -> list[str]:
+    sets = ["--set", "optim.lr=0.001,0.1", "--set", "batch.people=2,3", "--set", "run.protocol=leave-one-out"]
+    where = ["--data", str(folder / "store"), "--out", str(folder / "out"), "--device", "cpu"]
+    return ["sweep", str(folder / "scratch.yaml"), *where, "--seeds", "2", *sets, *words]
+
+
+def test_every_combination_has_its_runs(made: Path) -> None:
+    document = json.loads((made / "out" / "sweep.json").read_text())
+    names = [f"optim.lr={lr} batch.people={people}" for lr in ("0.001", "0.1") for people in (2, 3)]
+    assert list(document["settings"]) == names
+    for name, found in document["settings"].items():
+        folders = [made / "out" / "runs" / f"finetune-{name.replace(' ', '_')}-{seed}" for seed in (0, 1)]
+        configs = [read_config(folder) for folder in folders]
+        assert {(c["optim"]["lr"], c["batch"]["people"]) for c in configs} == {
+            (float(name.split("=")[1].split()[0]), int(name[-1]))
+        }
+        assert [c["seed"] for c in configs] == [0, 1]
+        last = [[r["evaluation"]["rank1"] for r in read_metrics(f) if "evaluation" in r][-1] for f in folders]
+        assert found["scores"]["rank-1"] == pytest.approx(last)
+    first, other = (np.mean(document["settings"][name]["scores"]["mAP"]) for name in (names[0], names[3]))
+    assert document["settings"][names[3]]["gain"]["mAP"] == pytest.approx(other - first, abs=0.02)
+
+
+def test_the_same_again_trains_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(made)) == 0
+    assert "4 settings, 2 seeds: 0 of 8 runs to do" in capsys.readouterr().out
+
+
+def test_pretraining_is_judged_by_what_follows(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tuned = made / "tuned.yaml"
+    tuned.write_text("mode: finetune\ndata.frames: 2\nbatch: {people: 2, sequences: 2}\noptim: {iterations: 2}\n")
+    words = ["sweep", str(made / "pretrain.yaml"), "--data", str(made / "store"), "--out", str(made / "then")]
+    words += ["--set", "diffusion.p_uncond=0,0.5", "--seeds", "1", "--then", str(tuned), "--device", "cpu"]
+    words += ["--set", "run.protocol=leave-one-out"]
+    assert main([*words, "--dry-run"]) == 0
+    assert "4 of 4 runs to do" in capsys.readouterr().out
+    assert main(words) == 0
+    document = json.loads((made / "then" / "sweep.json").read_text())
+    runs = made / "then" / "runs"
+    assert set(document["settings"]) == {"diffusion.p_uncond=0", "diffusion.p_uncond=0.5"}
+    assert read_config(runs / "pretrain-diffusion.p_uncond=0.5-0")["diffusion"]["p_uncond"] == 0.5
+    config = read_config(runs / "finetune-diffusion.p_uncond=0.5-0")
+    assert Path(config["init"]).name == "pretrain-diffusion.p_uncond=0.5-0"
+    assert config["run"]["protocol"] == "leave-one-out"
+
+
+def test_values_in_brackets_are_one() -> None:
+    assert split_values("[1,2],[3]") == ["[1,2]", "[3]"]
+    assert split_values("{a: 1, b: 2}") == ["{a: 1, b: 2}"]
+    assert split_values("1,2") == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("--set", "optim.bacth=3"), "no stage has such a setting"),
+        (("--set", "diffusion.p_uncond=0"), "has no such setting"),
+        (("--set", "optim.lr=3"), "given twice"),
+        (("--set", "seed=1,2"), "is not free"),
+        (("--seeds", "0"), "--seeds is 0"),
+        (("--then", "walkers/finetune"), "after a sweep of pretraining"),
+        (("--set", "data.frames=3"), "with other settings"),
+    ],
+)
+def test_mistakes(made: Path, words: tuple[str, ...], key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (made / "out" / "sweep.json").read_bytes()
+    assert main(command(made, *words)) == 2
+    assert key in capsys.readouterr().err
+    assert (made / "out" / "sweep.json").read_bytes() == before
+
+
+def test_runs_are_compared_on_the_same_people(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is told are the runs' own last scores, and the settings that differ."""
+    runs = [made / "out" / "runs" / f"finetune-optim.lr={lr}_batch.people=2-0" for lr in ("0.001", "0.1")]
+    file = made / "compared.json"
+    assert main(["compare", *map(str, runs), "--json", str(file), "--device", "cpu"]) == 0
+    document = json.loads(file.read_text())
+    for run, told in zip(runs, document["runs"].values(), strict=True):
+        last = [r["evaluation"] for r in read_metrics(run) if "evaluation" in r][-1]
+        assert told["rank1"] == pytest.approx(last["rank1"], abs=0.01)
+        assert told["mAP"] == pytest.approx(last["mAP"], abs=0.01)
+    first, second = document["runs"].values()
+    assert second["mAP_difference"] == pytest.approx(second["mAP"] - first["mAP"], abs=0.02)
+    assert document["settings"] == {"optim.lr": {str(runs[0]): 0.001, str(runs[1]): 0.1}}
+    assert "optim.lr" in capsys.readouterr().out
+    assert main(["compare", *map(str, runs), "--json", str(runs[0] / "config.yaml")]) == 2
+    assert main(["compare", str(runs[0])]) == 2
+    assert "name two or more" in capsys.readouterr().err
+    assert main(["compare", str(runs[0]), str(runs[0])]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, words in (("pretrain", TINY_PRETRAIN), ("finetune", TINY_SCRATCH)):
+        where = ["--data", str(made / "store"), "--out", str(tmp_path / "run")]
+        assert main([verb, *words, *where, "--optim.iterations", "70", "--dry-run"]) == 0
+        printed = capsys.readouterr().out
+        assert f"gaitdiff {verb}" in printed
+        assert "learns from 12 sequences of 4 people" in printed
+        assert "is scored on 9 test sequences" in printed
+        assert "70 iterations" in printed
+    run = made / "out" / "runs" / "finetune-optim.lr=0.1_batch.people=2-0"
+    assert main(["finetune", "--recipe", str(run / "config.yaml"), "--out", str(run), "--dry-run"]) == 0
+    assert "0 iterations after 2 that are done" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_keeps_what_it_was_started_with(made: Path) -> None:
+    run = made / "out" / "runs" / "finetune-optim.lr=0.1_batch.people=2-0"
+    lines = [json.loads(line) for line in (run / "environment.jsonl").read_text().splitlines()]
+    assert len(lines) == 1
+    assert lines[0]["step"] == 0
+    assert lines[0]["packages"]["torch"]
+    assert lines[0]["command"]
