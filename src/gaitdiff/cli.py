@@ -44,6 +44,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "sweep": verbs_paper.sweep,
     "compare": verbs_paper.compare,
     "reproduce": verbs_paper.reproduce,
+    "claims": verbs_paper.claims,
     "models": verbs.models,
     "recipes": verbs.recipes,
 }
@@ -54,7 +55,7 @@ _WHAT = "gait recognition that learns from unlabelled walks"
 _SHARED = ("pretrain", "finetune")
 
 #: What else the same command continues after a signal.
-_RESUMED = ("quickstart", "data import", "label-curve", "reproduce", "sweep")
+_RESUMED = ("quickstart", "data import", "label-curve", "reproduce", "sweep", "claims")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -158,7 +159,7 @@ def make_parser(prog: str, function: Callable[..., None]) -> _Parser:
         text = text() if callable(text) else text
         default, options = parameter.default, _options(hint)
         if parameter.kind is not parameter.KEYWORD_ONLY:
-            several = {"nargs": "+"} if get_origin(hint) is tuple else options
+            several = {"nargs": "*" if default == () else "+"} if get_origin(hint) is tuple else options
             parser.add_argument(name, help=text, **several)
             continue
         if default is parameter.empty:

@@ -98,7 +98,7 @@ def run(
             f"no store of {names} is given: add {example} (gaitdiff data import makes one), or --scale walkers"
         )
     if scale == "walkers" and not stores:
-        _make_walkers(out, needed)
+        make_walkers(out, needed)
     failed = grid.work(jobs)
     _write(what, grid, cells, seeds, scale)
     if failed:
@@ -121,7 +121,7 @@ def _exists(grid: Grid, job: Job) -> bool:
 def _stores(out: Path, words: Sequence[str], scale: Scale, needed: Sequence[str]) -> dict[str, Path]:
     """The folder of the store of each data set, as far as they are given."""
     if scale == "walkers" and not words:
-        return {name: _walkers_folder(out, name) for name in needed}
+        return {name: walkers_folder(out, name) for name in needed}
     found: dict[str, Path] = {}
     for word in words:
         name, equals, path = word.partition("=")
@@ -147,15 +147,16 @@ def _stores(out: Path, words: Sequence[str], scale: Scale, needed: Sequence[str]
     return found
 
 
-def _walkers_folder(out: Path, data: str) -> Path:
+def walkers_folder(out: Path, data: str) -> Path:
+    """Of the people that stand for a data set."""
     return out / "walkers" / data
 
 
-def _make_walkers(out: Path, needed: Sequence[str]) -> None:
+def make_walkers(out: Path, needed: Sequence[str]) -> None:
     """Make the people that stand for the data sets, unless they are there; one of several processes makes them."""
     people = TRAIN_PEOPLE + TEST_PEOPLE
     for data in needed:
-        folder, (preset, seed) = _walkers_folder(out, data), PEOPLE[data]
+        folder, (preset, seed) = walkers_folder(out, data), PEOPLE[data]
         with writing(out / "walkers"):
             if not folder.exists():
                 say(f"walkers that stand for {facts.DATA[data]}: preset {preset}, {people} people")
@@ -233,7 +234,7 @@ def _about(seeds: int) -> Iterator[str]:
 def _draw_augmentations(out: Path, words: Sequence[str], scale: Scale, dry_run: bool) -> None:
     """Figure 1's companion."""
     if not words and scale == "walkers" and not dry_run:
-        _make_walkers(out, ["gait3d"])
+        make_walkers(out, ["gait3d"])
     stores = _stores(out, words, scale, ["gait3d"])
     if dry_run:
         return print(f"{_AUGMENTATIONS}: one picture, no runs")

@@ -82,3 +82,18 @@ def compare(
 
     prepare(device)
     run([Path(folder) for folder in runs], data=data, device=device, json_file=json)
+
+
+def claims(
+    words: Annotated[tuple[str, ...], "nothing, to print all of them; or run and the name of one"] = (),
+    *,
+    seeds: Annotated[int, "runs of each kind, with seeds from 0"] = 3,
+    dry_run: Annotated[bool, "only print how much there is to do, and the command of each run"] = False,
+    out: Annotated[Path, "folder, shared with reproduce --scale walkers"] = Path("runs/walkers-scale"),
+    device: Device = "auto",
+) -> None:
+    """List the paper's claims with what was seen of them, or run one."""
+    from gaitdiff.commands.claims import run
+
+    prepare(device)
+    run(words, out, seeds=seeds, dry_run=dry_run, device=device)

@@ -21,10 +21,12 @@ from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.config.values import settings_of
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.evaluation.outcomes import Outcome, outcome_of
+from gaitdiff.models import create_model
 from gaitdiff.paper.cells import Run
 from gaitdiff.training.checkpoint import load_checkpoint
-from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_metrics, versions
@@ -67,7 +69,8 @@ class Result:
         seconds: what they took, by the pace at the end.
         evaluations: ``step`` and scores, in their order.
         pairs: ``step``, ``ap`` and ``an``, of pretraining.
-        outcome: of a supervised run, person by person.
+        outcome: person by person, of pretraining that of raw features by cosine; None where nobody can be scored.
+        before: the same of pretraining's fresh network.
         versions: what it was made with.
     """
 
@@ -79,6 +82,7 @@ class Result:
     evaluations: list[dict[str, float]]
     pairs: list[dict[str, float]]
     outcome: Outcome | None
+    before: Outcome | None
     versions: dict[str, str]
 
 
@@ -141,8 +145,9 @@ class Grid:
             return None
         try:
             found = parse_json(require_regular(file).read_text(encoding="utf-8"))
-            outcome = found.pop("outcome")
-            result = Result(**found, outcome=None if outcome is None else Outcome(**outcome))
+            for key in ("outcome", "before"):
+                found[key] = None if found[key] is None else Outcome(**found[key])
+            result = Result(**found)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{file} is damaged: remove it, and the run is scored again") from error
         if result.flags != self.flags(job):
@@ -216,11 +221,18 @@ class Grid:
     def _keep(self, job: Job, config: PretrainConfig | FinetuneConfig, run: Path) -> None:
         metrics = read_metrics(run)
         logged = [record for record in metrics if "loss" in record]
-        outcome = None
-        if isinstance(config, FinetuneConfig):
-            place = make_accelerator(config.machine).device
-            model, store = load_checkpoint(run, place), SequenceStore(config.data.store)
-            outcome = outcome_of(model, store, config.run.protocol, config.loss.distance, place)
+        place, store = make_accelerator(config.machine).device, SequenceStore(config.data.store)
+        model, protocol = load_checkpoint(run, place), config.run.protocol
+        outcome = before = None
+        if to_score(store, protocol).unscored:
+            pass
+        elif isinstance(config, FinetuneConfig):
+            outcome = outcome_of(model, store, protocol, config.loss.distance, place)
+        else:
+            outcome = outcome_of(model.backbone, store, protocol, "cosine", place)
+            with seeded(config.seed):
+                fresh = create_model(config.model.name, config.model.preset, **config.model.overrides)
+            before = outcome_of(fresh.eval().to(place).backbone, store, protocol, "cosine", place)
         result = Result(
             job.name,
             self.flags(job),
@@ -230,6 +242,7 @@ class Grid:
             [{"step": record["step"], **record["evaluation"]} for record in metrics if "evaluation" in record],
             [{key: record[key] for key in ("step", "ap", "an")} for record in logged if job.run.stage == "pretrain"],
             outcome,
+            before,
             versions(),
         )
         folder = self.out / "results"

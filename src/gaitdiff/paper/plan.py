@@ -24,9 +24,9 @@ from gaitdiff.training.device import make_accelerator
 from gaitdiff.utils.progress import track
 from gaitdiff.walkers import generate
 
-_SEQUENCES = 4  # of a measured step on a CPU, longer ones are taken to cost in proportion
+_FRAMES_A_STEP = 128  # frames of a measured step on a CPU, larger ones are taken to cost in proportion
 _PEOPLE, _FRAMES = 32, 60  # of the walkers that it is measured on
-_STEPS = 1  # measured, after one that is not
+_STEPS = 2  # measured, after one that is not
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,10 @@ class _Step:
         """The same with a batch of few sequences, and which share of the batch they are."""
         config = self.config
         if isinstance(config, PretrainConfig):
-            few = config.optim.batch if whole else min(_SEQUENCES, config.optim.batch)
+            frames = config.data.latent_frames + config.data.gait_frames
+            few = min(config.optim.batch, config.optim.batch if whole else max(2, _FRAMES_A_STEP // frames))
             return replace(config, optim=replace(config.optim, batch=few)), few / config.optim.batch
-        people = min(_PEOPLE if whole else _SEQUENCES // 2, config.batch.people)
+        people = min(_PEOPLE if whole else max(2, _FRAMES_A_STEP // config.data.frames // 4), config.batch.people)
         each = config.batch.sequences if whole else min(2, config.batch.sequences)
         share = people * each / (config.batch.people * config.batch.sequences)
         return replace(config, batch=BatchConfig(people, each)), share

@@ -1,0 +1,176 @@
+"""The claims ledger: what the paper claims, what each claim expects of runs, and what was seen.
+
+At scale walkers anybody can run a claim. At the paper's scale all of them need Gait3D or GREW, whose licences their
+authors give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from gaitdiff.errors import UserError, nearest
+from gaitdiff.evaluation.outcomes import Outcome, drawn_differences
+from gaitdiff.paper.cells import EXPERIMENTS, Run, runs_of
+from gaitdiff.paper.grid import Grid, Job, Result
+
+#: What can be said of a claim that was run.
+Verdict = Literal["reproduced", "not seen", "contradicted"]
+LEDGER = "claims.yaml"
+#: Seeds that a verdict takes at least.
+SEEDS = 3
+_T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}  # Student's t by sample size
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim.
+
+    Attributes:
+        id: by which ``gaitdiff claims run`` knows it.
+        sentence: the claim.
+        where: in the paper.
+        expect: "order", "rise" or "apart", see the ledger.
+        pairs: of runs, for "order": the first is to be ahead.
+        runs: for "rise" and "apart".
+        seen: what was seen of it at scale walkers, see ``Seen``; empty where it was not run.
+    """
+
+    id: str
+    sentence: str
+    where: str
+    expect: str
+    pairs: Sequence[Sequence[str]] = ()
+    runs: Sequence[str] = ()
+    seen: Mapping[str, Any] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """All runs that it is about."""
+        return list(dict.fromkeys([*self.runs, *(name for pair in self.pairs for name in pair)]))
+
+    @property
+    def status(self) -> str:
+        """At scale walkers: "reproduced", "not seen", "contradicted" or "not run"."""
+        return str(self.seen["status"]) if self.seen else "not run"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What finished runs say of a claim.
+
+    Attributes:
+        status: the verdict: reproduced where the interval lies above zero, contradicted where below.
+        effect, interval: mean over pairs or runs, and its 95% interval; points of rank-1, or percent by which AN over
+            AP grew.
+        parts: the mean of each pair or run.
+        seeds: of the runs.
+    """
+
+    status: Verdict
+    effect: float
+    interval: tuple[float, float]
+    parts: dict[str, float]
+    seeds: int
+
+
+def list_claims() -> list[Claim]:
+    """The ledger."""
+    text = (resources.files("gaitdiff.paper") / LEDGER).read_text(encoding="utf-8")
+    return [Claim(name, **entry) for name, entry in yaml.safe_load(text).items()]
+
+
+def get_claim(name: str) -> Claim:
+    """The claim of this id.
+
+    Raises:
+        UserError: there is none.
+    """
+    claims = {claim.id: claim for claim in list_claims()}
+    if name not in claims:
+        raise UserError(f"there is no claim {name!r}{nearest(name, claims)}: gaitdiff claims lists them")
+    return claims[name]
+
+
+def runs_for(claim: Claim) -> list[Run]:
+    """The runs of scale walkers that a claim needs, a start before what starts from it."""
+    cells = [cell for make in EXPERIMENTS.values() for cell in make("walkers")]
+    known = {run.name: run for run in runs_of(cells)}
+    needed = [run for name in claim.names for run in known[name].chain()]
+    return list({run.name: run for run in needed}.values())
+
+
+def judge(claim: Claim, grid: Grid, seeds: int) -> Seen:
+    """What finished runs say of a claim.
+
+    Raises:
+        UserError: some of its runs are not finished.
+    """
+    runs = {run.name: run for run in runs_for(claim)}
+
+    def results(name: str) -> list[Result]:
+        found = [grid.result(Job(runs[name], seed)) for seed in range(seeds)]
+        if None in found:
+            raise UserError(f"{name}-{found.index(None)} is not finished, so nothing can be said of {claim.id}")
+        return [result for result in found if result is not None]
+
+    return _EXPECTED[claim.expect](claim, results, seeds)
+
+
+def _order(claim: Claim, results: Callable[[str], list[Result]], seeds: int) -> Seen:
+    pairs = {
+        f"{ahead} over {behind}": list(zip(_outcomes(results(behind)), _outcomes(results(ahead)), strict=True))
+        for ahead, behind in claim.pairs
+    }
+    return _bootstrapped(pairs, seeds)
+
+
+def _rise(claim: Claim, results: Callable[[str], list[Result]], seeds: int) -> Seen:
+    pairs = {}
+    for name in claim.runs:
+        fresh = [result.before for result in results(name) if result.before is not None]
+        pairs[name] = list(zip(fresh, _outcomes(results(name)), strict=True))
+    return _bootstrapped(pairs, seeds)
+
+
+def _outcomes(results: Sequence[Result]) -> list[Outcome]:
+    return [result.outcome for result in results if result.outcome is not None]
+
+
+def _bootstrapped(pairs: Mapping[str, Sequence[tuple[Outcome, Outcome]]], seeds: int) -> Seen:
+    drawn = {name: drawn_differences(both, "rank1") for name, both in pairs.items()}
+    low, high = np.percentile(np.mean([draws for _, draws in drawn.values()], axis=0), [2.5, 97.5])
+    means = {name: round(mean, 2) for name, (mean, _) in drawn.items()}
+    return _seen(float(np.mean([mean for mean, _ in drawn.values()])), float(low), float(high), means, seeds)
+
+
+def _apart(claim: Claim, results: Callable[[str], list[Result]], seeds: int) -> Seen:
+    """By how much the ratio of AN to AP grew from the first tenth of a run to its last third; Student's interval."""
+    grown = {}
+    for name in claim.runs:
+        grown[name] = [_growth(result.pairs) for result in results(name)]
+    values = np.concatenate(list(grown.values()))
+    half = _T95.get(len(values), 2.1) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.inf
+    mean = float(values.mean())
+    return _seen(
+        mean, mean - half, mean + half, {name: round(float(np.mean(v)), 2) for name, v in grown.items()}, seeds
+    )
+
+
+def _growth(pairs: Sequence[Mapping[str, float]]) -> float:
+    ratio = np.array([pair["an"] / pair["ap"] for pair in pairs])
+    first, last = ratio[: max(len(ratio) // 10, 1)], ratio[-max(len(ratio) // 3, 1) :]
+    return 100.0 * (float(last.mean()) / float(first.mean()) - 1.0)
+
+
+def _seen(mean: float, low: float, high: float, parts: dict[str, float], seeds: int) -> Seen:
+    status: Verdict = "reproduced" if low > 0 else "contradicted" if high < 0 else "not seen"
+    return Seen(status, round(mean, 2), (round(float(low), 2), round(float(high), 2)), parts, seeds)
+
+
+_EXPECTED = {"order": _order, "rise": _rise, "apart": _apart}
