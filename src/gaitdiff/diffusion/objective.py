@@ -185,12 +185,17 @@ class DiffusionObjective(nn.Module):
         error = (predicted.float() - noised.noise).square().flatten(1).mean(1)
         return loss_weight(self.weighting, self.schedule.snr(noised.t), self.gamma) * error
 
-    def predict(self, noised: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """The noise in latent clips (B, 4, T, h, w) at levels (B,), with conditions (B, width): of the clips' shape."""
+    def predict(self, noised: Tensor, t: Tensor, condition: Tensor, drop: Tensor | None = None) -> Tensor:
+        """The noise in latent clips (B, 4, T, h, w) at levels (B,), with conditions (B, width): of the clips' shape.
+
+        Args:
+            drop: (B,) bool, whose condition is replaced by the learned null; nobody's by default.
+        """
         each = self.apart(noised)
-        levels = t.repeat_interleave(len(each) // len(noised))
-        conditions = condition.repeat_interleave(len(each) // len(noised), 0)
-        found = self.denoiser(each, levels, conditions, torch.zeros_like(levels, dtype=torch.bool)).float()
+        times = len(each) // len(noised)
+        levels, conditions = t.repeat_interleave(times), condition.repeat_interleave(times, 0)
+        dropped = torch.zeros_like(t, dtype=torch.bool) if drop is None else drop
+        found = self.denoiser(each, levels, conditions, dropped.repeat_interleave(times)).float()
         return found.squeeze(2).unflatten(0, (len(noised), -1)).transpose(1, 2) if self.frames_apart else found
 
     @torch.no_grad()
