@@ -169,7 +169,7 @@ def _condition(objective: DiffusionObjective, likeness: Likeness, numbers: range
 
 def _tell_limits(run: Path, objective: DiffusionObjective, frames: int, trained: int) -> None:
     if objective.frames_apart and frames > 1:
-        say(f"{run} denoises each frame by itself: a clip shows silhouettes of one walker, and no movement")
+        say(f"{run} denoises each frame by itself: what it makes are silhouettes, and no movement")
     elif frames > trained:
         say(f"{run} has learned from clips of {counted(trained, 'frame')}, and may not move well for {frames}")
 

@@ -51,7 +51,7 @@ def sample(
     *,
     count: int | None = None,
     side: int = 8,
-    told: Callable[[], None] = lambda: None,
+    told: Callable[[], None] | None = None,
 ) -> Tensor:
     """Draw latent clips from what a denoiser has learned.
 
@@ -59,7 +59,7 @@ def sample(
     of one batch: guidance S = 1 follows the condition as it was trained, 0 goes without, more exaggerates it.
 
     Where an objective denoises ``frames_apart``, each frame begins with a noise of its own, and nothing but the
-    condition ties the frames of a clip together: they are silhouettes of one walker, and no movement.
+    condition ties the frames of a clip together: they are silhouettes, and no movement.
 
     Args:
         objective: in evaluation mode.
@@ -92,7 +92,8 @@ def sample(
     for place, level in zip(scheduler.timesteps.tolist(), levels, strict=True):
         noise = _guided(objective, x, level, condition, guidance)
         x = scheduler.step(noise, place, x).prev_sample
-        told()
+        if told is not None:
+            told()
     if not bool(x.isfinite().all()):
         raise NotFiniteError(f"the samples are not finite at guidance {guidance:g}: lower it, or give another run")
     return x
