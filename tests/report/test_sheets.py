@@ -26,7 +26,7 @@ def square(picture: np.ndarray, line: int, column: int) -> np.ndarray:
 
 def test_a_sheet_has_a_line_for_each_clip(tmp_path: Path) -> None:
     shown = clips(4)
-    write_picture(tmp_path / "a.png", shown, "a note — with Ω")
+    write_picture(tmp_path / "a.png", shown, "a note with Ω")
     picture = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_GRAYSCALE)
     assert picture.shape == (4 * 136, 3 * 136)
     for line, clip in enumerate(shown):
@@ -35,7 +35,7 @@ def test_a_sheet_has_a_line_for_each_clip(tmp_path: Path) -> None:
             assert (tile[2:-2, 2:-2] == frame).all()
             around = np.concatenate((tile[1, 1:-1], tile[-2, 1:-1], tile[1:-1, 1], tile[1:-1, -2]))
             assert set(around.tolist()) == {255 if clip.real else 60}
-    assert note_of(tmp_path / "a.png") == "a note — with Ω"
+    assert note_of(tmp_path / "a.png") == "a note with Ω"
 
 
 @pytest.mark.parametrize("count", [1, 3, 13])
