@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gaitdiff.data.store import SequenceStore
+
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
 
 
@@ -34,3 +36,6 @@ def test_the_worked_example(tmp_path: Path) -> None:
     with np.load(tmp_path / "features.npz") as features:
         assert len(features["features"]) == len(features["subject"])
     assert "probes: 8 sequences of 8 people" in done.stdout
+    assert (tmp_path / "like.png").stat().st_size > 10_000
+    assert len(SequenceStore(tmp_path / "synthetic")) == 8
+    assert "looked up among 8 people" in done.stdout

@@ -38,6 +38,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "submit": verbs.submit,
     "embed": verbs.embed,
     "compare-walks": verbs.compare_walks,
+    "generate": verbs.generate,
     "export": verbs.export,
     "import-opengait": verbs.import_opengait,
     "export-opengait": verbs.export_opengait,

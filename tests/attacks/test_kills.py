@@ -49,6 +49,8 @@ VERBS = {
     "data export": "data export W/store --out O/tree",
     "evaluate": "evaluate W/run --data W/store --device cpu --json O/a.json --save-features O/a.npz",
     "embed": "embed W/run W/store --device cpu --out O/a.npz",
+    "generate": "generate W/pre --like W/store --count 40 --steps 2 --device cpu --out O/s",
+    "generate a picture": "generate W/pre --like W/store --count 40 --steps 2 --device cpu --out O/a.gif",
     "report": "report W/run --device cpu --out O/page",
     "label-curve": f"label-curve mine=W/run --data W/store {_LABELS} --device cpu --out O/curve",
     "export": "export W/run --out O/a.onnx",
@@ -70,6 +72,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_store(root / "store", frames=4)
     words = ["finetune", *TINY_SCRATCH, "--optim.iterations", "2", "--run.evaluate_every", "1"]
     assert main([*words, "--data.store", str(root / "store"), "--out", str(root / "run")]) == 0
+    words = ["pretrain", *TINY_PRETRAIN, "--optim.iterations", "1", "--run.evaluate_every", "0"]
+    assert main([*words, "--data.store", str(root / "store"), "--out", str(root / "pre")]) == 0
     for number in range(12):
         folder = root / "tree" / f"{number:04}" / "nm-01" / "000"
         folder.mkdir(parents=True)

@@ -19,7 +19,7 @@ from gaitdiff.training.device import make_accelerator
 PEOPLE, WALKS = 32, 4
 
 #: The label of HID's probes, whom nobody knows.
-_UNKNOWN = "probe"
+UNKNOWN = "probe"
 #: Letters of a mistyped name that a message shows.
 _LETTERS = 200
 
@@ -146,7 +146,7 @@ def draw_rows(store: SequenceStore, split: str | None) -> list[int]:
     """Some walks of some people that are known, always the same: at most ``WALKS`` of each of ``PEOPLE``."""
     walks: dict[str, list[int]] = {}
     for row in store.select(split).tolist():
-        if store.rows[row].subject != _UNKNOWN:
+        if store.rows[row].subject != UNKNOWN:
             walks.setdefault(store.rows[row].subject, []).append(row)
     rng = np.random.default_rng(0)
     people = rng.permutation(sorted(walks))[:PEOPLE].tolist()

@@ -341,6 +341,42 @@ def compare_walks(
     print("\n".join(found.lines()))
 
 
+def generate(
+    run: Annotated[Path, "run folder of gaitdiff pretrain"],
+    *,
+    like: Annotated[
+        str | None,
+        "STORE:ROW, a walk to make others like, ROW as for compare-walks; or STORE, its test people by turns",
+    ] = None,
+    unconditional: Annotated[bool, "like nobody in particular"] = False,
+    guidance: Annotated[float | None, "how much the condition counts; 1: as trained (default: 2)"] = None,
+    frames: Annotated[int | None, "of each walk (default: as many as the run was trained on)"] = None,
+    steps: Annotated[int, "of denoising"] = 16,
+    count: Annotated[int, "walks"] = 1,
+    seed: Annotated[int, "the same seed gives the same walks"] = 0,
+    check: Annotated[bool, "look the walks up among other walks of the test people that they are like"] = False,
+    judge: Annotated[Path | None, "whose features --check compares, a checkpoint (default: RUN's backbone)"] = None,
+    out: Annotated[Path | None, "a .gif or .png file, or a new store's folder; --check goes without, too"] = None,
+    device: Device = "auto",
+) -> None:
+    """Make walks with a pretrained denoiser, like somebody's or like nobody's, to look at or to train on."""
+    from gaitdiff.errors import UserError
+
+    if (like is None) != unconditional:
+        raise UserError("give either --like, whom to make walks like, or --unconditional")
+    if unconditional and guidance is not None:
+        raise UserError("--guidance strengthens a condition, which --unconditional does without: leave one out")
+    if out is None and not check:
+        raise UserError("give --out: a .gif or .png file, or the folder of a new store")
+    from gaitdiff.commands.generate import GUIDANCE, Wish
+    from gaitdiff.commands.generate import generate as run_it
+
+    _prepare(device)
+    chosen = GUIDANCE if guidance is None else guidance
+    checked = run_it(run, out, Wish(like, chosen, frames, steps, count, seed, check, judge), device)
+    print("\n".join([*([str(out)] if out else []), *(checked.lines() if checked else [])]))
+
+
 def export(
     checkpoint: Checkpoint, *, out: Annotated[Path, "file to create, such as model.onnx"], features: Features = "auto"
 ) -> None:

@@ -3,6 +3,7 @@
 from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.denoiser_reference import load_reference_state_dict, reference_state_dict
+from gaitdiff.diffusion.sampling import sample, sampling_levels
 from gaitdiff.diffusion.schedule import NoiseSchedule, make_schedule
 from gaitdiff.diffusion.weighting import loss_weight
 
@@ -15,4 +16,6 @@ __all__ = [
     "loss_weight",
     "make_schedule",
     "reference_state_dict",
+    "sample",
+    "sampling_levels",
 ]

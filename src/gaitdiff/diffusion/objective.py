@@ -193,12 +193,17 @@ class DiffusionObjective(nn.Module):
         """Levels t of the schedule, (B,) int64, as the denoiser counts them."""
         return t if self.counting is None else self.counting.levels(self.schedule.snr(t).log())
 
-    def predict(self, noised: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """The noise in latent clips (B, 4, T, h, w) at levels (B,), with conditions (B, width): of the clips' shape."""
+    def predict(self, noised: Tensor, t: Tensor, condition: Tensor, drop: Tensor | None = None) -> Tensor:
+        """The noise in latent clips (B, 4, T, h, w) at levels (B,), with conditions (B, width): of the clips' shape.
+
+        Args:
+            drop: (B,) bool, whose condition is replaced by the learned null; nobody's by default.
+        """
         each = self.apart(noised)
-        levels = self.told(t).repeat_interleave(len(each) // len(noised))
-        conditions = condition.repeat_interleave(len(each) // len(noised), 0)
-        found = self.denoiser(each, levels, conditions, torch.zeros_like(levels, dtype=torch.bool)).float()
+        times = len(each) // len(noised)
+        levels, conditions = self.told(t).repeat_interleave(times), condition.repeat_interleave(times, 0)
+        dropped = torch.zeros_like(t, dtype=torch.bool) if drop is None else drop
+        found = self.denoiser(each, levels, conditions, dropped.repeat_interleave(times)).float()
         return found.squeeze(2).unflatten(0, (len(noised), -1)).transpose(1, 2) if self.frames_apart else found
 
     @torch.no_grad()
