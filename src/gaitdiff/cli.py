@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from gaitdiff.commands import verbs, verbs_paper
+from gaitdiff.commands import verbs, verbs_data, verbs_training
 from gaitdiff.config.hints import suggest, suggest_verb
 from gaitdiff.config.schema import WORD
 from gaitdiff.config.values import SHORT, flag_of
@@ -23,16 +23,16 @@ from gaitdiff.utils.signals import Stopped, stops
 
 #: Words to the function that they call; a function that takes ``*words`` reads its flags itself.
 VERBS: dict[str, Callable[..., None]] = {
-    "quickstart": verbs.quickstart,
-    "data walkers": verbs.data_walkers,
-    "data import": verbs.data_import,
-    "data split": verbs.data_split,
-    "data inspect": verbs.data_inspect,
-    "data verify": verbs.data_verify,
-    "data export": verbs.data_export,
-    "pretrain": verbs.pretrain,
-    "finetune": verbs.finetune,
-    "label-curve": verbs.label_curve,
+    "quickstart": verbs_training.quickstart,
+    "data walkers": verbs_data.data_walkers,
+    "data import": verbs_data.data_import,
+    "data split": verbs_data.data_split,
+    "data inspect": verbs_data.data_inspect,
+    "data verify": verbs_data.data_verify,
+    "data export": verbs_data.data_export,
+    "pretrain": verbs_training.pretrain,
+    "finetune": verbs_training.finetune,
+    "label-curve": verbs_training.label_curve,
     "report": verbs.report,
     "evaluate": verbs.evaluate,
     "submit": verbs.submit,
@@ -42,10 +42,10 @@ VERBS: dict[str, Callable[..., None]] = {
     "export": verbs.export,
     "import-opengait": verbs.import_opengait,
     "export-opengait": verbs.export_opengait,
-    "sweep": verbs_paper.sweep,
-    "compare": verbs_paper.compare,
-    "reproduce": verbs_paper.reproduce,
-    "claims": verbs_paper.claims,
+    "sweep": verbs_training.sweep,
+    "compare": verbs_training.compare,
+    "reproduce": verbs_training.reproduce,
+    "claims": verbs_training.claims,
     "models": verbs.models,
     "recipes": verbs.recipes,
 }

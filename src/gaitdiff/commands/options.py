@@ -1,0 +1,30 @@
+"""What verbs have in common: texts of their options, and how a process is set up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+#: Texts of options that several verbs have.
+Checkpoint = Annotated[Path, "run folder, checkpoint, or weights that ship, such as walkers"]
+Store = Annotated[Path, "folder of a sequence store"]
+Device = Annotated[str, "auto, cpu, cuda or mps"]
+Workers = Annotated[int | None, "processes (default: one a core)"]
+Features = Annotated[
+    Literal["auto", "raw", "embedding", "neck"],
+    "the backbone's raw features, the head's embeddings, or what its BN neck makes of them, which published DeepGaitV2 "
+    "numbers are of (default: embeddings where a head was trained)",
+]
+Metric = Annotated[
+    Literal["cosine", "euclidean"] | None,
+    "distance (default: the one that the checkpoint was trained with, cosine for one from pretraining)",
+]
+Resize = Annotated[bool, "convert frames of another height than the checkpoint was trained on"]
+
+
+def prepare(device: str) -> None:
+    """Set this process up for a device, as ``machine.device`` names it."""
+    from gaitdiff.config.schema import MachineConfig
+    from gaitdiff.training.device import prepare_process
+
+    prepare_process(MachineConfig(device=device))

@@ -1,0 +1,174 @@
+"""The verbs that train, or compare what was trained, as in ``verbs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from gaitdiff.commands.options import Device, Store, prepare
+
+#: The flag of pretrain and finetune that has no value.
+DRY_RUN = "--dry-run"
+
+
+def quickstart(
+    *,
+    out: Annotated[Path, "folder"] = Path("runs/quickstart"),
+    small: Annotated[bool, "a tiny run that shows the way, in about a minute"] = False,
+    device: Device = "auto",
+    seed: Annotated[int, "of walkers and training"] = 0,
+) -> None:
+    """Run the whole method, from made-up walkers to a report."""
+    from gaitdiff.commands.quickstart import run
+
+    prepare(device)
+    run(out, small=small, device=device, seed=seed)
+
+
+def pretrain(*words: str) -> None:
+    """Stage 1: learn a backbone from unlabelled sequences, by diffusion."""
+    from gaitdiff.config.recipe import parse_config
+    from gaitdiff.config.schema import PretrainConfig
+
+    config = parse_config(PretrainConfig, "gaitdiff pretrain", [word for word in words if word != DRY_RUN])
+    from gaitdiff.training.device import prepare_process
+
+    prepare_process(config.machine)
+    if DRY_RUN in words:
+        from gaitdiff.commands.dry_run import describe
+
+        return print(describe(config))
+    from gaitdiff.training.pretrain import pretrain as run
+
+    print(run(config))
+
+
+def finetune(*words: str) -> None:
+    """Stage 2: recognition with labels, from a pretrained backbone or from scratch."""
+    from gaitdiff.config.recipe import parse_config
+    from gaitdiff.config.schema import FinetuneConfig
+
+    config = parse_config(FinetuneConfig, "gaitdiff finetune", [word for word in words if word != DRY_RUN])
+    from gaitdiff.training.device import prepare_process
+
+    prepare_process(config.machine)
+    if DRY_RUN in words:
+        from gaitdiff.commands.dry_run import describe
+
+        return print(describe(config))
+    from gaitdiff.training.finetune import finetune as run
+
+    print(run(config))
+
+
+def label_curve(
+    checkpoints: Annotated[tuple[str, ...], "run folders, checkpoints or weights that ship, as NAME=PATH or PATH"],
+    *,
+    data: Store,
+    out: Annotated[Path, "folder for runs, scores and figures"],
+    people: Annotated[str, "numbers of labelled people, between commas"] = "5,10,20,40,all",
+    seeds: Annotated[int, "runs of each kind, with seeds from 0"] = 3,
+    recipe: Annotated[str, "of finetune"] = "walkers/finetune",
+    set_: Annotated[tuple[str, ...], "a setting of finetune, such as optim.iterations=500; may be repeated"] = (),
+    device: Device = "auto",
+) -> None:
+    """Compare fine-tuning pretrained backbones with training from scratch, by the number of labelled people."""
+    from gaitdiff.commands.label_curve import named_checkpoints, run
+    from gaitdiff.errors import UserError
+
+    if seeds < 1:
+        raise UserError(f"--seeds is {seeds}, but a comparison takes at least 1")
+    prepare(device)
+    named = named_checkpoints(checkpoints)
+    print(run(named, data, out, recipe=recipe, people=people, seeds=range(seeds), settings=set_, device=device).file)
+
+
+def sweep(
+    recipe: Annotated[str, "of pretrain or finetune"],
+    *,
+    data: Store,
+    set_: Annotated[
+        tuple[str, ...],
+        "a setting and its values, such as optim.lr=0.001,0.003, or one value for all runs; may be repeated",
+    ] = (),
+    seeds: Annotated[int, "runs of each kind, with seeds from 0"] = 3,
+    then: Annotated[str, "a recipe of finetune that starts from each pretraining, and is what is compared"] = "",
+    init: Annotated[str, "what a recipe of finetune starts from"] = "",
+    dry_run: Annotated[bool, "only print the plan, and the command of each run"] = False,
+    out: Annotated[Path, "folder"],
+    device: Device = "auto",
+) -> None:
+    """Train a recipe under every combination of settings, with several seeds, and compare."""
+    from gaitdiff.commands.sweep import run
+
+    prepare(device)
+    run(recipe, data, out, settings=set_, seeds=seeds, then=then, init=init, dry_run=dry_run, device=device)
+
+
+def compare(
+    runs: Annotated[tuple[str, ...], "run folders, two or more"],
+    *,
+    data: Annotated[Path | None, "store to score them on (default: the one that they were trained on)"] = None,
+    json: Annotated[Path | None, "write all numbers there too"] = None,
+    device: Device = "auto",
+) -> None:
+    """Score runs on the same people, and tell their differences and the settings that they do not share."""
+    from gaitdiff.commands.compare import run
+
+    prepare(device)
+    run([Path(folder) for folder in runs], data=data, device=device, json_file=json)
+
+
+def reproduce(
+    what: Annotated[
+        Literal["table1", "table2", "table3", "fig1", "fig2", "fig3", "fig4", "fig5"],
+        "table or figure of the paper; fig1 shows the augmentations",
+    ],
+    *,
+    store: Annotated[
+        tuple[str, ...],
+        "a sequence store, as PATH where it is of Gait3D or GREW, or as gait3d=PATH or grew=PATH; may be repeated "
+        "(default: at scale walkers, people made for it)",
+    ] = (),
+    scale: Annotated[
+        Literal["paper", "walkers"], "paper: as printed; walkers: synthetic people, sized for a CPU"
+    ] = "paper",
+    seeds: Annotated[int, "runs of each kind, with seeds from 0"] = 1,
+    only: Annotated[tuple[str, ...], "a cell, or a pattern such as 'finetuned-gait3d-*'; may be repeated"] = (),
+    set_: Annotated[
+        tuple[str, ...], "a setting of all runs whose stage has it, such as optim.batch=32; may be repeated"
+    ] = (),
+    dry_run: Annotated[bool, "only print the plan: cells, hours, disk, and the command of each run"] = False,
+    out: Annotated[Path, "folder, which experiments of one scale share"] = Path("runs/paper"),
+    device: Device = "auto",
+) -> None:
+    """Do what a table or figure of the paper needs, and print it beside the paper's numbers."""
+    from gaitdiff.commands.reproduce import run
+
+    prepare(device)
+    run(
+        what,
+        out,
+        stores=store,
+        scale=scale,
+        seeds=seeds,
+        only=only,
+        settings=set_,
+        dry_run=dry_run,
+        device=device,
+    )
+
+
+def claims(
+    words: Annotated[tuple[str, ...], "nothing, to print all of them; or run and the name of one"] = (),
+    *,
+    seeds: Annotated[int, "runs of each kind, with seeds from 0"] = 3,
+    dry_run: Annotated[bool, "only print how much there is to do, and the command of each run"] = False,
+    out: Annotated[Path, "folder, shared with reproduce --scale walkers"] = Path("runs/walkers-scale"),
+    device: Device = "auto",
+) -> None:
+    """List the paper's claims with what was seen of them, or run one."""
+    from gaitdiff.commands.claims import run
+
+    prepare(device)
+    run(words, out, seeds=seeds, dry_run=dry_run, device=device)
