@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gaitdiff.cli import make_parser
-from gaitdiff.commands import verbs
+from gaitdiff.commands import verbs, verbs_training
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, FinetuneOptim, PretrainConfig
 from gaitdiff.errors import UserError
@@ -35,7 +35,7 @@ def test_the_store_and_the_model_have_short_names(kind: type[Any]) -> None:
     assert (nested.data.store, nested.data.min_frames) == ("others", 3)
 
 
-@pytest.mark.parametrize("verb", [verbs.evaluate, verbs.submit, verbs.label_curve])
+@pytest.mark.parametrize("verb", [verbs.evaluate, verbs.submit, verbs_training.label_curve])
 def test_other_verbs_know_the_long_name_too(verb: Any) -> None:
     parser = make_parser("gaitdiff verb", verb)
     assert parser.known(["run", "--data.store=a", "--data.store", "b"]) == ["run", "--data=a", "--data", "b"]

@@ -84,6 +84,17 @@ def test_a_row_has_both_numbers(made: Path) -> None:
     assert "not to be compared" in text
 
 
+def test_pretraining_is_kept_person_by_person(made: Path) -> None:
+    """Before and after it, raw features score what the run's own evaluations say."""
+    kept = json.loads(results(made)["pretrain-gait3d-smplgait-0"])
+    told = [r["evaluation"] for r in read_metrics(made / "out" / "runs" / kept["name"]) if "evaluation" in r]
+    for key, scores in (("before", told[0]), ("outcome", told[-1])):
+        hits, probes = (sum(kept[key][name]) for name in ("hits", "probes"))
+        assert 100 * hits / probes == pytest.approx(scores["rank1_cosine"], abs=0.01)
+        assert 100 * sum(kept[key]["precision"]) / probes == pytest.approx(scores["mAP_cosine"], abs=0.01)
+    assert [pair["step"] for pair in kept["pairs"]] == [1, 2, 3, 4]
+
+
 def test_a_run_is_shared_by_tables_and_figures(made: Path) -> None:
     names = set(results(made))
     assert "pretrain-gait3d-smplgait-same-clip-1" in names

@@ -95,8 +95,8 @@ def _print(claims: Sequence[Claim]) -> None:
         for line in (claim.sentence, f"walkers: {seen}", "paper's scale: needs licensed data"):
             console.print(f"  {line}", soft_wrap=True, markup=False)
     console.print(
-        f"""
-gaitdiff claims run ID runs one on synthetic people, with narrow networks and the paper's iterations divided by {SHRINK}:
-what is seen is about the method at that size. The paper's own scale needs Gait3D or GREW, see gaitdiff reproduce.""",
+        f"\ngaitdiff claims run ID runs one on synthetic people, with narrow networks and 1/{SHRINK} of the paper's "
+        "iterations: what is seen\nis about the method at that size. The paper's own scale needs Gait3D or GREW, see "
+        "gaitdiff reproduce.",
         soft_wrap=True,
     )
