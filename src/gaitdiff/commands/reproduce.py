@@ -42,7 +42,7 @@ _NOTES = {
     "table1": "The frozen block of the paper's table repeats numbers of its neighbours; those are 'unknown' here. The "
     "paper chose the ratio of learning rates for each cell and does not print it; here it is the recipe's.",
     "table2": "The paper's baselines are Table I's.",
-    "table3": "In brackets: what differs from the default, the first row.",
+    "table3": "Rates: of the backbone, as a multiple of the denoiser's.",
 }
 _OF_SCALE = {
     "paper": "Scores on GREW are those of a local check, gallery 01 and probe 02; the paper's are its site's.",
@@ -214,7 +214,7 @@ def _write(what: str, grid: Grid, cells: Sequence[Cell], seeds: int, scale: Scal
         file = grid.out / f"{what}.json"
         write_whole(file, json.dumps(render.document(about, found), indent=1).encode())
         write_whole(grid.out / f"{what}.md", render.markdown(rows, notes).encode())
-        table = Table(*rows[0], title=what, show_lines=True)
+        table = Table(*rows[0], title=what, show_lines=what != "table3")
         for row in rows[1:]:
             table.add_row(*map(Text, row))
         console.print(table)
@@ -241,6 +241,5 @@ def _draw_augmentations(out: Path, words: Sequence[str], scale: Scale, dry_run: 
     if not stores:
         raise UserError("no store is given: add --store PATH, or --scale walkers")
     out.mkdir(parents=True, exist_ok=True)
-    file = out / f"{_AUGMENTATIONS}.png"
-    figures.draw_augmentations(SequenceStore(next(iter(stores.values()))), file)
-    print(file)
+    figures.draw_augmentations(SequenceStore(next(iter(stores.values()))), out / _AUGMENTATIONS)
+    print(out / f"{_AUGMENTATIONS}.png")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from gaitdiff.data.store import SequenceStore
@@ -14,12 +13,9 @@ from gaitdiff.paper.cells import Cell
 from gaitdiff.paper.grid import Grid, Job, Result
 from gaitdiff.report.animation import changed_frames
 from gaitdiff.report.examples import AUGMENTATIONS, augmented
-from gaitdiff.report.figures import Series, save_panels
-from gaitdiff.utils.files import write_whole
+from gaitdiff.report.figures import Series, save_panels, save_strips
 
 _SHOWN = 8  # frames of a clip
-_ENLARGED = 2
-_LABEL, _KEY = 110, 28  # pixels for a row's name, and for the words below
 
 #: What belongs to a panel: its title, and the curves in it with their colours.
 Panels = dict[str, list[Series]]
@@ -115,7 +111,7 @@ def _mean(results: Sequence[Result], key: str) -> list[float]:
 
 
 def draw_augmentations(store: SequenceStore, path: Path) -> None:
-    """Figure 1's companion: a walk as it is, under each augmentation of pretraining and under all, as a PNG file.
+    """Figure 1's companion: a walk as it is, under each augmentation and under all, as ``path`` with ".png" and ".svg".
 
     Pixels that an augmentation adds are orange, those that it takes away blue.
     """
@@ -123,23 +119,7 @@ def draw_augmentations(store: SequenceStore, path: Path) -> None:
     shown = np.linspace(0, store.rows[row].frames - 1, _SHOWN).round().astype(int)
     frames = store.clip(row, shown)
     plain = frames.astype(np.float32) / 255
-    rows = [("as it is", np.repeat(frames[..., None], 3, axis=3))]
+    strips = {"as it is": np.concatenate(list(np.repeat(frames[..., None], 3, axis=3)), axis=1)}
     for name, kinds in [*((name, (name,)) for name in AUGMENTATIONS), ("all", AUGMENTATIONS)]:
-        rows.append((name, changed_frames(plain, augmented(frames, kinds))))
-    strips = [_strip(name, walk) for name, walk in rows]
-    key = np.full((_KEY, strips[0].shape[1], 3), 255, np.uint8)
-    _write(key, "a typical draw of each; orange: what it adds, blue: what it takes away", (_LABEL, _KEY - 9))
-    picture = np.concatenate([*strips, key])
-    write_whole(path, cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
-
-
-def _strip(name: str, frames: np.ndarray) -> np.ndarray:
-    large = frames.repeat(_ENLARGED, 1).repeat(_ENLARGED, 2)
-    strip = np.concatenate(list(large), axis=1)
-    label = np.full((len(strip), _LABEL, 3), 255, np.uint8)
-    _write(label, name, (8, len(strip) // 2 + 5))
-    return np.concatenate([label, strip], axis=1)
-
-
-def _write(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
-    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (31, 35, 40), 1, cv2.LINE_AA)
+        strips[name] = np.concatenate(list(changed_frames(plain, augmented(frames, kinds))), axis=1)
+    save_strips(path, strips, "a typical draw of each; orange: what it adds, blue: what it takes away")

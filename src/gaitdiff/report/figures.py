@@ -46,6 +46,7 @@ _STYLE: dict[Any, Any] = {
     "path.simplify": True,
 }
 _AXES = (0.14, 0.155, 0.605, 0.81)  # left, bottom, width and height, as shares of a chart
+_STRIPS = 8.0  # inches, width of a figure of strips
 _TITLE = 0.3  # inches above a chart for its title
 _MOST_POINTS = 300  # raw points drawn of a longer series; its curve is smoothed from as many means
 _LINE = 0.072  # height of a line of a direct label, as a share of the axes' height
@@ -132,6 +133,27 @@ def save_panels(
             axes = figure.add_axes((*box, tall * height / rows))
             _fill(axes, series, x_label, y_label, (), percent, False)
             axes.set_title(title, loc="left", fontsize=10.5, color=COLOURS["ink"])
+        _save(figure, path)
+
+
+def save_strips(path: Path, strips: Mapping[str, np.ndarray], note: str) -> None:
+    """Write pictures (H, W, 3), uint8, all of one size, below each other as ``path`` with ".png" and with ".svg".
+
+    Args:
+        strips: by the name that stands on its left.
+        note: stands below.
+    """
+    height, width = next(iter(strips.values())).shape[:2]
+    with rc_context(_STYLE | {"svg.hashsalt": path.name}):
+        tall = 0.88 * _STRIPS * height / width  # inches of a strip
+        figure = Figure(figsize=(_STRIPS, tall * len(strips) + _TITLE))
+        for place, (name, picture) in enumerate(strips.items()):
+            bottom = 1 - tall * (place + 1) / figure.get_figheight()
+            axes = figure.add_axes((0.12, bottom, 0.88, 0.97 * tall / figure.get_figheight()))
+            axes.imshow(picture, interpolation="nearest", aspect="auto")
+            axes.set_axis_off()
+            figure.text(0.005, bottom + tall / 2 / figure.get_figheight(), name, va="center", color=COLOURS["ink"])
+        figure.text(0.12, 0.4 * _TITLE / figure.get_figheight(), note, va="center", color=COLOURS["muted"])
         _save(figure, path)
 
 
