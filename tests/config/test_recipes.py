@@ -27,6 +27,8 @@ SINCE_PRETRAINING = {
     **{"diffusion.projector": 0, "diffusion.frames_apart": False, "diffusion.log_snr": None},
     **{"diffusion.contrast": 0.0, "diffusion.start": ""},
     **{"optim.hold_backbone": 0, "optim.backbone_eps": 1e-8},
+    **{"objective": "diffusion", "contrastive.temperature": 0.07, "contrastive.projector": 0},
+    **{"contrastive.weight": 1.0},
 }
 
 

@@ -101,7 +101,7 @@ class PretrainData:
     Attributes:
         store: folder of a sequence store.
         latent_frames: consecutive frames that are encoded, noised and denoised (s_e).
-        gait_frames: frames that the backbone sees (s_g); of no effect with ``same_clip``.
+        gait_frames: frames that the backbone sees (s_g), of each clip; of no effect with ``same_clip``.
         same_clip: one clip for both, s_e = s_g, with which learning collapses (the paper's Fig. 5).
         min_frames: leave out training sequences with fewer frames.
     """
@@ -154,18 +154,34 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
+class ContrastiveConfig:
+    """Contrastive learning from two clips of each sequence; of no effect with the objective "diffusion".
+
+    Attributes:
+        temperature: of the similarities in InfoNCE.
+        projector: hidden units of a perceptron for each part before the loss; 0 is none. What is scored and transferred
+            is before it.
+        weight: of the contrastive loss beside the denoiser's, with the objective "both".
+    """
+
+    temperature: Positive = 0.07
+    projector: CountOrNone = 0
+    weight: Positive = 1.0
+
+
+@dataclass(frozen=True)
 class PretrainOptim:
     """AdamW with linear warm-up and cosine annealing.
 
     Attributes:
         iterations: training steps.
         batch: sequences a step and process.
-        lr: learning rate of the denoiser.
+        lr: learning rate of the denoiser, and of the contrastive projector.
         backbone_lr_ratio: the backbone's learning rate is this times ``lr``.
         backbone_eps: AdamW's ε for the backbone: gradients much smaller than it make steps as small as they are.
         warmup: steps of linear warm-up, at most half of all.
         hold_backbone: steps for which the backbone waits until the denoiser has learned to listen; its learning rate
-            then grows over as many steps again.
+            then grows over as many steps again. Of no effect without a denoiser.
         weight_decay: AdamW's.
         clip_grad: largest gradient norm; 0 does not clip.
         sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
@@ -189,6 +205,8 @@ class PretrainConfig:
 
     Attributes:
         out: run folder; the same command continues a run that was stopped.
+        objective: "diffusion" (guide a denoiser), "contrastive" (tell sequences apart by two clips of each; diffusion.*
+            is then of no effect) or "both".
         seed: of weights, batches, augmentations and noise.
     """
 
@@ -196,6 +214,8 @@ class PretrainConfig:
     data: PretrainData
     model: ModelConfig = ModelConfig(name="smplgait")
     diffusion: DiffusionConfig = DiffusionConfig()
+    objective: Literal["diffusion", "contrastive", "both"] = "diffusion"
+    contrastive: ContrastiveConfig = ContrastiveConfig()
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: PretrainOptim = PretrainOptim()
     run: RunConfig = RunConfig()
