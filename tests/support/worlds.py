@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +75,19 @@ def gaitdiff(
     command = [sys.executable, "-m", "gaitdiff", *map(str, words)]
     everything = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=everything, check=False)
+
+
+def kill_after(words: list[str], metrics: Path, lines: int) -> None:
+    """Start a run and kill it without warning once its metrics have ``lines`` lines."""
+    command, environment = [sys.executable, "-m", "gaitdiff", *words], {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 600
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.is_file() and metrics.read_text().count("\n") >= lines:
+            break
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def one_sentence(result: subprocess.CompletedProcess[str]) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,23 +15,10 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
 from gaitdiff.training.pretrain import PretrainStage
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, records
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, kill_after, make_store, records
 
 PACE = ("--run.log_every", "2", "--run.evaluate_every", "5", "--run.save_every", "3", "--optim.iterations", "24")
 STAGES = {"pretrain": (*TINY_PRETRAIN, *PACE), "finetune": (*TINY_SCRATCH, *PACE)}
-
-
-def kill_after(words: list[str], metrics: Path, lines: int) -> None:
-    """Start a run and kill it without warning once its metrics have ``lines`` lines."""
-    command, environment = [sys.executable, "-m", "gaitdiff", *words], {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-    deadline = time.monotonic() + 600
-    while process.poll() is None and time.monotonic() < deadline:
-        if metrics.is_file() and metrics.read_text().count("\n") >= lines:
-            break
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -33,4 +33,5 @@ CountOrNone = Annotated[int, Range(0)]  # 0 switches something off
 Positive = Annotated[float, Range(0, 1e18, above=True)]  # products of two are numbers in float32
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+Decay = Annotated[float, Range(0, 0.999999)]  # of an average; at 1 it would never move
 Threads = Annotated[int, Range(0, 1024)]  # of one process; operating systems refuse many more

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gaitdiff.config.limits import Count, CountOrNone, NotNegative, Positive, Share, Threads
+from gaitdiff.config.limits import Count, CountOrNone, Decay, NotNegative, Positive, Share, Threads
 from gaitdiff.errors import UserError
 
 
@@ -185,6 +185,8 @@ class PretrainOptim:
         weight_decay: AdamW's.
         clip_grad: largest gradient norm; 0 does not clip.
         sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
+        ema: decay of an exponential moving average of the backbone's weights, which is then what is scored and
+            transferred; 0 is none.
     """
 
     iterations: Count = 120_000
@@ -197,6 +199,7 @@ class PretrainOptim:
     weight_decay: NotNegative = 0.01
     clip_grad: NotNegative = 1.0
     sync_batchnorm: bool = False
+    ema: Decay = 0.0
 
 
 @dataclass(frozen=True)
@@ -292,6 +295,8 @@ class FinetuneOptim:
         weight_decay: of any.
         clip_grad: largest gradient norm; 0 does not clip.
         sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
+        ema: decay of an exponential moving average of all weights, which is then what is scored and transferred; 0 is
+            none.
     """
 
     iterations: Count = 60_000
@@ -305,6 +310,7 @@ class FinetuneOptim:
     weight_decay: NotNegative = 5e-4
     clip_grad: NotNegative = 0.0
     sync_batchnorm: bool = False
+    ema: Decay = 0.0
 
     def __post_init__(self) -> None:
         steps = list(self.milestones)

@@ -18,6 +18,7 @@ from gaitdiff.config.schema import RunConfig
 from gaitdiff.data.batches import Prefetcher
 from gaitdiff.errors import NotFiniteError, UserError
 from gaitdiff.evaluation.about import Origin
+from gaitdiff.training.average import Average
 from gaitdiff.training.best import Best
 from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
 from gaitdiff.training.checkpoint_files import (
@@ -51,6 +52,8 @@ class Stage(Protocol, Generic[Batch]):
         device: where it computes.
         validates: whether scores are of people to choose a checkpoint by.
         unscored: why there are no scores, or "".
+        average: of the weights, which is what is scored and kept.
+        ema: its decay, 0 where there is none.
         size: settings that its memory goes by, as a command line has them.
         graphed: whether each step's inputs have the same shapes and its loss looks at no value on the device.
     """
@@ -62,6 +65,8 @@ class Stage(Protocol, Generic[Batch]):
     unscored: str
     size: str
     graphed: bool
+    average: Average
+    ema: float
     device: torch.device
 
     @property
@@ -156,6 +161,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 raise UserError(_not_finite(folder, done, pending[-1], float(norm), half))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            stage.average.step()
             if done % run.log_every == 0 or last:
                 record: dict[str, Any] = {
                     "step": done,
@@ -291,7 +297,7 @@ def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> 
     if main and scores:
         whose = ", validation people" if stage.validates else ""
         say(f"{folder.path.name}: step {step}{whose}: {in_words(scores)}")
-        origin = Origin(str(folder.path), step, stage.iterations)
+        origin = Origin(str(folder.path), step, stage.iterations, stage.ema)
         folder.append({"step": step, "evaluation": scores, "about": stage.about(origin), **measured})
     elif measured:
         folder.append({"step": step, **measured})

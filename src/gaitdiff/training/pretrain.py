@@ -25,8 +25,9 @@ from gaitdiff.evaluation.scoring import headline_metrics
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import create_model
 from gaitdiff.models.layers.norm import synchronize
+from gaitdiff.training.average import RAW, Average
 from gaitdiff.training.checkpoint import load_into, model_document
-from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors
+from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors, tensor_file
 from gaitdiff.training.device import make_accelerator, require_memory, seeded
 from gaitdiff.training.graph import Inputs
 from gaitdiff.training.loop import train
@@ -109,6 +110,7 @@ class PretrainStage:
             weight_decay=optim.weight_decay,
             fused=device.type == "cuda" or None,
         )
+        self.ema, self.average = optim.ema, Average(backbone, optim.ema, device)
 
     def make_batch(self, step: int, rank: int) -> PretrainBatch:
         """Clips of a step, in host memory."""
@@ -151,7 +153,7 @@ class PretrainStage:
         if len(rows) == 0:
             return {}
         together = np.concatenate([rows, self.fitted])
-        features = extract_shared(self.pretext.parts()["backbone"], self.store, together, self.device)
+        features = extract_shared(self.average.network, self.store, together, self.device)
         if features is None:
             return {}
         raw, learned = features[: len(rows)], features[len(rows) :]
@@ -173,22 +175,24 @@ class PretrainStage:
         return about(what, origin, "raw features", ["cosine", "euclidean"])
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Backbone, and what stands behind it."""
-        return {stem: part.state_dict() for stem, part in self.pretext.parts().items()}
+        """Backbone, averaged where there is an average, and what stands behind it."""
+        kept = {**self.pretext.parts(), "backbone": self.average.network}
+        return {**{stem: part.state_dict() for stem, part in kept.items()}, **self.average.raw()}
 
     def load(self, checkpoint: Path) -> None:
         """Inverse of ``tensors``."""
-        for stem, part in self.pretext.parts().items():
+        for stem, part in {**self.pretext.parts(), "backbone": self.average.network}.items():
             load_into(part, read_tensors(checkpoint, stem), str(checkpoint))
+        self.average.load_raw(checkpoint)
 
     def model_document(self) -> Mapping[str, Any]:
         """The model whose backbone this is."""
         model = self.config.model
-        return model_document(model.name, model.preset, 0, model.overrides, height=self.store.height)
+        return model_document(model.name, model.preset, 0, model.overrides, height=self.store.height, ema=self.ema)
 
 
 def load_objective(run: Path, device: torch.device) -> DiffusionObjective:
-    """What a pretraining run has learned, in evaluation mode.
+    """What a pretraining run has learned, in evaluation mode; the backbone as its denoiser knows it, not averaged.
 
     Raises:
         UserError: the run has no checkpoint, or one that is corrupt, or it learned without a denoiser.
@@ -199,8 +203,9 @@ def load_objective(run: Path, device: torch.device) -> DiffusionObjective:
     model = ModelConfig(**config["model"])
     backbone = create_model(model.name, model.preset, **model.overrides).backbone
     objective = build_objective(backbone, DiffusionConfig(**config["diffusion"]))
-    for stem in ("backbone", "denoiser", "pooling"):
-        load_into(getattr(objective, stem), read_tensors(checkpoint, stem), str(checkpoint))
+    trained = RAW if tensor_file(checkpoint, RAW).is_file() else "backbone"
+    for name, stem in (("backbone", trained), ("denoiser", "denoiser"), ("pooling", "pooling")):
+        load_into(getattr(objective, name), read_tensors(checkpoint, stem), str(checkpoint))
     return objective.eval().to(device)
 
 
