@@ -180,6 +180,20 @@ class Looks(nn.Module):
         return y if float(y) > 0 else -y
 
 
+def test_a_graph_adds_the_gradients_of_micro_batches(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    found = []
+    for graph, accumulate in (("true", "2"), ("false", "2"), ("false", "1")):
+        words = [*TINY_PRETRAIN, "--data.store", str(store), *ON_GPU, "--machine.precision", "float32"]
+        words += ["--machine.cuda_graph", graph, "--optim.iterations", "4", "--optim.accumulate", accumulate]
+        run = tmp_path / f"{graph}-{accumulate}"
+        flags = ["--run.log_every", "1", "--run.evaluate_every", "0"]
+        assert main(["pretrain", *words, *flags, "--out", str(run)]) == 0
+        found.append([record["loss"] for record in records(run) if "loss" in record])
+    assert found[0] == pytest.approx(found[2], rel=1e-4)
+    assert found[1] == pytest.approx(found[2], rel=1e-4)
+
+
 def test_what_cannot_be_recorded_is_computed_as_usual(capsys: pytest.CaptureFixture[str]) -> None:
     module, x = Looks().cuda(), torch.randn(5, 3, device="cuda")
 

@@ -96,6 +96,7 @@ class PretrainOptim:
     Attributes:
         iterations: training steps.
         batch: sequences a step and process.
+        accumulate: micro-batches that a step's batch is computed in, one after the other, their gradients averaged.
         lr: learning rate of the denoiser, and of the contrastive projector.
         backbone_lr_ratio: the backbone's learning rate is this times ``lr``.
         backbone_eps: AdamW's ε for the backbone: gradients much smaller than it make steps as small as they are.
@@ -111,6 +112,7 @@ class PretrainOptim:
 
     iterations: Count = 120_000
     batch: Count = 64
+    accumulate: Count = 1
     lr: Positive = 1e-4
     backbone_lr_ratio: Positive = 5.0
     backbone_eps: Positive = 1e-8

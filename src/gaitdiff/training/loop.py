@@ -18,6 +18,7 @@ from gaitdiff.config.schema import RunConfig
 from gaitdiff.data.batches import Prefetcher
 from gaitdiff.errors import NotFiniteError, UserError
 from gaitdiff.evaluation.about import Origin
+from gaitdiff.training.accumulate import in_micro_batches
 from gaitdiff.training.average import Average
 from gaitdiff.training.best import Best
 from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
@@ -52,6 +53,7 @@ class Stage(Protocol, Generic[Batch]):
         device: where it computes.
         validates: whether scores are of people to choose a checkpoint by.
         unscored: why there are no scores, or "".
+        accumulate: in how many micro-batches a step is computed.
         average: of the weights, which is what is scored and kept.
         ema: its decay, 0 where there is none.
         size: settings that its memory goes by, as a command line has them.
@@ -65,6 +67,7 @@ class Stage(Protocol, Generic[Batch]):
     unscored: str
     size: str
     graphed: bool
+    accumulate: int
     average: Average
     ema: float
     device: torch.device
@@ -133,8 +136,9 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     best = Best(folder.path, run.best, wanted=stage.validates and main)
     if first == 0 and run.evaluate_every:
         _evaluate(stage, folder, 0, main)
-    usual = _backward(module, accelerator)
-    backward = GraphedBackward(module, usual) if stage.graphed else usual
+    usual = _backward(module, accelerator, stage.accumulate)
+    recorded = GraphedBackward(module, usual, stage.accumulate) if stage.graphed else usual
+    backward = in_micro_batches(recorded, stage.accumulate, partial(accelerator.no_sync, module))
     make = inputs_ahead(
         lambda step: stage.make_batch(step, rank), lambda batch, step: stage.inputs(batch, step, rank), stage.device
     )
@@ -227,11 +231,11 @@ def _tell_rates(folder: RunFolder, base: Sequence[float], factors: Sequence[floa
         say(f"{folder.path.name}: from step {step + 1} on the learning rate is {base[0] * factors[0]:.3g}{was}")
 
 
-def _backward(module: nn.Module, accelerator: Accelerator) -> Callable[[Inputs], Tensor]:
-    """Loss of a module, whose gradients it leaves at the parameters."""
+def _backward(module: nn.Module, accelerator: Accelerator, parts: int) -> Callable[[Inputs], Tensor]:
+    """One of ``parts`` shares of a module's loss, whose gradients it adds to the parameters'."""
 
     def step(inputs: Inputs) -> Tensor:
-        loss: Tensor = module(*inputs)
+        loss: Tensor = module(*inputs) / parts
         accelerator.backward(loss)
         return loss.detach()
 

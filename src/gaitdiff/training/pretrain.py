@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaitdiff.config.schema import DiffusionConfig, ModelConfig, PretrainConfig
+from gaitdiff.config.schema import DiffusionConfig, ModelConfig, PretrainConfig, PretrainOptim
 from gaitdiff.data.batches import PretrainBatch, PretrainBatches, training_rows
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.objective import DiffusionObjective
@@ -72,7 +72,8 @@ class PretrainStage:
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.provenance = provenance(self.store.header.manifest_sha256, rows, world_size)
         optim = config.optim
-        self.iterations, self.clip_grad = optim.iterations, optim.clip_grad
+        self.iterations, self.clip_grad, self.accumulate = optim.iterations, optim.clip_grad, optim.accumulate
+        _check_micro_batches(optim)
         frames = clip_frames(config)
         self.size = f"--optim.batch {optim.batch} {' '.join(f'--data.{name} {count}' for name, count in frames)}"
         each = sum(count for _, count in frames)
@@ -207,6 +208,14 @@ def load_objective(run: Path, device: torch.device) -> DiffusionObjective:
     for name, stem in (("backbone", trained), ("denoiser", "denoiser"), ("pooling", "pooling")):
         load_into(getattr(objective, name), read_tensors(checkpoint, stem), str(checkpoint))
     return objective.eval().to(device)
+
+
+def _check_micro_batches(optim: PretrainOptim) -> None:
+    if optim.accumulate > 1 and (optim.batch % optim.accumulate or optim.batch < 2 * optim.accumulate):
+        raise UserError(
+            f"optim.accumulate is {optim.accumulate}, but optim.batch {optim.batch} cannot be split into so many "
+            "micro-batches of one size, at least 2 sequences each: choose another one"
+        )
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:
