@@ -19,7 +19,7 @@ BEFORE: dict[str, dict[str, Any]] = json.loads((RECORDED / "recipes.json").read_
 SINCE = {
     **{"run.track": "none", "run.linear_probe": False, "run.change": False, "run.best": "rank1"},
     **{"run.protocol": "auto", "optim.sync_batchnorm": False, "machine.cuda_graph": True},
-    **{"optim.ema": 0.0},
+    **{"optim.ema": 0.0, "run.patience": 0},
 }
 SINCE_FINETUNING = {"optim.layer_decay": 1.0, "optim.freeze_blocks": 0}
 RENAMED = {"diffusion.drop": "diffusion.p_uncond"}

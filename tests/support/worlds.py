@@ -123,7 +123,8 @@ def records(run: Path) -> list[dict[str, object]]:
 def torchrun(*words: str | Path) -> str:
     """Run two processes with one thread each; what they wrote to their standard error."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    places = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
     done = subprocess.run(
         [*launch, *map(str, words)], capture_output=True, text=True, env=environment, check=False, timeout=300
     )

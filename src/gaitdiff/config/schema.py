@@ -79,9 +79,8 @@ class ContrastiveConfig:
 
     Attributes:
         temperature: of the similarities in InfoNCE.
-        projector: hidden units of a perceptron for each part before the loss; 0 is none. What is scored and transferred
-            is before it.
-        weight: of the contrastive loss beside the denoiser's, with the objective "both".
+        projector: hidden units of a perceptron for each part; 0 is none. What is scored and transferred is before it.
+        weight: of this loss beside the denoiser's, with "both".
     """
 
     temperature: Positive = 0.07
@@ -96,8 +95,8 @@ class PretrainOptim:
     Attributes:
         iterations: training steps.
         batch: sequences a step and process.
-        accumulate: micro-batches that a step's batch is computed in, one after the other, their gradients averaged.
-        lr: learning rate of the denoiser, and of the contrastive projector.
+        accumulate: micro-batches of a step, one after the other. Their gradients are averaged.
+        lr: learning rate of the denoiser, and of contrastive.projector.
         backbone_lr_ratio: the backbone's learning rate is this times ``lr``.
         backbone_eps: AdamW's ε for the backbone: gradients much smaller than it make steps as small as they are.
         warmup: steps of linear warm-up, at most half of all.
@@ -106,8 +105,8 @@ class PretrainOptim:
         weight_decay: AdamW's.
         clip_grad: largest gradient norm; 0 does not clip.
         sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
-        ema: decay of an exponential moving average of the backbone's weights, which is then what is scored and
-            transferred; 0 is none.
+        ema: decay of a moving average of the backbone's weights; 0 is none. The average is exponential, and what is
+            scored and transferred.
     """
 
     iterations: Count = 120_000
@@ -130,8 +129,8 @@ class PretrainConfig:
 
     Attributes:
         out: run folder; the same command continues a run that was stopped.
-        objective: "diffusion" (guide a denoiser), "contrastive" (tell sequences apart by two clips of each; diffusion.*
-            is then of no effect) or "both".
+        objective: "diffusion" (guide a denoiser), "contrastive" (tell sequences apart by two clips of each) or "both".
+            With "contrastive", diffusion.* is of no effect.
         seed: of weights, batches, augmentations and noise.
     """
 
@@ -217,8 +216,8 @@ class FinetuneOptim:
         weight_decay: of any.
         clip_grad: largest gradient norm; 0 does not clip.
         sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
-        ema: decay of an exponential moving average of all weights, which is then what is scored and transferred; 0 is
-            none.
+        ema: decay of a moving average of all weights; 0 is none. The average is exponential, and what is scored and
+            transferred.
     """
 
     iterations: Count = 60_000

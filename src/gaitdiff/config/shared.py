@@ -58,7 +58,10 @@ class RunConfig:
         protocol: evaluation protocol, such as "gait3d" (one probe a person), "leave-one-out" or "casia-b"; "auto" is
             that of the store's data set.
         best: the score by which the best checkpoint on validation people is kept, as RUN/best; "rank1" is that by
-            cosine in pretraining. Of no effect where ``gaitdiff data split`` has set nobody aside.
+            cosine in pretraining. Of no effect where ``gaitdiff data split`` has set nobody aside. In pretraining also
+            "ap_an", which takes neither people nor labels: by how much clips of different sequences lie farther apart
+            than clips of one, on a batch that is not trained on.
+        patience: evaluations without a better one that end a run; 0 is no end.
         change: go on with other settings than the run was begun with; what changes is said and kept in metrics.jsonl.
         track: where metrics and pictures go besides metrics.jsonl: "none", "tensorboard" or "trackio".
         linear_probe: in pretraining, score what the best linear map makes of the raw features too; it is learned from
@@ -71,6 +74,7 @@ class RunConfig:
     keep: CountOrNone = 2
     protocol: str = "auto"
     best: str = "rank1"
+    patience: CountOrNone = 0
     change: bool = False
     track: str = "none"
     linear_probe: bool = False

@@ -30,6 +30,7 @@ from gaitdiff.models.registry import model_config
 from gaitdiff.recognition.losses import pairwise_distance, triplet_terms
 from gaitdiff.recognition.objective import RecognitionObjective
 from gaitdiff.training.average import Average
+from gaitdiff.training.best import check_best
 from gaitdiff.training.checkpoint import load_into, model_document, read_checkpoint_info, read_model_document
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors
 from gaitdiff.training.device import make_accelerator, require_memory, seeded
@@ -74,6 +75,7 @@ class FinetuneStage:
         rows = labelled_rows(self.store, config.data, config.seed)
         scored = to_score(self.store, config.run.protocol)
         self.held_out, self.validates, self.unscored = scored.rows, scored.validates, scored.unscored
+        check_best(config.run, self.validates, label_free=False)
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad

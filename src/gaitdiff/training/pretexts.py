@@ -6,7 +6,7 @@ Each is a module whose forward is the loss, what it takes of a batch, and what i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -51,8 +51,11 @@ class Pretext(Protocol):
     def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
         """What is worth watching of a batch that was trained on, in evaluation mode."""
 
+    def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:
+        """Mean distances ``ap`` of two clips of one sequence and ``an`` of clips of two, by a backbone's features."""
+
     def measure(self, batch: PretrainBatch) -> dict[str, Any]:
-        """What is measured of a batch that is not trained on."""
+        """What else is measured of a batch that is not trained on."""
 
     def pictures(self, batch: PretrainBatch) -> dict[str, np.ndarray]:
         """What the first sequence of a batch looks like, (H, W) uint8, by name."""
@@ -131,7 +134,13 @@ class DiffusionPretext:
         latents, gait, noised = self.inputs(batch, step, rank)
         owner = self.clips.owner(batch)
         values = self.module.condition_gap(latents, gait, noised, owner)
-        return values | _distances(self.module, gait, crop_sides(self.clips.latent(batch)), owner)
+        return values | self.distances(batch, self.module.backbone)
+
+    def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:
+        """Of gait clip and latent clip."""
+        latent = crop_sides(self.clips.latent(batch))
+        gait = latent if self.same_clip else self.clips.gait(batch)
+        return _distances(backbone, gait, latent, self.clips.owner(batch))
 
     def measure(self, batch: PretrainBatch) -> dict[str, Any]:
         """The condition gap by noise level."""
@@ -168,7 +177,11 @@ class ContrastivePretext:
 
     def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
         """Distances of anchor-positive and anchor-negative pairs."""
-        return _distances(self.module, *self.inputs(batch, step, rank))
+        return self.distances(batch, self.module.backbone)
+
+    def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:
+        """Of both gait clips."""
+        return _distances(backbone, self.clips.gait(batch), self.clips.second(batch), self.clips.owner(batch))
 
     def measure(self, batch: PretrainBatch) -> dict[str, Any]:
         """Nothing."""
@@ -208,6 +221,10 @@ class JointPretext:
         self.module.train()
         return {**values, "contrastive_loss": float(loss)}
 
+    def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:
+        """As diffusion has them."""
+        return self.diffusion.distances(batch, backbone)
+
     def measure(self, batch: PretrainBatch) -> dict[str, Any]:
         """What diffusion measures."""
         return self.diffusion.measure(batch)
@@ -217,12 +234,12 @@ class JointPretext:
         return {**self.diffusion.pictures(batch), "second": side_by_side(self.clips.second(batch)[0])}
 
 
-def _distances(module: nn.Module, first: Tensor, second: Tensor, owner: Tensor) -> dict[str, float]:
-    backbone = cast(nn.Module, module.backbone)
-    module.eval()
+def _distances(backbone: nn.Module, first: Tensor, second: Tensor, owner: Tensor) -> dict[str, float]:
+    was_training = backbone.training
+    backbone.eval()
     with torch.no_grad():
         values = pair_distances(backbone(first), backbone(second), owner)
-    module.train()
+    backbone.train(was_training)
     return values
 
 

@@ -26,6 +26,7 @@ from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.models import create_model
 from gaitdiff.models.layers.norm import synchronize
 from gaitdiff.training.average import RAW, Average
+from gaitdiff.training.best import LABEL_FREE, check_best
 from gaitdiff.training.checkpoint import load_into, model_document
 from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors, tensor_file
 from gaitdiff.training.device import make_accelerator, require_memory, seeded
@@ -67,6 +68,7 @@ class PretrainStage:
         rows = training_rows(self.store, config.data.min_frames)
         scored = to_score(self.store, config.run.protocol)
         self.held_out, self.validates, self.unscored = scored.rows, scored.validates, scored.unscored
+        check_best(config.run, self.validates, label_free=True)
         self.fitted = rows[np.linspace(0, len(rows) - 1, min(len(rows), _FITTED)).round().astype(int)]
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
@@ -141,8 +143,10 @@ class PretrainStage:
         return self.pretext.pictures(batch)
 
     def measure(self) -> dict[str, Any]:
-        """What the objective measures on a batch that is not trained on."""
-        return self.pretext.measure(self.make_batch(UNTRAINED, 0))
+        """On a batch that is not trained on what the objective measures, and AN and AP of what is kept."""
+        batch = self.make_batch(UNTRAINED, 0)
+        pairs = self.pretext.distances(batch, self.average.network)
+        return {**self.pretext.measure(batch), "pairs": {**pairs, LABEL_FREE: pairs["an"] - pairs["ap"]}}
 
     def evaluate(self) -> dict[str, float]:
         """Scores of the raw gait features on the test split; nothing where there is none.
