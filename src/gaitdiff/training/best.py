@@ -63,8 +63,9 @@ class Best:
         self._run, self._score, self._patience = run, settings.best, settings.patience
         self._wanted = main and _is_told(settings, validates)
         self._highest, self._since, self._step, self._last = float("-inf"), 0, 0, 0
+        measured = "pairs" if self._score == LABEL_FREE else "evaluation"
         for record in read_metrics(run) if self._wanted else []:
-            if record["step"] > 0 and ("evaluation" in record or "pairs" in record):
+            if record["step"] > 0 and measured in record:
                 self._take(record)
 
     def look(self, record: Mapping[str, Any], contents: Callable[[], CheckpointContents]) -> None:

@@ -77,7 +77,8 @@ class PretrainStage:
         self.iterations, self.clip_grad, self.accumulate = optim.iterations, optim.clip_grad, optim.accumulate
         _check_micro_batches(optim)
         frames = clip_frames(config)
-        self.size = f"--optim.batch {optim.batch} {' '.join(f'--data.{name} {count}' for name, count in frames)}"
+        told = " ".join(f"--data.{name} {count}" for name, count in dict(frames).items())
+        self.size = f"--optim.batch {optim.batch} {told}"
         each = sum(count for _, count in frames)
         require_memory(optim.batch * each * self.store.height * self.store.width, self.size)
         with seeded(config.seed):
