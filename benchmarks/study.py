@@ -152,7 +152,8 @@ def _told(folder: Path) -> dict[str, Any]:
     """How a run was started, its scores before and after, and the gap by noise level at its end."""
     evaluated = [record for record in read_metrics(folder) if "evaluation" in record]
     scores = [{key: round(value, 2) for key, value in one["evaluation"].items()} for one in evaluated]
-    gap = {key: [round(value, 2) for value in values] for key, values in evaluated[-1]["gap_by_noise"].items()}
+    by_noise = evaluated[-1].get("gap_by_noise", {})  # without a denoiser there is none
+    gap = {key: [round(value, 2) for value in values] for key, values in by_noise.items()}
     words = " ".join(command(read_config(folder)))
     return {"command": words, "scores_before": scores[0], "scores": scores[-1], "gap_by_noise": gap}
 

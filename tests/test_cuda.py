@@ -74,8 +74,8 @@ def test_a_pretraining_loss_and_its_gradients(tmp_path: Path) -> None:
     stages = [PretrainStage(config, torch.device(device), 1) for device in ("cpu", "cuda")]
     batch, grads, losses = stages[0].make_batch(0, 0), [], []
     for stage in stages:
-        latents, gait = stage._inputs(batch)
-        noised = stages[0]._noised(torch.zeros(latents.shape), 0, 0)
+        latents, gait, _ = stage.inputs(batch, 0, 0)
+        noised = stages[0].pretext._noised(torch.zeros(latents.shape), 0, 0)
         module = stage.module.to(stage.device).train()
         moved = Noised(*(value.to(stage.device) for value in (noised.t, noised.noise, noised.drop)))
         loss = module(latents, gait, moved)
@@ -145,7 +145,8 @@ def test_every_verb_and_a_run_that_was_stopped(tmp_path: Path, precision: str) -
     assert scores["cpu"]["embeddings"]["rank1"] == scores["cuda"]["embeddings"]["rank1"]
 
 
-def test_a_graph_changes_nothing_but_the_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", ["diffusion", "contrastive", "both"])
+def test_a_graph_changes_nothing_but_the_time(objective: str, tmp_path: Path) -> None:
     """Losses, weights and running statistics after some steps, one of them after a stop."""
     store = make_store(tmp_path / "store")
     found = []
@@ -153,12 +154,13 @@ def test_a_graph_changes_nothing_but_the_time(tmp_path: Path) -> None:
         words = [*TINY_PRETRAIN, "--data.store", str(store), *ON_GPU, "--machine.precision", "float32"]
         words += ["--machine.cuda_graph", graph, "--optim.iterations", "6", "--run.save_every", "3"]
         words += ["--run.log_every", "1", "--run.evaluate_every", "0", "--diffusion.projector", "8"]
+        words += ["--objective", objective, "--contrastive.projector", "8"]
         run = tmp_path / graph
         assert main(["pretrain", *words, "--out", str(run)]) == 0
         losses = [record["loss"] for record in records(run) if "loss" in record]
         state = {}
-        for stem in ("backbone", "denoiser", "pooling"):
-            state |= load_file(run / "checkpoints" / "step-00000006" / f"{stem}.safetensors")
+        for file in (run / "checkpoints" / "step-00000006").glob("*.safetensors"):
+            state |= load_file(file) if file.stem != "optimizer" else {}
         found.append((losses, state))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
     for key, value in found[1][1].items():
@@ -176,6 +178,20 @@ class Looks(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.layer(x).square().mean()
         return y if float(y) > 0 else -y
+
+
+def test_a_graph_adds_the_gradients_of_micro_batches(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    found = []
+    for graph, accumulate in (("true", "2"), ("false", "2"), ("false", "1")):
+        words = [*TINY_PRETRAIN, "--data.store", str(store), *ON_GPU, "--machine.precision", "float32"]
+        words += ["--machine.cuda_graph", graph, "--optim.iterations", "4", "--optim.accumulate", accumulate]
+        run = tmp_path / f"{graph}-{accumulate}"
+        flags = ["--run.log_every", "1", "--run.evaluate_every", "0"]
+        assert main(["pretrain", *words, *flags, "--out", str(run)]) == 0
+        found.append([record["loss"] for record in records(run) if "loss" in record])
+    assert found[0] == pytest.approx(found[2], rel=1e-4)
+    assert found[1] == pytest.approx(found[2], rel=1e-4)
 
 
 def test_what_cannot_be_recorded_is_computed_as_usual(capsys: pytest.CaptureFixture[str]) -> None:

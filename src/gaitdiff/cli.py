@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from gaitdiff.commands import verbs, verbs_data, verbs_training
 from gaitdiff.config.hints import suggest, suggest_verb
-from gaitdiff.config.schema import WORD
+from gaitdiff.config.limits import WORD
 from gaitdiff.config.values import SHORT, flag_of
 from gaitdiff.errors import UserError, shown
 from gaitdiff.utils.signals import Stopped, stops

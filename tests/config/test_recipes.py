@@ -19,6 +19,7 @@ BEFORE: dict[str, dict[str, Any]] = json.loads((RECORDED / "recipes.json").read_
 SINCE = {
     **{"run.track": "none", "run.linear_probe": False, "run.change": False, "run.best": "rank1"},
     **{"run.protocol": "auto", "optim.sync_batchnorm": False, "machine.cuda_graph": True},
+    **{"optim.ema": 0.0, "run.patience": 0},
 }
 SINCE_FINETUNING = {"optim.layer_decay": 1.0, "optim.freeze_blocks": 0}
 RENAMED = {"diffusion.drop": "diffusion.p_uncond"}
@@ -27,6 +28,8 @@ SINCE_PRETRAINING = {
     **{"diffusion.projector": 0, "diffusion.frames_apart": False, "diffusion.log_snr": None},
     **{"diffusion.contrast": 0.0, "diffusion.start": ""},
     **{"optim.hold_backbone": 0, "optim.backbone_eps": 1e-8},
+    **{"objective": "diffusion", "contrastive.temperature": 0.07, "contrastive.projector": 0},
+    **{"contrastive.weight": 1.0, "optim.accumulate": 1},
 }
 
 

@@ -16,7 +16,7 @@ from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.diffusion.start import list_starts, shipped_start, start_from, without_condition
 from gaitdiff.errors import UserError
 from gaitdiff.models import create_model
-from gaitdiff.training.pretrain import build_objective
+from gaitdiff.training.pretexts import build_objective
 from gaitdiff.training.run_folder import read_metrics
 from worlds import TINY_PRETRAIN, make_store
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -75,6 +77,19 @@ def gaitdiff(
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=everything, check=False)
 
 
+def kill_after(words: list[str], metrics: Path, lines: int) -> None:
+    """Start a run and kill it without warning once its metrics have ``lines`` lines."""
+    command, environment = [sys.executable, "-m", "gaitdiff", *words], {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 600
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.is_file() and metrics.read_text().count("\n") >= lines:
+            break
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
     """The message of a refused command: exit code 2, one line after those of progress, no stack trace."""
     assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
@@ -108,7 +123,8 @@ def records(run: Path) -> list[dict[str, object]]:
 def torchrun(*words: str | Path) -> str:
     """Run two processes with one thread each; what they wrote to their standard error."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    places = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
     done = subprocess.run(
         [*launch, *map(str, words)], capture_output=True, text=True, env=environment, check=False, timeout=300
     )

@@ -1,4 +1,4 @@
-"""The best checkpoint by a score on validation people: the right one, through a kill too, and evaluated like others."""
+"""The best checkpoint, by validation people or without labels: the right one, through a kill too; and patience."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from gaitdiff import load_checkpoint
 from gaitdiff.cli import main
+from gaitdiff.config.recipe import parse_config
+from gaitdiff.config.schema import PretrainConfig
+from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.split import split_store
+from gaitdiff.diffusion.objective import pair_distances
 from gaitdiff.training.checkpoint_files import find_damage
+from gaitdiff.training.finetune import FinetuneStage
+from gaitdiff.training.pretrain import PretrainStage
 from gaitdiff.training.run_folder import read_metrics
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, torchrun
 
 PACE = ("--optim.iterations", "5", "--run.evaluate_every", "1", "--run.save_every", "1", "--run.keep", "9")
 
@@ -75,3 +84,118 @@ def test_a_score_that_there_is_not(store: Path, tmp_path: Path, capsys: pytest.C
     words = ["finetune", *TINY_SCRATCH, *PACE, "--data.store", str(store), "--out", str(tmp_path / "run")]
     assert main([*words, "--run.best", "rank2"]) == 2
     assert "run.best is 'rank2', but goes by one of rank1, " in capsys.readouterr().err
+
+
+# --- without labels, and stopping early -------------------------------------------------------------------------
+
+
+def gaps(run: Path) -> dict[int, float]:
+    return {r["step"]: r["pairs"]["ap_an"] for r in read_metrics(run) if "pairs" in r and r["step"] > 0}
+
+
+@pytest.mark.parametrize("objective", ["diffusion", "contrastive", "both"])
+def test_the_best_one_without_labels(objective: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a store that has no test people either, with averaged weights; a run that was stopped keeps the same one."""
+    unlabelled, run = make_store(tmp_path / "store", test_people=0), tmp_path / "run"
+    words = ["pretrain", *TINY_PRETRAIN, *PACE, "--objective", objective, "--run.best", "ap_an", "--optim.ema", "0.5"]
+    words += ["--data.store", str(unlabelled), "--optim.lr", "0.01", "--machine.precision", "float32"]
+    assert main([*words, "--out", str(run)]) == 0
+    found = gaps(run)
+    assert list(found) == [1, 2, 3, 4, 5]
+    best = max(found, key=lambda step: (found[step], -step))
+    assert weights(run / "best") == weights(run / "checkpoints" / f"step-{best:08d}")
+    assert f"step {best} is the best so far, ap_an {found[best]:.4f}" in capsys.readouterr().err
+    other = tmp_path / "stopped"
+    shutil.copytree(run, other)
+    for step in (3, 4, 5):
+        shutil.rmtree(other / "checkpoints" / f"step-{step:08d}")
+    if best > 2:
+        shutil.rmtree(other / "best")
+    assert main([*words, "--out", str(other)]) == 0
+    assert weights(other / "best") == weights(run / "best")
+    assert gaps(other) == found
+
+
+def test_the_gap_is_of_what_is_kept_and_of_a_batch_that_stays(tmp_path: Path) -> None:
+    """By hand from the checkpoint: other clips of training sequences, the same ones each time."""
+    store, run = make_store(tmp_path / "store", test_people=0), tmp_path / "run"
+    words = [*TINY_PRETRAIN, *PACE, "--optim.ema", "0.5", "--data.store", str(store), "--out", str(run)]
+    words += ["--machine.precision", "float32"]
+    assert main(["pretrain", *words]) == 0
+    stage = PretrainStage(parse_config(PretrainConfig, "gaitdiff pretrain", words), torch.device("cpu"), 1)
+    batch = stage.make_batch(10**9, 0)
+    clips = stage.pretext.clips
+    for step, gap in gaps(run).items():
+        backbone = load_checkpoint(run / "checkpoints" / f"step-{step:08d}").backbone
+        with torch.no_grad():
+            first, second = backbone(clips.gait(batch)), backbone(crop_sides(clips.latent(batch)))
+        pairs = pair_distances(first, second, clips.owner(batch))
+        assert gap == pytest.approx(pairs["an"] - pairs["ap"], abs=1e-6)
+
+
+def test_the_best_one_is_where_another_stage_starts(store: Path, tmp_path: Path) -> None:
+    run, tuned = tmp_path / "run", tmp_path / "tuned"
+    words = ["--data.store", str(store), "--run.best", "mAP"]
+    assert main(["pretrain", *TINY_PRETRAIN, *PACE, *words, "--out", str(run)]) == 0
+    second = ["finetune", *TINY_SCRATCH[8:], *PACE, *words, "--mode", "frozen", "--init", str(run / "best")]
+    assert main([*second, "--out", str(tuned)]) == 0
+    held = load_file(run / "best" / "backbone.safetensors")
+    kept = load_file(tuned / "best" / "backbone.safetensors")
+    assert all(torch.equal(value, held[key]) for key, value in kept.items())
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_patience_comes_to_an_end(
+    verb: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By scores that are told: the third evaluation after the best one is the last, also for who starts it again."""
+    tiny, kind = (TINY_PRETRAIN, PretrainStage) if verb == "pretrain" else (TINY_SCRATCH, FinetuneStage)
+    told = {0: 50.0, 1: 10.0, 2: 30.0, 3: 30.0, 4: 20.0, 5: 25.0, 6: 90.0}
+    asked: list[int] = []
+
+    def evaluate(self: PretrainStage | FinetuneStage) -> dict[str, float]:
+        asked.append(asked[-1] + 1 if asked else 0)
+        return {"rank1": told[asked[-1]], "mAP": 1.0, "probes": 4}
+
+    monkeypatch.setattr(kind, "evaluate", evaluate)
+    run = tmp_path / "run"
+    words = [verb, *tiny, *PACE, "--optim.iterations", "9", "--run.save_every", "9", "--data.store", str(store)]
+    words += ["--out", str(run), "--run.patience"]
+    assert main([*words, "3"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "ends after step 5 of 9: 3 evaluations were no better than that of step 2" in said
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000005"]
+    assert main([*words, "3"]) == 0
+    assert "ends after step 5 of 9" in " ".join(capsys.readouterr().err.split())
+    assert asked[-1] == 5
+    with pytest.raises(KeyError):  # a larger one goes on, beyond the scores that are told
+        main([*words, "4"])
+    assert asked[-1] == 7
+
+
+def test_patience_with_nothing_to_go_by(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = make_store(tmp_path / "whole")  # nobody is set aside
+    for verb, tiny, more in (
+        ("finetune", TINY_SCRATCH, ("--data.store", str(whole))),
+        ("pretrain", TINY_PRETRAIN, ("--data.store", str(whole))),
+        ("pretrain", TINY_PRETRAIN, ("--data.store", str(store), "--run.evaluate_every", "0")),
+    ):
+        assert main([verb, *tiny, *PACE, *more, "--run.patience", "2", "--out", str(tmp_path / "run")]) == 2
+        assert not (tmp_path / "run").exists()
+        said = " ".join(capsys.readouterr().err.split())
+        assert "run.patience is 2, but nothing tells" in said
+        assert ("--run.best ap_an" in said) == (verb == "pretrain")
+    words = ["finetune", *TINY_SCRATCH, *PACE, "--data.store", str(store), "--out", str(tmp_path / "run")]
+    assert main([*words, "--run.best", "ap_an"]) == 2
+    assert "run.best is 'ap_an', but goes by one of rank1, " in capsys.readouterr().err
+
+
+def test_two_processes_end_together(store: Path, tmp_path: Path) -> None:
+    """Weights that hardly move have the same gap at each evaluation: the third one ends the run, for both."""
+    run = tmp_path / "run"
+    words = [*TINY_PRETRAIN, *PACE, "--objective", "contrastive", "--optim.lr", "1e-18", "--optim.weight_decay", "0"]
+    words += ["--model.overrides.batch_norm", "false", "--run.best", "ap_an", "--run.patience", "2"]
+    words += ["--optim.ema", "0.5", "--optim.accumulate", "2", "--data.store", str(store), "--out", str(run)]
+    said = " ".join(torchrun("-m", "gaitdiff", "pretrain", *words).split())
+    assert "ends after step 3 of 5: 2 evaluations were no better than that of step 1" in said
+    assert max(path.name for path in (run / "checkpoints").iterdir()) == "step-00000003"

@@ -14,8 +14,8 @@ from gaitdiff.config.flat import plain
 from gaitdiff.config.values import REQUIRED, Setting, flag_of, settings_of
 
 _COMMON = (
-    *("data.store", "out", "mode", "init", "model.name", "model.preset", "optim.iterations", "optim.batch"),
-    *("batch.people", "batch.sequences", "optim.lr", "machine.device", "seed"),
+    *("data.store", "out", "mode", "init", "model.name", "model.preset", "objective", "optim.iterations"),
+    *("optim.batch", "batch.people", "batch.sequences", "optim.lr", "machine.device", "seed"),
 )
 _RECIPE = ("--recipe", "a YAML file, a run's config.yaml or one of gaitdiff recipes, to start from")
 _DRY_RUN = ("--dry-run", "say what would be trained on what, and what it costs, from a few steps; nothing is written")

@@ -2,125 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Literal
 
+from gaitdiff.config.limits import Count, CountOrNone, Decay, NotNegative, Positive, Share
+from gaitdiff.config.shared import NO_AUGMENT as NO_AUGMENT
+from gaitdiff.config.shared import AugmentConfig as AugmentConfig
+from gaitdiff.config.shared import MachineConfig as MachineConfig
+from gaitdiff.config.shared import ModelConfig as ModelConfig
+from gaitdiff.config.shared import RunConfig as RunConfig
 from gaitdiff.errors import UserError
-
-#: What a machine word does not hold any more.
-WORD = 2**63
-
-
-@dataclass(frozen=True)
-class Range:
-    """The numbers that a setting may have: at least ``low``, or above it, and at most ``high``."""
-
-    low: float
-    high: float = math.inf
-    above: bool = False
-
-    def holds(self, value: float) -> bool:
-        """Whether a finite number is in the range, and one that a machine word holds."""
-        fits = value > self.low if self.above else value >= self.low
-        return fits and value <= self.high and (math.isfinite(value) if isinstance(value, float) else value < WORD)
-
-    def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        return low if math.isinf(self.high) else f"{low} and at most {self.high:g}"
-
-
-Count = Annotated[int, Range(1)]
-CountOrNone = Annotated[int, Range(0)]  # 0 switches something off
-Positive = Annotated[float, Range(0, 1e18, above=True)]  # products of two are numbers in float32
-NotNegative = Annotated[float, Range(0)]
-Share = Annotated[float, Range(0, 1)]
-Threads = Annotated[int, Range(0, 1024)]  # of one process; operating systems refuse many more
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Probability of each augmentation, a sequence.
-
-    Attributes:
-        affine: three corner points, source and target, each moved inwards by 0..9 px of 64.
-        perspective: the four corners' x moved inwards by 0..9 px of 64.
-        flip: left and right exchanged.
-        dilate: dilation of a band of rows by a 3x3, 3x5, 5x3 or 5x5 rectangle, cross or ellipse.
-        blur: 3x3 Gaussian on a band of rows, then a threshold at 0.2.
-    """
-
-    affine: Share = 0.2
-    perspective: Share = 0.2
-    flip: Share = 0.5
-    dilate: Share = 0.2
-    blur: Share = 0.2
-
-
-#: No augmentation at all.
-NO_AUGMENT = AugmentConfig(0.0, 0.0, 0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Which gait model.
-
-    Attributes:
-        name: one that ``gaitdiff models`` lists; "" takes the model of the checkpoint that a run starts from.
-        preset: whose published configuration, or "walkers" for the narrow one for CPUs.
-        overrides: fields of the model's configuration to change.
-    """
-
-    name: str = ""
-    preset: str = "gait3d"
-    overrides: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """How often a run says, measures and saves.
-
-    Attributes:
-        log_every: steps between lines of metrics.jsonl.
-        evaluate_every: steps between evaluations, on validation people or else the test split; 0 evaluates never.
-        save_every: steps between checkpoints; one is always written at the end.
-        keep: number of checkpoints kept, the newest ones; 0 keeps all.
-        protocol: evaluation protocol, such as "gait3d" (one probe a person), "leave-one-out" or "casia-b"; "auto" is
-            that of the store's data set.
-        best: the score by which the best checkpoint on validation people is kept, as RUN/best; "rank1" is that by
-            cosine in pretraining. Of no effect where ``gaitdiff data split`` has set nobody aside.
-        change: go on with other settings than the run was begun with; what changes is said and kept in metrics.jsonl.
-        track: where metrics and pictures go besides metrics.jsonl: "none", "tensorboard" or "trackio".
-        linear_probe: in pretraining, score what the best linear map makes of the raw features too; it is learned from
-            labelled training people, and nothing else learns from it.
-    """
-
-    log_every: Count = 50
-    evaluate_every: CountOrNone = 1000
-    save_every: Count = 1000
-    keep: CountOrNone = 2
-    protocol: str = "auto"
-    best: str = "rank1"
-    change: bool = False
-    track: str = "none"
-    linear_probe: bool = False
-
-
-@dataclass(frozen=True)
-class MachineConfig:
-    """Where a run computes; a run may be continued under another setting.
-
-    Attributes:
-        device: "auto", "cpu", "cuda" or "mps".
-        precision: "auto" (bfloat16 on a GPU, or a CPU with AMX, that has it), "float32" or "bfloat16".
-        threads: CPU threads of torch; 0 leaves torch's choice.
-        cuda_graph: in pretraining on one GPU, record forward and backward once and replay them.
-    """
-
-    device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: Threads = 0
-    cuda_graph: bool = True
 
 
 @dataclass(frozen=True)
@@ -130,7 +21,7 @@ class PretrainData:
     Attributes:
         store: folder of a sequence store.
         latent_frames: consecutive frames that are encoded, noised and denoised (s_e).
-        gait_frames: frames that the backbone sees (s_g); of no effect with ``same_clip``.
+        gait_frames: frames that the backbone sees (s_g), of each clip; of no effect with ``same_clip``.
         same_clip: one clip for both, s_e = s_g, with which learning collapses (the paper's Fig. 5).
         min_frames: leave out training sequences with fewer frames.
     """
@@ -183,25 +74,44 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
+class ContrastiveConfig:
+    """Contrastive learning from two clips of each sequence; of no effect with the objective "diffusion".
+
+    Attributes:
+        temperature: of the similarities in InfoNCE.
+        projector: hidden units of a perceptron for each part; 0 is none. What is scored and transferred is before it.
+        weight: of this loss beside the denoiser's, with "both".
+    """
+
+    temperature: Positive = 0.07
+    projector: CountOrNone = 0
+    weight: Positive = 1.0
+
+
+@dataclass(frozen=True)
 class PretrainOptim:
     """AdamW with linear warm-up and cosine annealing.
 
     Attributes:
         iterations: training steps.
         batch: sequences a step and process.
-        lr: learning rate of the denoiser.
+        accumulate: micro-batches of a step, one after the other. Their gradients are averaged.
+        lr: learning rate of the denoiser, and of contrastive.projector.
         backbone_lr_ratio: the backbone's learning rate is this times ``lr``.
         backbone_eps: AdamW's ε for the backbone: gradients much smaller than it make steps as small as they are.
         warmup: steps of linear warm-up, at most half of all.
         hold_backbone: steps for which the backbone waits until the denoiser has learned to listen; its learning rate
-            then grows over as many steps again.
+            then grows over as many steps again. Of no effect without a denoiser.
         weight_decay: AdamW's.
         clip_grad: largest gradient norm; 0 does not clip.
         sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
+        ema: decay of a moving average of the backbone's weights; 0 is none. The average is exponential, and what is
+            scored and transferred.
     """
 
     iterations: Count = 120_000
     batch: Count = 64
+    accumulate: Count = 1
     lr: Positive = 1e-4
     backbone_lr_ratio: Positive = 5.0
     backbone_eps: Positive = 1e-8
@@ -210,6 +120,7 @@ class PretrainOptim:
     weight_decay: NotNegative = 0.01
     clip_grad: NotNegative = 1.0
     sync_batchnorm: bool = False
+    ema: Decay = 0.0
 
 
 @dataclass(frozen=True)
@@ -218,17 +129,21 @@ class PretrainConfig:
 
     Attributes:
         out: run folder; the same command continues a run that was stopped.
+        objective: "diffusion" (guide a denoiser), "contrastive" (tell sequences apart by two clips of each) or "both".
+            With "contrastive", diffusion.* is of no effect.
         seed: of weights, batches, augmentations and noise.
     """
 
     out: str
     data: PretrainData
-    model: ModelConfig = ModelConfig(name="smplgait")
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(name="smplgait"))
     diffusion: DiffusionConfig = DiffusionConfig()
+    objective: Literal["diffusion", "contrastive", "both"] = "diffusion"
+    contrastive: ContrastiveConfig = ContrastiveConfig()
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: PretrainOptim = PretrainOptim()
-    run: RunConfig = RunConfig()
-    machine: MachineConfig = MachineConfig()
+    run: RunConfig = field(default_factory=RunConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
     seed: CountOrNone = 0
 
 
@@ -301,6 +216,8 @@ class FinetuneOptim:
         weight_decay: of any.
         clip_grad: largest gradient norm; 0 does not clip.
         sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
+        ema: decay of a moving average of all weights; 0 is none. The average is exponential, and what is scored and
+            transferred.
     """
 
     iterations: Count = 60_000
@@ -314,6 +231,7 @@ class FinetuneOptim:
     weight_decay: NotNegative = 5e-4
     clip_grad: NotNegative = 0.0
     sync_batchnorm: bool = False
+    ema: Decay = 0.0
 
     def __post_init__(self) -> None:
         steps = list(self.milestones)
@@ -339,11 +257,11 @@ class FinetuneConfig:
     data: FinetuneData
     mode: Literal["finetune", "frozen", "scratch"] = "finetune"
     init: str = ""
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = NO_AUGMENT
     batch: BatchConfig = BatchConfig()
     optim: FinetuneOptim = FinetuneOptim()
-    run: RunConfig = RunConfig()
-    machine: MachineConfig = MachineConfig()
+    run: RunConfig = field(default_factory=RunConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
     seed: CountOrNone = 0

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from gaitdiff.config.limits import WORD, Range
 from gaitdiff.config.safe_yaml import parse_value
-from gaitdiff.config.schema import WORD, Range
 from gaitdiff.errors import shown
 
 Config = TypeVar("Config")

@@ -20,24 +20,28 @@ from gaitdiff.utils.progress import say
 T = TypeVar("T")
 
 # Streams of random numbers that one step of a run draws from, each on its own.
-_CLIPS, _AUGMENT, _PEOPLE, _ORDER = range(4)
+_CLIPS, _AUGMENT, _PEOPLE, _ORDER, _SECOND = range(5)
 
 
 @dataclass
 class PretrainBatch:
-    """Clips of stage 1: two of every sequence, drawn and augmented separately.
+    """Clips of stage 1: two or three of every sequence, drawn and augmented separately.
 
     Attributes:
-        latent: (B, T, 64, 64) uint8, consecutive frames, for the autoencoder.
+        latent: (B, T, 64, 64) uint8, consecutive frames, for the autoencoder; none, (B, 0, 64, 64), where no objective
+            wants them.
         gait: (B, T', 64, 64) uint8, drawn as the backbone wants them.
-        latent_plan, gait_plan: their augmentations.
+        second: the same, for contrastive learning; none, (B, 0, 64, 64), without it.
+        latent_plan, gait_plan, second_plan: their augmentations.
         sequence: (B,) int64, row numbers in the store.
     """
 
     latent: np.ndarray
     gait: np.ndarray
+    second: np.ndarray
     latent_plan: AugmentPlan
     gait_plan: AugmentPlan
+    second_plan: AugmentPlan
     sequence: np.ndarray
 
 
@@ -55,7 +59,11 @@ class PretrainBatches:
 
     Frames that were cut before get empty columns at their sides, for the autoencoder; the backbone does not see them.
 
-    Calling it with a step and a rank gives that step's batch, whatever was asked before.
+    Calling it with a step and a rank gives that step's batch, whatever was asked before. Sequences and gait clips are
+    the same for every objective; second clips come from random numbers of their own.
+
+    Args:
+        objective: "diffusion" wants latent clips, "contrastive" second ones, "both" both.
     """
 
     def __init__(
@@ -71,8 +79,14 @@ class PretrainBatches:
         same_clip: bool = False,
         seed: int = 0,
         world_size: int = 1,
+        objective: str = "diffusion",
     ) -> None:
         check_frames(store)
+        if same_clip and objective != "diffusion":
+            raise UserError(
+                f"data.same_clip is true, but the objective is {objective}, which compares two clips of each sequence: "
+                "leave it out"
+            )
         if batch < 2:
             raise UserError(f"optim.batch is {batch}, but pretraining compares at least 2 sequences in a step")
         if len(rows) < 2:
@@ -81,24 +95,35 @@ class PretrainBatches:
             )
         self.store, self.rows, self.batch, self.world_size, self.seed = store, rows, batch, world_size, seed
         self.latent_frames, self.gait_frames, self.sampling = latent_frames, gait_frames, sampling
-        self.augment, self.same_clip = augment, same_clip
+        self.augment, self.same_clip, self.objective = augment, same_clip, objective
 
     def __call__(self, step: int, rank: int = 0) -> PretrainBatch:
         """The batch of ``step`` (from 0) on process ``rank``."""
-        rng = np.random.default_rng([self.seed, step, rank, _CLIPS])
-        chosen = self._sequences(step, rank)
-        latent, gait = [], []
+        rng, other = (np.random.default_rng([self.seed, step, rank, stream]) for stream in (_CLIPS, _SECOND))
+        chosen, none = self._sequences(step, rank), np.zeros(0, np.int64)
+        latent, gait, second = [], [], []
         for row in chosen:
             available = self.store.rows[row].frames
             window = sample_clip("consecutive", available, self.latent_frames, rng)
-            latent.append(pad_sides(self.store.clip(row, window)))
+            latent.append(self._clip(row, none if self.objective == "contrastive" else window))
             index = window if self.same_clip else sample_clip(self.sampling, available, self.gait_frames, rng)
-            gait.append(pad_sides(self.store.clip(row, index)))
+            gait.append(self._clip(row, index))
+            another = sample_clip(self.sampling, available, self.gait_frames, other)
+            second.append(self._clip(row, none if self.objective == "diffusion" else another))
         draw = np.random.default_rng([self.seed, step, rank, _AUGMENT])
+        latent_plan = self._plan(draw)
+        gait_plan = latent_plan if self.same_clip else self._plan(draw)
+        clips = (np.stack(latent), np.stack(gait), np.stack(second))
+        return PretrainBatch(*clips, latent_plan, gait_plan, self._plan(other), chosen)
+
+    def _clip(self, row: int, index: np.ndarray) -> np.ndarray:
+        """Whole frames; where there are none, no sequence is decoded."""
         size = self.store.height
-        latent_plan = draw_plan(self.augment, self.batch, size, size, draw)
-        gait_plan = latent_plan if self.same_clip else draw_plan(self.augment, self.batch, size, size, draw)
-        return PretrainBatch(np.stack(latent), np.stack(gait), latent_plan, gait_plan, chosen)
+        return pad_sides(self.store.clip(row, index)) if len(index) else np.empty((0, size, size), np.uint8)
+
+    def _plan(self, rng: np.random.Generator) -> AugmentPlan:
+        size = self.store.height
+        return draw_plan(self.augment, self.batch, size, size, rng)
 
     def _sequences(self, step: int, rank: int) -> np.ndarray:
         """Row numbers of a batch: the positions step·B.. of the endless list of shuffled epochs."""

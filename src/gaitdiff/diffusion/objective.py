@@ -148,7 +148,11 @@ class DiffusionObjective(nn.Module):
             latents: (B, 4, T, h, w) of the latent clips.
             gait_clip: (B, T', 64, 44) in [0, 1].
         """
-        condition = self.pooling(self.backbone(gait_clip))
+        return self.loss(self.backbone(gait_clip), latents, noised)
+
+    def loss(self, feature: Tensor, latents: Tensor, noised: Noised) -> Tensor:
+        """The weighted loss where the gait clips' features (B, C, P) are known already, a scalar."""
+        condition = self.pooling(feature)
         right = self.per_sample(latents, condition, noised, noised.drop)
         if self.contrast == 0.0:
             return right.mean()

@@ -23,11 +23,13 @@ class Origin:
         run: run folder or checkpoint; "" for features that no model made.
         step: training steps behind the checkpoint, None where it is not told.
         iterations: of the whole run, None where it is not told.
+        ema: decay of the moving average that the weights are; 0 for weights as they were trained.
     """
 
     run: str = ""
     step: int | None = None
     iterations: int | None = None
+    ema: float = 0.0
 
     @property
     def finished(self) -> bool | None:
@@ -35,10 +37,11 @@ class Origin:
         return None if self.step is None or self.iterations is None else self.step >= self.iterations
 
     def __str__(self) -> str:
+        averaged = f", weights averaged (ema {self.ema:g})" if self.ema else ""
         if self.step is None:
-            return self.run
+            return self.run + averaged
         of = "" if self.iterations is None else f" of {self.iterations}"
-        return f"{self.run}, step {self.step}{of}{', unfinished' if self.finished is False else ''}"
+        return f"{self.run}, step {self.step}{of}{', unfinished' if self.finished is False else ''}{averaged}"
 
 
 @dataclass(frozen=True)

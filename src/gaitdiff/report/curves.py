@@ -17,6 +17,17 @@ from gaitdiff.training.run_folder import read_config, read_metrics
 _SUPERVISED, _PRETRAINING = "supervised iterations", "pretraining iterations"
 _COLOURS = ("blue", "red", "green", "purple", "ink")  # of supervised runs, in their order
 _BASELINE = "gait energy\nimage"
+#: By the objective of pretraining: how the backbone learns; what the loss is, at its axis and in words.
+_LEARNS = {
+    "diffusion": "only by helping the denoiser",
+    "contrastive": "only by telling which two clips are of one sequence",
+    "both": "by helping the denoiser, and by telling which two clips are of one sequence",
+}
+_LOSSES = {
+    "diffusion": ("weighted noise error", "Weighted squared error of the predicted noise."),
+    "contrastive": ("InfoNCE", "InfoNCE: how surely a clip finds the other clip of its sequence; 0 is for certain."),
+    "both": ("noise error + InfoNCE", "Weighted squared error of the predicted noise, and weighted InfoNCE."),
+}
 
 
 class Panel(NamedTuple):
@@ -89,11 +100,12 @@ def pretraining(run: Path, baseline: dict[str, float] | None) -> str:
     logged = [record for record in read_metrics(run) if "loss" in record]
     evaluated = _evaluations(run)
     measured = [record for record in read_metrics(run) if "gap_by_noise" in record and record["step"] > 0]
-    panels, notes = [], []
+    panels, notes, objective = [], [], read_config(run)["objective"]
     if logged:
-        panels += [_loss(logged), _condition_gap(logged), _distances(logged), _distance_ratio(logged)]
-        if measured:
-            panels.insert(2, _gap_by_noise(measured))
+        panels.append(_loss(logged, objective))
+        if objective != "contrastive":
+            panels += [_condition_gap(logged), *([_gap_by_noise(measured)] if measured else [])]
+        panels += [_distances(logged), _distance_ratio(logged)]
     else:
         notes.append(left_out("The pretraining run logged no losses, so their curves are left out"))
     if evaluated:
@@ -107,15 +119,15 @@ def pretraining(run: Path, baseline: dict[str, float] | None) -> str:
     else:
         notes.append(left_out("Raw features were not scored during pretraining, so their rank-1 is left out"))
     return (
-        "<p>No labels take part in this stage: the backbone learns only by helping the denoiser. Points are what "
+        f"<p>No labels take part in this stage: the backbone learns {_LEARNS[objective]}. Points are what "
         "was logged, lines are smoothed.</p>" + "".join(notes) + _grid(panels)
     )
 
 
-def _loss(records: list[dict[str, Any]]) -> Panel:
+def _loss(records: list[dict[str, Any]], objective: str) -> Panel:
+    y_label, caption = _LOSSES[objective]
     series = [_logged("loss", records, "loss", "blue")]
-    picture = chart("Pretraining loss", series, x_label=_PRETRAINING, y_label="weighted noise error")
-    return Panel("Loss", "Weighted squared error of the predicted noise.", picture)
+    return Panel("Loss", caption, chart("Pretraining loss", series, x_label=_PRETRAINING, y_label=y_label))
 
 
 def _condition_gap(records: list[dict[str, Any]]) -> Panel:

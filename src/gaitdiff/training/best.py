@@ -1,10 +1,13 @@
-"""The best checkpoint of a run, by a score on validation people."""
+"""The best checkpoint of a run: by a score on validation people, or in pretraining without labels; and when to stop."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from gaitdiff.config.schema import RunConfig
 from gaitdiff.errors import UserError
 from gaitdiff.training.checkpoint_files import CheckpointContents, write_checkpoint
 from gaitdiff.training.run_folder import read_metrics
@@ -12,7 +15,34 @@ from gaitdiff.utils.progress import say
 
 #: Folder of the best checkpoint in a run.
 BEST = "best"
+#: By how much clips of different sequences lie farther apart than clips of one: AN - AP.
+LABEL_FREE = "ap_an"
 _SCORES = ("rank1", "rank5", "rank10", "mAP", "mINP")
+
+
+def check_best(settings: RunConfig, validates: bool, label_free: bool) -> None:
+    """Refuse a score that there is not, and patience with nothing to go by.
+
+    Args:
+        validates: whether scores are of validation people.
+        label_free: whether AN and AP are measured.
+
+    Raises:
+        UserError: one of these.
+    """
+    known = (*_SCORES, LABEL_FREE) if label_free else _SCORES
+    if settings.best not in known and settings.best.partition("_")[0] not in _SCORES:
+        raise UserError(f"run.best is {settings.best!r}, but goes by one of {', '.join(known)}")
+    if settings.patience and not _is_told(settings, validates):
+        without = f", or --run.best {LABEL_FREE}" if label_free else ""
+        raise UserError(
+            f"run.patience is {settings.patience}, but nothing tells one checkpoint from a better one: it takes "
+            f"run.evaluate_every above 0, and validation people (gaitdiff data split){without}"
+        )
+
+
+def _is_told(settings: RunConfig, validates: bool) -> bool:
+    return settings.evaluate_every > 0 and (validates or settings.best == LABEL_FREE)
 
 
 class Best:
@@ -22,28 +52,61 @@ class Best:
 
     Args:
         run: folder of the run.
-        score: such as "rank1" or "mAP"; where an evaluation tells several kinds of features apart, the cosine's counts
-            unless the kind is named too ("rank1_whitened").
-        wanted: whether any is kept at all.
+        settings: ``best`` is such as "rank1" or "mAP", where an evaluation tells several kinds of features apart the
+            cosine's unless the kind is named too ("rank1_whitened"); or "ap_an". ``patience`` is after how many
+            evaluations without a better one the run is over.
+        validates: whether scores are of validation people.
+        main: whether this is the process that writes.
     """
 
-    def __init__(self, run: Path, score: str, wanted: bool = True) -> None:
-        if score.partition("_")[0] not in _SCORES:
-            raise UserError(f"run.best is {score!r}, but goes by one of {', '.join(_SCORES)}")
-        self._run, self._score, self._wanted = run, score, wanted
-        records = read_metrics(run) if wanted else []
-        seen = [self._of(record["evaluation"]) for record in records if record["step"] > 0 and "evaluation" in record]
-        self._highest = max(seen, default=float("-inf"))
+    def __init__(self, run: Path, settings: RunConfig, validates: bool, main: bool) -> None:
+        self._run, self._score, self._patience = run, settings.best, settings.patience
+        self._wanted = main and _is_told(settings, validates)
+        self._highest, self._since, self._step, self._last = float("-inf"), 0, 0, 0
+        measured = "pairs" if self._score == LABEL_FREE else "evaluation"
+        for record in read_metrics(run) if self._wanted else []:
+            if record["step"] > 0 and measured in record:
+                self._take(record)
 
-    def look(self, scores: Mapping[str, float], step: int, contents: Callable[[], CheckpointContents]) -> None:
-        """Put the checkpoint of a step in place of the best so far, where its scores are better than all before."""
-        if not self._wanted or self._of(scores) <= self._highest:
+    def look(self, record: Mapping[str, Any], contents: Callable[[], CheckpointContents]) -> None:
+        """Put the checkpoint of a step in place of the best so far, where it is better than all before.
+
+        Args:
+            record: what was measured at the step, as in the run's metrics.
+        """
+        if not self._wanted or not self._take(record):
             return
-        self._highest = self._of(scores)
         write_checkpoint(self._run / BEST, *contents(), "free some space, then start the same command again")
-        say(f"{self._run.name}: step {step} is the best so far, {self._score} {self._highest:.1f} on validation people")
+        shown = f"{self._highest:.4f}" if self._score == LABEL_FREE else f"{self._highest:.1f} on validation people"
+        say(f"{self._run.name}: step {self._step} is the best so far, {self._score} {shown}")
 
-    def _of(self, scores: Mapping[str, float]) -> float:
+    @property
+    def over(self) -> bool:
+        """Whether the run has been evaluated ``patience`` times without a better one."""
+        return 0 < self._patience <= self._since
+
+    def tell(self, iterations: int) -> None:
+        """Say why a run ends before its last step, if it does."""
+        if self.over and self._last < iterations:
+            say(
+                f"{self._run.name} ends after step {self._last} of {iterations}: {self._since} evaluations were no "
+                f"better than that of step {self._step}, kept in {self._run / BEST}; a larger --run.patience goes on"
+            )
+
+    def _take(self, record: Mapping[str, Any]) -> bool:
+        """Count an evaluation; whether it is the best so far."""
+        value, self._last = self._of(record), record["step"]
+        better = value > self._highest
+        if better:
+            self._highest, self._step = value, self._last
+        self._since = 0 if better else self._since + 1
+        return better
+
+    def _of(self, record: Mapping[str, Any]) -> float:
+        if self._score == LABEL_FREE:
+            value = record.get("pairs", {}).get(LABEL_FREE)
+            return float("-inf") if value is None or math.isnan(value) else value
+        scores: Mapping[str, float] = record.get("evaluation", {})
         for key in (self._score, f"{self._score}_cosine"):
             if key in scores:
                 return scores[key]

@@ -101,16 +101,18 @@ def model_document(
     *,
     height: int | None = None,
     distance: str | None = None,
+    ema: float = 0.0,
 ) -> dict[str, Any]:
     """What ``load_checkpoint`` needs to build a model again, whatever its preset says by then.
 
     Args:
         height: of the frames it was trained on, in pixels; None: not known.
         distance: that it was trained with, by which its features are compared; None: not known.
+        ema: decay of the moving average that the weights are; 0 for weights as they were trained.
     """
     config = asdict(model_config(name, preset, overrides))
     made = {"format": FORMAT, "model": name, "preset": preset, "num_classes": num_classes, "config": config}
-    known = {"height": height, "distance": distance}
+    known = {"height": height, "distance": distance, "ema": ema or None}
     return made | {key: value for key, value in known.items() if value is not None}
 
 
@@ -180,7 +182,7 @@ def read_checkpoint_info(path: str | Path) -> CheckpointInfo:
                 iterations = int(read_config(folder.parent.parent)["optim"]["iterations"])
     return CheckpointInfo(
         folder,
-        Origin(str(path), step, iterations),
+        Origin(str(path), step, iterations, recipe.get("ema", 0.0)),
         os.path.lexists(tensor_file(folder, "head")),
         recipe.get("height"),
         recipe.get("distance", DEFAULT_METRIC),
@@ -227,6 +229,9 @@ def read_model_document(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint / 'model.json'} is damaged: its height is {height!r} and its distance {distance!r}, which "
             f"should be a number of pixels and one of {', '.join(METRICS)}"
         )
+    ema = recipe.get("ema", 0.0)
+    if type(ema) not in (int, float) or not 0 <= ema < 1:
+        raise UserError(f"{checkpoint / 'model.json'} is damaged: its ema is {shown(ema)}, not a number from 0 to 1")
     return recipe
 
 

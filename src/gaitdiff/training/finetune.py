@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from gaitdiff.models.layers.norm import synchronize
 from gaitdiff.models.registry import model_config
 from gaitdiff.recognition.losses import pairwise_distance, triplet_terms
 from gaitdiff.recognition.objective import RecognitionObjective
+from gaitdiff.training.average import Average
+from gaitdiff.training.best import check_best
 from gaitdiff.training.checkpoint import load_into, model_document, read_checkpoint_info, read_model_document
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors
 from gaitdiff.training.device import make_accelerator, require_memory, seeded
@@ -66,12 +68,14 @@ class FinetuneStage:
     """What the training loop needs of stage 2."""
 
     graphed = False  # the triplet loss looks at values
+    accumulate = 1  # and it is of all pairs of a batch, which micro-batches do not have
 
     def __init__(self, config: FinetuneConfig, device: torch.device, world_size: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = labelled_rows(self.store, config.data, config.seed)
         scored = to_score(self.store, config.run.protocol)
         self.held_out, self.validates, self.unscored = scored.rows, scored.validates, scored.unscored
+        check_best(config.run, self.validates, label_free=False)
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
@@ -93,6 +97,7 @@ class FinetuneStage:
             choice.overrides,
             height=self.store.height,
             distance=config.loss.distance,
+            ema=config.optim.ema,
         )
         with seeded(config.seed):
             model = create_model(choice.name, choice.preset, classes, **choice.overrides)
@@ -113,6 +118,7 @@ class FinetuneStage:
         if config.optim.sync_batchnorm and world_size > 1:
             synchronize(self.module, device)
         self.optimizer = _optimizer(config, model, device)
+        self.ema, self.average = config.optim.ema, Average(model, config.optim.ema, device)
 
     def make_batch(self, step: int, rank: int) -> LabelledBatch:
         """Clips of a step, in host memory."""
@@ -161,7 +167,7 @@ class FinetuneStage:
     def evaluate(self) -> dict[str, float]:
         """Scores of the embeddings on the test split, by the distance trained with; nothing where there is none."""
         protocol, rows, metric = self.config.run.protocol, self.held_out, self.config.loss.distance
-        features = extract_shared(self.module.model, self.store, rows, self.device)
+        features = extract_shared(self.average.network, self.store, rows, self.device)
         if features is None:
             return {}
         return headline_metrics(evaluate_store(features, self.store, rows, protocol, metric, self.device))
@@ -172,14 +178,15 @@ class FinetuneStage:
         return about(what, origin, "embeddings", self.config.loss.distance)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Backbone and head."""
-        model = self.module.model
-        return {"backbone": model.backbone.state_dict(), "head": model.head.state_dict()}
+        """Backbone and head, averaged where there is an average."""
+        model = cast(GaitModel, self.average.network)
+        return {"backbone": model.backbone.state_dict(), "head": model.head.state_dict(), **self.average.raw()}
 
     def load(self, checkpoint: Path) -> None:
         """Inverse of ``tensors``."""
         for stem in ("backbone", "head"):
-            load_into(getattr(self.module.model, stem), read_tensors(checkpoint, stem), str(checkpoint))
+            load_into(getattr(self.average.network, stem), read_tensors(checkpoint, stem), str(checkpoint))
+        self.average.load_raw(checkpoint)
 
     def model_document(self) -> Mapping[str, Any]:
         """The model, for ``load_checkpoint``."""

@@ -66,15 +66,16 @@ class GraphedBackward:
     Args:
         module: its forward gives the loss.
         usual: what does the same for inputs where there is no graph.
+        parts: of how many calls the gradients are to add up; loss and gradients are divided by it.
     """
 
-    def __init__(self, module: nn.Module, usual: Callable[[Inputs], Tensor]) -> None:
-        self._module, self._usual = module, usual
+    def __init__(self, module: nn.Module, usual: Callable[[Inputs], Tensor], parts: int = 1) -> None:
+        self._module, self._usual, self._parts = module, usual, parts
         self._graph: torch.cuda.CUDAGraph | None = None
         self._refused = False
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        """The loss, a scalar without gradient; the gradients are the parameters'."""
+        """The loss, a scalar without gradient; the gradients are the parameters', added to those that are there."""
         if self._graph is None and not self._refused:
             with _recording:
                 self._try_recording(inputs)
@@ -84,7 +85,10 @@ class GraphedBackward:
             mine.copy_(given)
         self._graph.replay()
         for parameter, gradient in self._gradients:
-            parameter.grad = gradient
+            if parameter.grad is not None:
+                parameter.grad.add_(gradient)
+            else:
+                parameter.grad = gradient.clone() if self._parts > 1 else gradient
         return self._loss
 
     def _try_recording(self, inputs: Inputs) -> None:
@@ -101,7 +105,7 @@ class GraphedBackward:
                 buffer.copy_(value)
 
     def _record(self, inputs: Inputs) -> None:
-        self._inputs = _clone(inputs)
+        self._inputs = each_tensor(inputs, Tensor.clone)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -112,7 +116,7 @@ class GraphedBackward:
             parameter.grad = None
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            loss = self._module(*self._inputs)
+            loss = self._module(*self._inputs) / self._parts
             loss.backward()
         self._loss = loss.detach()
         self._gradients = [(p, p.grad) for p in self._module.parameters() if p.grad is not None]
@@ -127,8 +131,9 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _clone(values: Any) -> Any:
+def each_tensor(values: Any, make: Callable[[Tensor], Tensor]) -> Any:
+    """Inputs with something made of each tensor in place of it."""
     if isinstance(values, Tensor):
-        return values.clone()
-    parts = [_clone(value) for value in values]
+        return make(values)
+    parts = [each_tensor(value, make) for value in values]
     return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)

@@ -18,6 +18,8 @@ from gaitdiff.config.schema import RunConfig
 from gaitdiff.data.batches import Prefetcher
 from gaitdiff.errors import NotFiniteError, UserError
 from gaitdiff.evaluation.about import Origin
+from gaitdiff.training.accumulate import in_micro_batches
+from gaitdiff.training.average import Average
 from gaitdiff.training.best import Best
 from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
 from gaitdiff.training.checkpoint_files import (
@@ -36,7 +38,7 @@ from gaitdiff.training.graph import GraphedBackward, Inputs, inputs_ahead
 from gaitdiff.training.run_folder import DATA, RunFolder, read_config, read_metrics
 from gaitdiff.training.together import CONTINUES, stops_together
 from gaitdiff.training.told import in_words, tell_scores
-from gaitdiff.utils.progress import progress_bar, say
+from gaitdiff.utils.progress import ProgressHandle, progress_bar, say
 from gaitdiff.utils.signals import follow
 
 Batch = TypeVar("Batch")
@@ -51,6 +53,9 @@ class Stage(Protocol, Generic[Batch]):
         device: where it computes.
         validates: whether scores are of people to choose a checkpoint by.
         unscored: why there are no scores, or "".
+        accumulate: in how many micro-batches a step is computed.
+        average: of the weights, which is what is scored and kept.
+        ema: its decay, 0 where there is none.
         size: settings that its memory goes by, as a command line has them.
         graphed: whether each step's inputs have the same shapes and its loss looks at no value on the device.
     """
@@ -62,6 +67,9 @@ class Stage(Protocol, Generic[Batch]):
     unscored: str
     size: str
     graphed: bool
+    accumulate: int
+    average: Average
+    ema: float
     device: torch.device
 
     @property
@@ -125,11 +133,10 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     stage.module.to(accelerator.device)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
     _keep_counters_on_cpu(stage.optimizer)
-    best = Best(folder.path, run.best, wanted=stage.validates and main)
+    best = Best(folder.path, run, stage.validates, main)
     if first == 0 and run.evaluate_every:
         _evaluate(stage, folder, 0, main)
-    usual = _backward(module, accelerator)
-    backward = GraphedBackward(module, usual) if stage.graphed else usual
+    backward = _backward(stage, module, accelerator)
     make = inputs_ahead(
         lambda step: stage.make_batch(step, rank), lambda batch, step: stage.inputs(batch, step, rank), stage.device
     )
@@ -139,7 +146,8 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
         progress_bar(folder.path.name, stage.iterations, first) as bar,
         stops_together(accelerator.num_processes) as stop,
     ):
-        for step, (batch, take) in batches:
+        over = stop.told(best.over)
+        for step, (batch, take) in batches if not over else ():
             done, last = step + 1, step + 1 == stage.iterations
             stop.at(step, saved)
             _set_rates(optimizer, base, stage.lr_factors(step))
@@ -149,13 +157,12 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             norm = accelerator.clip_grad_norm_(module.parameters(), stage.clip_grad or math.inf)
             pending.append(float(loss))
             if not math.isfinite(pending[-1] + float(norm)):
-                keep_failure(
-                    folder.path, batch, partial(_contents, stage, folder, step, pending[:-1]), step, rank, main
-                )
-                half = accelerator.mixed_precision != "no"
-                raise UserError(_not_finite(folder, done, pending[-1], float(norm), half))
+                before = partial(_contents, stage, folder, step, pending[:-1])
+                keep_failure(folder.path, batch, before, step, rank, main)
+                raise UserError(_not_finite(folder, done, pending[-1], float(norm), accelerator.mixed_precision))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            stage.average.step()
             if done % run.log_every == 0 or last:
                 record: dict[str, Any] = {
                     "step": done,
@@ -165,23 +172,31 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                     "seconds_per_step": round((time.perf_counter() - started) / (done - begun), 5),
                 }
                 pending = []
-                if main:
-                    folder.append(record)
-                    bar.tell(f"loss {record['loss']:.4f}", done)
+                _log(folder, record, bar, main)
             if run.evaluate_every and (done % run.evaluate_every == 0 or last):
-                scores = _evaluate(stage, folder, done, main)
-                best.look(scores, done, partial(_contents, stage, folder, done, pending))
+                record = _evaluate(stage, folder, done, main)
+                best.look(record, partial(_contents, stage, folder, done, pending))
+                over = stop.told(best.over)
             stopping = stop.agreed()
-            if done % run.save_every == 0 or last or stopping:
+            if done % run.save_every == 0 or last or stopping or over:
                 if main:
                     folder.picture(done, partial(stage.pictures, batch))
                     _save(stage, folder, done, pending, run.keep)
                 saved = done
                 accelerator.wait_for_everyone()
             bar.advance()
+            if over:
+                break
             if stopping and not last:
                 follow(stopping, f"after step {done} of {stage.iterations}, which is saved; {CONTINUES}")
+    best.tell(stage.iterations)
     tell_scores(folder.path, wanted=main)
+
+
+def _log(folder: RunFolder, record: dict[str, Any], bar: ProgressHandle, main: bool) -> None:
+    if main:
+        folder.append(record)
+        bar.tell(f"loss {record['loss']:.4f}", record["step"])
 
 
 def _begin(stage: Stage[Batch], folder: RunFolder, run: RunConfig, base: Sequence[float], step: int) -> None:
@@ -221,15 +236,17 @@ def _tell_rates(folder: RunFolder, base: Sequence[float], factors: Sequence[floa
         say(f"{folder.path.name}: from step {step + 1} on the learning rate is {base[0] * factors[0]:.3g}{was}")
 
 
-def _backward(module: nn.Module, accelerator: Accelerator) -> Callable[[Inputs], Tensor]:
-    """Loss of a module, whose gradients it leaves at the parameters."""
+def _backward(stage: Stage[Batch], module: nn.Module, accelerator: Accelerator) -> Callable[[Inputs], Tensor]:
+    """Loss of a stage's module, as it is wrapped, whose gradients it leaves at the parameters."""
+    parts = stage.accumulate
 
-    def step(inputs: Inputs) -> Tensor:
-        loss: Tensor = module(*inputs)
+    def share(inputs: Inputs) -> Tensor:
+        loss: Tensor = module(*inputs) / parts
         accelerator.backward(loss)
         return loss.detach()
 
-    return step
+    recorded = GraphedBackward(module, share, parts) if stage.graphed else share
+    return in_micro_batches(recorded, parts, partial(accelerator.no_sync, module))
 
 
 def _keep_counters_on_cpu(optimizer: torch.optim.Optimizer) -> None:
@@ -281,28 +298,30 @@ def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float
     save_checkpoint(folder.path, step, tensors, documents, keep)
 
 
-def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> Mapping[str, float]:
+def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> dict[str, Any]:
+    """Score and measure; what a line of metrics then tells."""
     try:
         scores = stage.evaluate()
     except UserError as error:
         remedy = "; lower the learning rate, in a new --out" if step and isinstance(error, NotFiniteError) else ""
         raise UserError(f"the evaluation after step {step} of {folder.path}: {error}{remedy}") from error
-    measured = stage.measure() if main else {}
+    record: dict[str, Any] = {"step": step}
     if main and scores:
         whose = ", validation people" if stage.validates else ""
         say(f"{folder.path.name}: step {step}{whose}: {in_words(scores)}")
-        origin = Origin(str(folder.path), step, stage.iterations)
-        folder.append({"step": step, "evaluation": scores, "about": stage.about(origin), **measured})
-    elif measured:
-        folder.append({"step": step, **measured})
-    return scores
+        origin = Origin(str(folder.path), step, stage.iterations, stage.ema)
+        record |= {"evaluation": scores, "about": stage.about(origin)}
+    record |= stage.measure() if main else {}
+    if len(record) > 1:
+        folder.append(record)
+    return record
 
 
-def _not_finite(folder: RunFolder, step: int, loss: float, norm: float, half: bool) -> str:
+def _not_finite(folder: RunFolder, step: int, loss: float, norm: float, precision: str) -> str:
     what = f"the loss of step {step} is {loss} and its gradient's norm {norm}, no weight was changed by it"
     if folder.path.name.startswith(FAILED):  # this is the step repeated
         return f"{what}, as before"
     kept, verb = failure_folder(folder.path, step - 1), read_config(folder.path)["stage"]
     again = f"`gaitdiff {verb} --recipe {kept / 'config.yaml'} --out {kept}` repeats the step"
-    precision = " or use --machine.precision float32" if half else ""
-    return f"{what}: batch and state are kept in {kept}, {again}; lower the learning rate{precision}, in a new --out"
+    other = " or use --machine.precision float32" if precision != "no" else ""
+    return f"{what}: batch and state are kept in {kept}, {again}; lower the learning rate{other}, in a new --out"

@@ -37,7 +37,10 @@ _PATHS = ("init", "diffusion.autoencoder", "diffusion.start")
 _RENAMED = {"diffusion": {"drop": "p_uncond"}}
 #: Where a configuration tells data by their digest, and settings that the shapes of weights follow from.
 DATA, _ROWS = "made_from.manifest_sha256", "made_from.sequences_sha256"
-_BUILT = ("model.", "diffusion.denoiser", "diffusion.pooling", "diffusion.projector", "diffusion.normalize")
+_BUILT = (
+    *("model.", "objective", "diffusion.denoiser", "diffusion.pooling", "diffusion.projector", "diffusion.normalize"),
+    "contrastive.projector",
+)
 #: A line each time that a run is started: what with.
 ENVIRONMENT = "environment.jsonl"
 _DRAFT = ".config.yaml.partial"

@@ -39,6 +39,14 @@ class SharedStop:
         before = "before the first checkpoint; the same command begins anew"
         self._request.note = f"after step {step}, {kept if saved else before}"
 
+    def told(self, yes: bool) -> bool:
+        """What the first process says, in all of them, which ask together."""
+        if self._group is None:
+            return yes
+        said = torch.tensor([int(yes)])
+        dist.broadcast(said, 0, self._group)
+        return bool(said)
+
     def agreed(self) -> int:
         """The signal after which to stop here, or 0; asked after each step, the same in all processes.
 

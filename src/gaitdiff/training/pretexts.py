@@ -1,0 +1,298 @@
+"""What stage 1 learns from, by the setting ``objective``: a denoiser that is guided, two clips to be matched, or both.
+
+Each is a module whose forward is the loss, what it takes of a batch, and what is worth watching of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gaitdiff.config.schema import ContrastiveConfig, DiffusionConfig, PretrainConfig
+from gaitdiff.data.augment import AugmentPlan, augment
+from gaitdiff.data.batches import PretrainBatch
+from gaitdiff.data.clips import crop_sides
+from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
+from gaitdiff.diffusion.denoiser import Denoiser
+from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
+from gaitdiff.diffusion.schedule import NoiseSchedule, make_schedule
+from gaitdiff.diffusion.start import SCHEDULE_OF_STARTS, list_starts, shipped_start, start_from, without_condition
+from gaitdiff.errors import UserError
+from gaitdiff.models import Backbone
+from gaitdiff.recognition.contrast import ContrastiveHead, ContrastiveObjective, JointObjective, PartProjector
+from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors, tensor_file
+from gaitdiff.training.graph import Inputs
+from gaitdiff.training.loggers import side_by_side
+from gaitdiff.training.run_folder import read_config
+
+#: A step whose batch no run comes to.
+UNTRAINED = 10**9
+#: Logarithms of the signal-to-noise ratios at which the condition gap is measured.
+GAP_LEVELS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0)
+_NOISE = 10  # the stream of random numbers that noise and noise levels come from
+
+
+class Pretext(Protocol):
+    """What stage 1 learns from."""
+
+    @property
+    def module(self) -> nn.Module:
+        """All that is trained, a module with a ``backbone``; its forward makes the loss."""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds, by file: the backbone first."""
+
+    def inputs(self, batch: PretrainBatch, step: int, rank: int) -> Inputs:
+        """What the module's forward takes of a batch, on the device."""
+
+    def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
+        """What is worth watching of a batch that was trained on, in evaluation mode."""
+
+    def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:
+        """Mean distances ``ap`` of two clips of one sequence and ``an`` of clips of two, by a backbone's features."""
+
+    def measure(self, batch: PretrainBatch) -> dict[str, Any]:
+        """What else is measured of a batch that is not trained on."""
+
+    def pictures(self, batch: PretrainBatch) -> dict[str, np.ndarray]:
+        """What the first sequence of a batch looks like, (H, W) uint8, by name."""
+
+
+def make_pretext(config: PretrainConfig, backbone: Backbone, device: torch.device) -> Pretext:
+    """What a run learns from, its weights drawn from torch's generator; a run that has begun needs no start.
+
+    Raises:
+        UserError: there is no autoencoder or no denoiser of this name.
+    """
+    if config.objective == "contrastive":
+        return ContrastivePretext(config, backbone, device)
+    diffusion = DiffusionPretext(config, backbone, device)
+    return diffusion if config.objective == "diffusion" else JointPretext(config, backbone, device, diffusion)
+
+
+def clip_frames(config: PretrainConfig) -> list[tuple[str, int]]:
+    """Settings of the frames that a step takes of each sequence, and how many there are of each kind."""
+    data = config.data
+    latent, gait = ("latent_frames", data.latent_frames), ("gait_frames", data.gait_frames)
+    return {"diffusion": [latent, gait], "contrastive": [gait, gait], "both": [latent, gait, gait]}[config.objective]
+
+
+class _Clips:
+    """Clips of batches as they are trained on: augmented, in [0, 1], on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def latent(self, batch: PretrainBatch) -> Tensor:
+        """(B, T, 64, 64)."""
+        return self._augmented(batch.latent, batch.latent_plan)
+
+    def gait(self, batch: PretrainBatch) -> Tensor:
+        """(B, T', 64, 44)."""
+        return crop_sides(self._augmented(batch.gait, batch.gait_plan))
+
+    def second(self, batch: PretrainBatch) -> Tensor:
+        """(B, T', 64, 44)."""
+        return crop_sides(self._augmented(batch.second, batch.second_plan))
+
+    def owner(self, batch: PretrainBatch) -> Tensor:
+        """(B,)."""
+        return torch.from_numpy(batch.sequence).to(self.device)
+
+    def _augmented(self, clips: np.ndarray, plan: AugmentPlan) -> Tensor:
+        frames = torch.from_numpy(clips).to(self.device, non_blocking=True).float().div_(255)
+        return augment(frames, plan)
+
+
+class DiffusionPretext:
+    """Guide a denoiser; see ``DiffusionObjective``."""
+
+    def __init__(self, config: PretrainConfig, backbone: Backbone, device: torch.device) -> None:
+        self.seed, self.same_clip, self.clips = config.seed, config.data.same_clip, _Clips(device)
+        self.module = build_objective(backbone, config.diffusion)
+        if config.diffusion.start and not list_checkpoints(Path(config.out)):
+            _start(self.module.denoiser, config.diffusion.start, config.diffusion.schedule)
+        self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Backbone, denoiser, and the condition's running statistics."""
+        return {stem: getattr(self.module, stem) for stem in ("backbone", "denoiser", "pooling")}
+
+    def inputs(self, batch: PretrainBatch, step: int, rank: int) -> tuple[Tensor, Tensor, Noised]:
+        """Latents (B, 4, T, 8, 8) of the latent clips, gait clips (B, T', 64, 44), and the noise of this step."""
+        latent = self.clips.latent(batch)
+        gait = crop_sides(latent) if self.same_clip else self.clips.gait(batch)
+        # On an accelerator, looking at values would make every step wait for it.
+        latents = self.autoencoder.encode(latent, check_values=latent.device.type == "cpu")
+        return latents, gait, self._noised(latents, step, rank)
+
+    def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
+        """The condition gap, and the distances of anchor-positive and anchor-negative pairs."""
+        latents, gait, noised = self.inputs(batch, step, rank)
+        owner = self.clips.owner(batch)
+        values = self.module.condition_gap(latents, gait, noised, owner)
+        return values | self.distances(batch, self.module.backbone)
+
+    def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:
+        """Of gait clip and latent clip."""
+        latent = crop_sides(self.clips.latent(batch))
+        gait = latent if self.same_clip else self.clips.gait(batch)
+        return _distances(backbone, gait, latent, self.clips.owner(batch))
+
+    def measure(self, batch: PretrainBatch) -> dict[str, Any]:
+        """The condition gap by noise level."""
+        latents, gait, noised = self.inputs(batch, UNTRAINED, 0)
+        owner = self.clips.owner(batch)
+        return {"gap_by_noise": self.module.gap_by_noise(latents, gait, noised.noise, owner, GAP_LEVELS)}
+
+    def pictures(self, batch: PretrainBatch) -> dict[str, np.ndarray]:
+        """The first clip as the autoencoder gets it, and what it decodes of it."""
+        clip = self.clips.latent(batch)[:1]
+        decoded = self.autoencoder.decode(self.autoencoder.encode(clip))
+        return {"clip": side_by_side(clip[0]), "decoded": side_by_side(decoded[0])}
+
+    def _noised(self, latents: Tensor, step: int, rank: int) -> Noised:
+        seed = np.random.SeedSequence([self.seed, step, rank, _NOISE]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator(latents.device).manual_seed(int(seed >> np.uint64(1)))
+        return self.module.draw(latents, generator)
+
+
+class ContrastivePretext:
+    """Tell sequences apart by two clips of each; see ``ContrastiveObjective``."""
+
+    def __init__(self, config: PretrainConfig, backbone: Backbone, device: torch.device) -> None:
+        self.clips = _Clips(device)
+        self.module = ContrastiveObjective(backbone, _head(config.contrastive, backbone))
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The backbone, and the projector if there is one."""
+        return {"backbone": self.module.backbone, **_projector(self.module.head)}
+
+    def inputs(self, batch: PretrainBatch, step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Both clips (B, T', 64, 44) of each sequence, and which sequence it is."""
+        return self.clips.gait(batch), self.clips.second(batch), self.clips.owner(batch)
+
+    def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
+        """Distances of anchor-positive and anchor-negative pairs."""
+        return self.distances(batch, self.module.backbone)
+
+    def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:
+        """Of both gait clips."""
+        return _distances(backbone, self.clips.gait(batch), self.clips.second(batch), self.clips.owner(batch))
+
+    def measure(self, batch: PretrainBatch) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def pictures(self, batch: PretrainBatch) -> dict[str, np.ndarray]:
+        """Both clips of the first sequence."""
+        clips = {"clip": self.clips.gait(batch), "second": self.clips.second(batch)}
+        return {name: side_by_side(clip[0]) for name, clip in clips.items()}
+
+
+class JointPretext:
+    """Both on one backbone; see ``JointObjective``."""
+
+    def __init__(
+        self, config: PretrainConfig, backbone: Backbone, device: torch.device, diffusion: DiffusionPretext
+    ) -> None:
+        self.diffusion, self.clips = diffusion, _Clips(device)
+        head = _head(config.contrastive, backbone)
+        self.module = JointObjective(diffusion.module, head, config.contrastive.weight)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What diffusion holds, and the projector if there is one."""
+        return {**self.diffusion.parts(), **_projector(self.module.head)}
+
+    def inputs(self, batch: PretrainBatch, step: int, rank: int) -> tuple[Tensor, Tensor, Noised, Tensor, Tensor]:
+        """What diffusion takes, second clips (B, T', 64, 44), and which sequence each sample is of."""
+        return *self.diffusion.inputs(batch, step, rank), self.clips.second(batch), self.clips.owner(batch)
+
+    def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
+        """What diffusion watches, and the contrastive part of the loss."""
+        values = self.diffusion.diagnostics(batch, step, rank)
+        clips = torch.cat([self.clips.gait(batch), self.clips.second(batch)])
+        self.module.eval()
+        with torch.no_grad():
+            loss = self.module.head(self.module.backbone(clips), self.clips.owner(batch))
+        self.module.train()
+        return {**values, "contrastive_loss": float(loss)}
+
+    def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:
+        """As diffusion has them."""
+        return self.diffusion.distances(batch, backbone)
+
+    def measure(self, batch: PretrainBatch) -> dict[str, Any]:
+        """What diffusion measures."""
+        return self.diffusion.measure(batch)
+
+    def pictures(self, batch: PretrainBatch) -> dict[str, np.ndarray]:
+        """What diffusion shows, and the second clip."""
+        return {**self.diffusion.pictures(batch), "second": side_by_side(self.clips.second(batch)[0])}
+
+
+def _distances(backbone: nn.Module, first: Tensor, second: Tensor, owner: Tensor) -> dict[str, float]:
+    was_training = backbone.training
+    backbone.eval()
+    with torch.no_grad():
+        values = pair_distances(backbone(first), backbone(second), owner)
+    backbone.train(was_training)
+    return values
+
+
+def _head(contrastive: ContrastiveConfig, backbone: Backbone) -> ContrastiveHead:
+    """A contrastive head made for a backbone."""
+    hidden = contrastive.projector
+    projector = PartProjector(backbone.parts, backbone.channels, hidden) if hidden else nn.Identity()
+    return ContrastiveHead(projector, contrastive.temperature)
+
+
+def _projector(head: ContrastiveHead) -> dict[str, nn.Module]:
+    return {} if isinstance(head.projector, nn.Identity) else {"projector": head.projector}
+
+
+def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> DiffusionObjective:
+    """A backbone with a pooling and a denoiser made for it."""
+    pooling = ConditionPooling(
+        diffusion.pooling, backbone.channels, backbone.parts, diffusion.normalize_condition, diffusion.projector
+    )
+    return DiffusionObjective(
+        backbone,
+        pooling,
+        Denoiser.preset(diffusion.denoiser, pooling.width),
+        make_schedule(diffusion.schedule),
+        diffusion.weighting,
+        diffusion.gamma,
+        diffusion.p_uncond,
+        diffusion.frames_apart,
+        diffusion.log_snr,
+        diffusion.contrast,
+        _counting(diffusion),
+    )
+
+
+def _counting(diffusion: DiffusionConfig) -> NoiseSchedule | None:
+    """The schedule of a denoiser that ships, where the run has another one."""
+    ships = diffusion.start in list_starts() and not Path(diffusion.start).exists()
+    return make_schedule(SCHEDULE_OF_STARTS) if ships and diffusion.schedule != SCHEDULE_OF_STARTS else None
+
+
+def _start(denoiser: nn.Module, source: str, schedule: str) -> None:
+    """Let a denoiser start from one that ships, or from a run's of the same schedule."""
+    if source in list_starts() and not Path(source).exists():
+        return start_from(denoiser, shipped_start(source), source)
+    checkpoint = latest_checkpoint(Path(source))
+    if not tensor_file(checkpoint, "denoiser").is_file():
+        raise UserError(f"diffusion.start is {source}, which holds no denoiser: give a run of pretraining")
+    run = checkpoint.parents[1]  # of a checkpoint that was copied away, nobody knows it
+    before = read_config(run)["diffusion"]["schedule"] if (run / "config.yaml").is_file() else schedule
+    if before != schedule:
+        raise UserError(
+            f"diffusion.start is {source}, whose denoiser has learned the schedule {before}, not {schedule}: give one "
+            "that has learned the same"
+        )
+    start_from(denoiser, without_condition(read_tensors(checkpoint, "denoiser")), source)
