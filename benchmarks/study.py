@@ -66,6 +66,8 @@ VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "batch-32": (_START, 0.52, ("--optim.batch=32",)),
     "plain": (_START, 1, _NO_AUGMENTATION),
     "straight": (_START, 1, ()),
+    "contrastive": ("walkers/pretrain_contrastive", 1.43, ()),
+    "both": ("walkers/pretrain_both", 1.7, ()),
 }
 
 
