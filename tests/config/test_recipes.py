@@ -29,7 +29,7 @@ SINCE_PRETRAINING = {
     **{"diffusion.contrast": 0.0, "diffusion.start": ""},
     **{"optim.hold_backbone": 0, "optim.backbone_eps": 1e-8},
     **{"objective": "diffusion", "contrastive.temperature": 0.07, "contrastive.projector": 0},
-    **{"contrastive.weight": 1.0, "optim.accumulate": 1},
+    **{"contrastive.weight": 1.0, "optim.accumulate": 1, "init": ""},
 }
 
 

@@ -53,7 +53,7 @@ def run(
         settings: each as "optim.lr=0.001,0.003", with all the values that it is to have, or "optim.iterations=500".
         then: a recipe of finetune that starts from each run of pretraining, with its protocol and machine, and whose
             scores are compared.
-        init: what a recipe of finetune starts from.
+        init: what the runs start from.
 
     Returns:
         The JSON file with all numbers; None after a dry run.
@@ -66,8 +66,6 @@ def run(
     stage = stage_of_recipe(recipe)
     if then and (stage != "pretrain" or stage_of_recipe(then) != "finetune"):
         raise UserError("--then takes a recipe of finetune, after a sweep of pretraining")
-    if init and stage != "finetune":
-        raise UserError("--init is of sweeps of finetune: leave it out")
     store = SequenceStore(data)
     arms = _arms(recipe, stage, settings, then, init)
     grid = Grid(out, {_DATA: store.path}, (), device)

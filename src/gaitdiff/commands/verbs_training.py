@@ -93,7 +93,7 @@ def sweep(
     ] = (),
     seeds: Annotated[int, "runs of each kind, with seeds from 0"] = 3,
     then: Annotated[str, "a recipe of finetune that starts from each pretraining, and is what is compared"] = "",
-    init: Annotated[str, "what a recipe of finetune starts from"] = "",
+    init: Annotated[str, "what the runs start from, as --init of the recipe's stage takes it"] = "",
     dry_run: Annotated[bool, "only print the plan, and the command of each run"] = False,
     out: Annotated[Path, "folder"],
     device: Device = "auto",

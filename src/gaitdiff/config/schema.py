@@ -131,6 +131,8 @@ class PretrainConfig:
         out: run folder; the same command continues a run that was stopped.
         objective: "diffusion" (guide a denoiser), "contrastive" (tell sequences apart by two clips of each) or "both".
             With "contrastive", diffusion.* is of no effect.
+        init: run of pretraining or checkpoint whose weights to start from, with a fresh optimiser, such as RUN/best; or
+            weights that ship, whose backbone alone there is. "" starts from nothing.
         seed: of weights, batches, augmentations and noise.
     """
 
@@ -139,6 +141,7 @@ class PretrainConfig:
     model: ModelConfig = field(default_factory=lambda: ModelConfig(name="smplgait"))
     diffusion: DiffusionConfig = DiffusionConfig()
     objective: Literal["diffusion", "contrastive", "both"] = "diffusion"
+    init: str = ""
     contrastive: ContrastiveConfig = ContrastiveConfig()
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: PretrainOptim = PretrainOptim()

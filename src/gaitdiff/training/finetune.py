@@ -24,9 +24,8 @@ from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.evaluation.protocols.selection import NAMELESS
 from gaitdiff.evaluation.scoring import headline_metrics
 from gaitdiff.evaluation.shards import extract_shared
-from gaitdiff.models import GaitModel, create_model, list_pretrained
+from gaitdiff.models import GaitModel, create_model
 from gaitdiff.models.layers.norm import synchronize
-from gaitdiff.models.registry import model_config
 from gaitdiff.recognition.losses import pairwise_distance, triplet_terms
 from gaitdiff.recognition.objective import RecognitionObjective
 from gaitdiff.training.average import Average
@@ -37,6 +36,7 @@ from gaitdiff.training.device import make_accelerator, require_memory, seeded
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder, provenance
+from gaitdiff.training.starting import find_start
 from gaitdiff.training.together import peers_told
 from gaitdiff.utils.progress import say
 
@@ -225,21 +225,7 @@ def starting_point(config: FinetuneConfig) -> tuple[Path | None, ModelConfig]:
         raise UserError(
             f"mode is {config.mode}, but init names no checkpoint: set --init to a run of gaitdiff pretrain"
         )
-    checkpoint = _starting_checkpoint(config)
-    recipe = read_model_document(checkpoint)
-    found = ModelConfig(recipe["model"], recipe["preset"], recipe["config"])
-    if config.model.name and not _same_model(config.model, found):
-        raise UserError(
-            f"{checkpoint} holds {found.name} ({found.preset}), not {config.model.name} ({config.model.preset}) with "
-            "these settings: leave out --model, the checkpoint knows it"
-        )
-    return checkpoint, found
-
-
-def _starting_checkpoint(config: FinetuneConfig) -> Path:
-    """What ``init`` names; of weights that ship those of the model, where it is named."""
-    shipped = not Path(config.init).exists() and (config.init, config.model.name) in list_pretrained()
-    return latest_checkpoint(Path(config.init, config.model.name) if shipped else Path(config.init))
+    return find_start(config.init, config.model)
 
 
 def cross_entropy_weight(config: LossConfig, choice: ModelConfig) -> float:
@@ -258,11 +244,6 @@ def cross_entropy_weight(config: LossConfig, choice: ModelConfig) -> float:
             "learns from the triplet loss alone"
         )
     return config.cross_entropy
-
-
-def _same_model(one: ModelConfig, other: ModelConfig) -> bool:
-    configs = [model_config(model.name, model.preset, model.overrides) for model in (one, other)]
-    return one.name == other.name and configs[0] == configs[1]
 
 
 def labelled_rows(store: SequenceStore, data: FinetuneData, seed: int) -> np.ndarray:

@@ -27,13 +27,14 @@ from gaitdiff.models import create_model
 from gaitdiff.models.layers.norm import synchronize
 from gaitdiff.training.average import RAW, Average
 from gaitdiff.training.best import LABEL_FREE, check_best
-from gaitdiff.training.checkpoint import load_into, model_document
-from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors, tensor_file
+from gaitdiff.training.checkpoint import load_into, model_document, read_checkpoint_info
+from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors, tensor_file
 from gaitdiff.training.device import make_accelerator, require_memory, seeded
 from gaitdiff.training.graph import Inputs
 from gaitdiff.training.loop import train
 from gaitdiff.training.pretexts import UNTRAINED, build_objective, clip_frames, make_pretext
 from gaitdiff.training.run_folder import RunFolder, provenance, read_config
+from gaitdiff.training.starting import find_start, load_parts
 from gaitdiff.training.together import peers_told
 
 __all__ = ["build_objective", "load_objective", "pretrain"]
@@ -85,6 +86,10 @@ class PretrainStage:
             model = create_model(config.model.name, config.model.preset, **config.model.overrides)
             self.pretext = make_pretext(config, model.backbone, device)
             self.module = self.pretext.module
+            if config.init and not list_checkpoints(Path(config.out)):
+                start, _ = find_start(config.init, config.model)
+                read_checkpoint_info(start).require_height(self.store)
+                load_parts(start, self.pretext.parts())
             if optim.sync_batchnorm and world_size > 1:
                 synchronize(self.module, device)
         self.batches = PretrainBatches(

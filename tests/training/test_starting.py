@@ -1,0 +1,99 @@
+"""Pretraining that starts from another run's weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from gaitdiff.cli import main
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.evaluation.outcomes import outcome_of
+from gaitdiff.training.checkpoint import load_checkpoint
+from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors
+from gaitdiff.training.run_folder import read_metrics
+from worlds import TINY_PRETRAIN, make_store
+
+OPTIM = ("--optim.iterations", "3", "--run.save_every", "1", "--run.log_every", "1", "--run.keep", "0")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three steps, and one that starts from its second."""
+    folder = tmp_path_factory.mktemp("starting")
+    make_store(folder / "store")
+    assert main(command(folder, "first")) == 0
+    start = str(folder / "first" / "checkpoints" / "step-00000002")
+    assert main(command(folder, "second", "--init", start)) == 0
+    return folder
+
+
+def command(folder: Path, name: str, *words: str) -> list[str]:
+    where = ["--data", str(folder / "store"), "--out", str(folder / name)]
+    return ["pretrain", *TINY_PRETRAIN, *OPTIM, *where, *words]
+
+
+def test_it_scores_at_first_what_the_checkpoint_does(made: Path) -> None:
+    """And the optimiser is fresh, and steps are counted anew."""
+    first, second = (read_metrics(made / name) for name in ("first", "second"))
+    begun = next(record["evaluation"] for record in second if "evaluation" in record)
+    store = SequenceStore(made / "store")
+    model = load_checkpoint(made / "first" / "checkpoints" / "step-00000002")
+    outcome = outcome_of(model.backbone, store, "auto", "cosine", torch.device("cpu"))
+    assert begun["mAP_cosine"] == pytest.approx(outcome.percent("mAP"), abs=0.01)
+    assert [record["step"] for record in second if "loss" in record] == [1, 2, 3]
+    rates = [record["lr"] for record in second if "loss" in record]
+    assert rates == [record["lr"] for record in first if "loss" in record]
+    moments = read_tensors(made / "second" / "checkpoints" / "step-00000001", "optimizer")
+    assert {float(value) for name, value in moments.items() if name.endswith("step")} == {1.0}
+
+
+def test_a_step_without_a_rate_keeps_what_it_started_from(made: Path, tmp_path: Path) -> None:
+    start = made / "first" / "checkpoints" / "step-00000002"
+    words = ["--init", str(start), "--optim.lr", "1e-18", "--optim.iterations", "1", "--optim.weight_decay", "0"]
+    assert (
+        main(["pretrain", *TINY_PRETRAIN, "--data", str(made / "store"), "--out", str(tmp_path / "run"), *words]) == 0
+    )
+    kept = latest_checkpoint(tmp_path / "run")
+    for part in ("backbone", "denoiser"):
+        for name, value in read_tensors(start, part).items():
+            if value.is_floating_point() and "running" not in name:
+                torch.testing.assert_close(read_tensors(kept, part)[name], value, rtol=0, atol=0)
+
+
+def test_stopped_it_needs_the_other_no_longer(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "copy")
+    copy = tmp_path / "copy"
+    start = str(made / "first" / "checkpoints" / "step-00000002")
+    losses = [record["loss"] for record in read_metrics(made / "second") if "loss" in record]
+    for step in (2, 3):
+        shutil.rmtree(copy / "second" / "checkpoints" / f"step-{step:08d}")
+    shutil.move(made / "first", made / "away")
+    try:
+        assert main(command(copy, "second", "--init", start)) == 0
+    finally:
+        shutil.move(made / "away", made / "first")
+    assert [record["loss"] for record in read_metrics(copy / "second") if "loss" in record] == losses
+
+
+def test_weights_that_ship_give_the_backbone(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["pretrain", "--model", "smplgait", "--model.preset", "walkers", "--diffusion.denoiser", "walkers"]
+    words += ["--data.latent_frames", "2", "--data.gait_frames", "2", "--optim.batch", "4", "--optim.iterations", "1"]
+    words += ["--data", str(made / "store"), "--out", str(made / "shipped"), "--machine.device", "cpu"]
+    assert main([*words, "--init", "walkers", "--run.evaluate_every", "0"]) == 0
+    assert "gives backbone; denoiser and pooling: as without it" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("--init", "nowhere"), "nowhere"),
+        (("--init", "walkers"), "not smplgait (walkers) with these settings"),
+    ],
+)
+def test_mistakes(made: Path, words: tuple[str, ...], key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(made, "bad", *words)) == 2
+    assert key in capsys.readouterr().err
+    assert not (made / "bad").exists()
