@@ -15,22 +15,35 @@ from pathlib import Path
 import yaml
 
 from gaitdiff.commands.claims import in_words
-from gaitdiff.paper.claims import LEDGER, Claim, list_claims
+from gaitdiff.paper.claims import LEDGER, SEEDS, Claim, list_claims
 
 ROOT = Path(__file__).parent.parent
 _LEDGER = ROOT / "src" / "gaitdiff" / "paper" / LEDGER
 #: What numbers at scale walkers come from.
 _CODE = [
     f"src/gaitdiff/{name}"
-    for name in ("data", "diffusion", "evaluation", "models", "recognition", "recipes/walkers", "training", "walkers")
-] + ["src/gaitdiff/paper/cells.py"]
+    for name in (
+        *(
+            "config",
+            "data",
+            "diffusion",
+            "evaluation",
+            "models",
+            "recognition",
+            "recipes/walkers",
+            "training",
+            "walkers",
+        ),
+        *("losses.py", "paper/cells.py", "paper/claims.py", "paper/grid.py", "paper/results.py"),
+    )
+]
 _HEAD = """# The paper's claims
 
-Written by `tools/make_claims.py`. Each was run on synthetic people by `gaitdiff claims run ID`: narrow networks, the
-paper's iterations divided by 250, the recipe `walkers/pretrain` ([learning.md](learning.md)) with the lever of the
-claim. So a verdict speaks of the method at that size. "Not seen" means that the 95% interval holds zero. At the paper's
-own scale every claim needs Gait3D or GREW, which their authors license: `gaitdiff reproduce table1 --store …` is ready
-for who has them.
+Written by `tools/make_claims.py`. Anybody can run each on synthetic people by `gaitdiff claims run ID`: narrow
+networks, the paper's iterations divided by 250, the recipe `walkers/pretrain` ([learning.md](learning.md)) with the
+lever of the claim. A verdict speaks of the method at that size: "reproduced" where every 95% interval lies above zero,
+"contradicted" where one lies below, else "not seen". At the paper's own scale every claim needs Gait3D or GREW, which
+their authors license: `gaitdiff reproduce table1 --store …` is ready for who has them.
 """
 
 
@@ -46,7 +59,13 @@ def _keep(folder: Path) -> None:
     comment = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     ledger = yaml.safe_load(text)
     for file in sorted(folder.glob("*.json")):
-        ledger[file.stem]["seen"] = json.loads(file.read_text(encoding="utf-8"))
+        seen, before = json.loads(file.read_text(encoding="utf-8")), ledger.get(file.stem, {}).get("seen", {})
+        if file.stem not in ledger or seen["seeds"] < max(SEEDS, before.get("seeds", 0)):
+            print(f"{file} is not taken: no such claim, or fewer seeds than {SEEDS} or than before")
+        elif "+" in seen["commit"] or "None" in seen["commit"]:
+            print(f"{file} is not taken: its runs were not made at a commit ({seen['commit']})")
+        else:
+            ledger[file.stem]["seen"] = seen
     dumped = yaml.safe_dump(ledger, sort_keys=False, allow_unicode=True, width=120)
     _LEDGER.write_text(comment + dumped, encoding="utf-8")
 
@@ -60,8 +79,8 @@ def page() -> str:
 def _row(claim: Claim) -> str:
     words, seen = "not run", claim.seen
     if seen:
-        stale = stale_since(str(seen["commit"]))
-        words = f"**{seen['status']}** {in_words(claim.expect, dict(seen)).partition(': ')[2]}"
+        stale = next(filter(None, map(stale_since, str(seen["commit"]).split(", "))), "")
+        words = f"**{seen['status']}** {in_words(claim.expect, seen).partition(': ')[2]}"
         words += f" ({seen['minutes']:.0f} minutes, {seen['machine']}, at {seen['commit']})"
         words += f"; stale since {stale}" if stale else ""
     return f"| {claim.sentence} `{claim.id}` | {claim.where} | {words} | needs licensed data |"
@@ -69,7 +88,7 @@ def _row(claim: Claim) -> str:
 
 def stale_since(commit: str) -> str:
     """The first commit after which code that numbers come from is not as it was; "" while it is."""
-    range_ = f"{commit.rstrip('+')}..HEAD"
+    range_ = f"{commit}..HEAD"
     say = ["git", "-C", str(ROOT), "log", "--format=%h", "--reverse", range_, "--", *_CODE]
     done = subprocess.run(say, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -18,6 +18,10 @@ class NotFiniteError(UserError):
     """What a model has made is no number, or too large for one."""
 
 
+class BusyError(UserError):
+    """Another process is at it, and will end."""
+
+
 def require_seed(seed: int) -> None:
     """Refuse a seed that no generator takes.
 

@@ -91,10 +91,13 @@ def test_values_in_brackets_are_one() -> None:
 @pytest.mark.parametrize(
     ("words", "key"),
     [
-        (("--set", "optim.bacth=3"), "no stage has such a setting"),
+        (("--set", "optim.bacth=3"), "has no such setting"),
+        (("--set", "data.frames=2,"), "has an empty value"),
+        (("--set", "optim.weight_decay=0.1,0.10"), "are the same settings"),
         (("--set", "diffusion.p_uncond=0"), "has no such setting"),
         (("--set", "optim.lr=3"), "given twice"),
         (("--set", "seed=1,2"), "is not free"),
+        (("--set", "optim.clip_grad"), "takes KEY=VALUE"),
         (("--seeds", "0"), "--seeds is 0"),
         (("--then", "walkers/finetune"), "after a sweep of pretraining"),
         (("--set", "data.frames=3"), "with other settings"),
@@ -126,6 +129,31 @@ def test_runs_are_compared_on_the_same_people(made: Path, capsys: pytest.Capture
     assert "name two or more" in capsys.readouterr().err
     assert main(["compare", str(runs[0]), str(runs[0])]) == 2
     assert "given twice" in capsys.readouterr().err
+    assert main(["compare", str(runs[0]), f"{runs[0].parent}/../runs/{runs[0].name}"]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_an_edited_recipe_is_another_run(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is finished counts as long as its settings are those of today, by whatever recipe."""
+    file = made / "scratch.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("batch.sequences: 2", "batch.sequences: 3"))
+    try:
+        assert main(command(made)) == 2
+        assert "batch.sequences = 2, not 3" in capsys.readouterr().err
+    finally:
+        file.write_text(text)
+
+
+def test_folders_of_odd_values(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Values that are no names of folders have one each."""
+    words = ["sweep", str(made / "pretrain.yaml"), "--data", str(made / "store"), "--out", str(made / "odd")]
+    words += ["--set", "diffusion.log_snr=[0.0,1.5],[0.0, 1.0],null", "--seeds", "1", "--dry-run", "--device", "cpu"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    folders = {word for line in printed.splitlines() for word in line.split() if "/odd/runs/" in word}
+    assert len(folders) == 3
+    assert not (made / "odd").exists()
 
 
 def test_a_dry_run_writes_nothing(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +168,9 @@ def test_a_dry_run_writes_nothing(made: Path, tmp_path: Path, capsys: pytest.Cap
     run = made / "out" / "runs" / "finetune-optim.lr=0.1_batch.people=2-0"
     assert main(["finetune", "--recipe", str(run / "config.yaml"), "--out", str(run), "--dry-run"]) == 0
     assert "0 iterations after 2 that are done" in capsys.readouterr().out
+    again = ["finetune", "--recipe", str(run / "config.yaml"), "--out", str(run), "--optim.lr", "0.5", "--dry-run"]
+    assert main(again) == 2
+    assert "holds a run with optim.lr" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -16,7 +16,8 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.outcomes import Outcome
 from gaitdiff.paper import claims
 from gaitdiff.paper.claims import get_claim, judge, list_claims, runs_for
-from gaitdiff.paper.grid import Job, Result
+from gaitdiff.paper.grid import Job
+from gaitdiff.paper.results import Result
 
 _PEOPLE = 50
 
@@ -28,7 +29,7 @@ class Finished:
         self.hits, self.before, self.noise = hits, before or {}, noise
 
     def outcome(self, hits: int, seed: int) -> Outcome:
-        rng = np.random.default_rng([seed, hits])
+        rng = np.random.default_rng([seed, abs(hits)])
         found = hits + rng.integers(-self.noise, self.noise + 1, _PEOPLE)
         return Outcome([4] * _PEOPLE, found.tolist(), found.astype(float).tolist())
 
@@ -40,7 +41,8 @@ class Finished:
         pairs = [{"step": int(s), "ap": 0.1, "an": 0.1 * (1 + self.hits[name] * s / 300)} for s in steps]
         before = self.outcome(self.before[name], job.seed) if name in self.before else None
         outcome = self.outcome(self.hits[name], job.seed)
-        return Result(job.name, [], "", 30, 60.0, [], pairs, outcome, before, {})
+        made = {"commit": f"c{job.seed}", "gaitdiff": "1", "processor": "p", "threads": 1}
+        return Result(job.name, {}, "", 30, 60.0, [], pairs, outcome, before, made)
 
 
 def test_the_ledger_has_all_twelve() -> None:
@@ -55,8 +57,10 @@ def test_the_ledger_has_all_twelve() -> None:
         assert claim.status in ("reproduced", "not seen", "contradicted", "not run")
         if claim.seen:
             assert claim.seen["seeds"] >= claims.SEEDS
-            low, high = claim.seen["interval"]
-            assert claim.status == ("reproduced" if low > 0 else "contradicted" if high < 0 else "not seen")
+            parts = claim.seen["parts"].values()
+            behind, ahead = any(high < 0 for _, _, high in parts), all(low > 0 for _, low, _ in parts)
+            assert claim.status == ("contradicted" if behind else "reproduced" if ahead else "not seen")
+            assert len(parts) == len(claim.pairs or claim.runs)
 
 
 @pytest.mark.parametrize(("ahead", "status"), [((3, 2), "reproduced"), ((2, 3), "contradicted"), ((2, 2), "not seen")])
@@ -65,20 +69,42 @@ def test_which_of_two_is_ahead(ahead: tuple[int, int], status: str) -> None:
     grid = Finished(dict(zip(claim.names, ahead, strict=True)))
     seen = judge(claim, grid, 3)  # type: ignore[arg-type]
     assert seen.status == status
-    low, high = seen.interval
-    assert low <= seen.effect <= high
-    assert seen.effect == pytest.approx(25.0 * (ahead[0] - ahead[1]), abs=8)
+    ((mean, low, high),) = seen.parts.values()
+    assert low <= mean <= high
+    assert mean == pytest.approx(25.0 * (ahead[0] - ahead[1]), abs=8)
     assert in_words(claim.expect, {**vars(seen)}).startswith(status)
 
 
-def test_several_pairs_are_one_verdict() -> None:
-    """The effect is their mean, and one that is far ahead does not hide that another is behind."""
+@pytest.mark.parametrize(
+    ("hits", "status"), [((3, 1, 2), "reproduced"), ((2, 1, 2), "not seen"), ((2, 0, 3), "contradicted")]
+)
+def test_several_pairs_are_one_verdict(hits: tuple[int, int, int], status: str) -> None:
+    """One that is far ahead does not hide that another is behind."""
     claim = get_claim("mean-pooling")
     first, second, third = claim.names
-    seen = judge(claim, Finished({first: 2, second: 1, third: 2}, noise=0), 3)  # type: ignore[arg-type]
-    assert seen.parts == {f"{first} over {second}": 25.0, f"{first} over {third}": 0.0}
-    assert seen.effect == 12.5
-    assert seen.interval == (12.5, 12.5)
+    grid = Finished(dict(zip(claim.names, hits, strict=True)), noise=0)
+    seen = judge(claim, grid, 3)  # type: ignore[arg-type]
+    gains = [25.0 * (hits[0] - other) for other in hits[1:]]
+    expected = dict(zip((f"{first} over {second}", f"{first} over {third}"), gains, strict=True))
+    assert seen.parts == {name: (gain, gain, gain) for name, gain in expected.items()}
+    assert seen.status == status
+
+
+def test_seeds_that_differ_widen_an_interval() -> None:
+    """Student's over seeds, where it is wider than the bootstrap's; one seed alone is no verdict."""
+
+    class Unlike(Finished):
+        def outcome(self, hits: int, seed: int) -> Outcome:
+            found = np.full(_PEOPLE, hits + (seed if hits == 2 else 0))
+            return Outcome([8] * _PEOPLE, found.tolist(), found.astype(float).tolist())
+
+    claim = get_claim("augmentation-needed")
+    grid = Unlike(dict(zip(claim.names, (2, 1), strict=True)))
+    ((mean, low, high),) = judge(claim, grid, 3).parts.values()  # type: ignore[arg-type]
+    gains = [12.5, 25.0, 37.5]
+    half = 4.303 * np.std(gains, ddof=1) / np.sqrt(3)
+    assert (mean, low, high) == pytest.approx((25.0, 25.0 - half, 25.0 + half), abs=0.1)
+    assert judge(claim, grid, 1).status == "not seen"  # type: ignore[arg-type]
 
 
 def test_raw_features_against_fresh_ones() -> None:
@@ -90,17 +116,16 @@ def test_raw_features_against_fresh_ones() -> None:
 
 
 def test_pairs_that_move_apart() -> None:
-    """The ratio of AN to AP grows in a straight line: by how much is known, and Student's interval is of no width."""
+    """The ratio of AN to AP grows in a straight line: by how much is known."""
     claim = get_claim("pairs-move-apart")
     seen = judge(claim, Finished(dict.fromkeys(claim.runs, 3)), 3)  # type: ignore[arg-type]
     first, last = 1 + 3 * 2 / 300, 1 + 3 * 25.5 / 300  # means of steps 1 to 3, and of 21 to 30
-    assert seen.effect == pytest.approx(100 * (last / first - 1), abs=0.01)
-    assert seen.interval == pytest.approx((seen.effect, seen.effect), abs=0.01)
-    unlike = Finished({name: place for place, name in enumerate(claim.runs)})
-    found = judge(claim, unlike, 1)  # type: ignore[arg-type]
-    growths = [100 * ((1 + k * 25.5 / 300) / (1 + k * 2 / 300) - 1) for k in range(5)]
-    half = 2.776 * np.std(growths, ddof=1) / np.sqrt(5)
-    assert found.interval == pytest.approx((np.mean(growths) - half, np.mean(growths) + half), abs=0.05)
+    grown = 100 * (last / first - 1)
+    assert set(seen.parts) == set(claim.runs)
+    assert all(part == pytest.approx((grown, grown, grown), abs=0.01) for part in seen.parts.values())
+    assert seen.status == "reproduced"
+    falling = Finished({**dict.fromkeys(claim.runs, 3), claim.runs[2]: -3})
+    assert judge(claim, falling, 3).status == "contradicted"  # type: ignore[arg-type]
 
 
 def test_nothing_is_said_of_unfinished_runs() -> None:
@@ -143,8 +168,9 @@ def test_a_claim_that_was_run_is_kept(
     assert kept["status"] == "reproduced"
     assert kept["minutes"] == 2 * 3 * 1.0
     assert kept["command"] == "gaitdiff claims run two-clips --seeds 3"
-    assert {"commit", "machine", "interval", "parts", "seeds"} <= kept.keys()
-    assert "reproduced: +" in capsys.readouterr().out
+    assert kept["commit"] == "c0, c1, c2"
+    assert {"machine", "parts", "seeds", "data"} <= kept.keys()
+    assert "reproduced: pretrain-gait3d-smplgait over" in capsys.readouterr().out
     told = replace(get_claim("two-clips"), seen=kept)
     assert told.status == "reproduced"
 

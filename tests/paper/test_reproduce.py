@@ -16,11 +16,18 @@ import numpy as np
 import pytest
 
 from gaitdiff.cli import main
+from gaitdiff.paper.cells import EXPERIMENTS
+from gaitdiff.paper.figures import draw
+from gaitdiff.paper.grid import Job
+from gaitdiff.paper.results import Result
 from gaitdiff.training.run_folder import read_metrics
 from worlds import make_store
 
+STAGE1 = ("optim.iterations=4", "optim.batch=4", "optim.warmup=1", "optim.hold_backbone=0")
+STAGE2 = ("optim.iterations=4", "optim.milestones=[3]")
 SET = (
-    *("optim.iterations=4", "optim.batch=4", "optim.warmup=1", "optim.hold_backbone=0", "optim.milestones=[3]"),
+    *(f"pretrain:{one}" for one in STAGE1),
+    *(f"finetune:{one}" for one in STAGE2),
     *("data.latent_frames=2", "data.gait_frames=2", "data.frames=2", "batch.people=3", "batch.sequences=2"),
     *("run.evaluate_every=2", "run.save_every=1", "run.log_every=1", "machine.threads=1"),
 )
@@ -115,7 +122,11 @@ def test_what_is_finished_is_not_done_again(made: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("what", ["fig1", "fig2", "fig3", "fig4"])
 def test_other_figures(made: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     some = {"fig1": (), "fig2": (), "fig3": ("--only", "*-gait3d-gaitset"), "fig4": ("--only", "*-gaitset")}[what]
-    assert main(command(made, what, *some)) == 0
+    words = command(made, what, *some)
+    if what == "fig1":
+        words = ["reproduce", "fig1", "--store", f"gait3d={made / 'store'}", "--out", str(made / "out")]
+    assert main(words) == 0
+    assert (made / "out" / f"{what}.svg").read_text().startswith("<?xml")
     assert cv2.imread(str(made / "out" / f"{what}.png")).std() > 1
     assert f"{what}.png" in capsys.readouterr().out.replace("\n", "")
 
@@ -153,6 +164,65 @@ def test_killed_and_shared_by_two_no_run_is_done_twice(made: Path, tmp_path: Pat
         assert times == (0 if tmp_path / "out" / "results" / f"{name}.json" in stamps else 1), name
 
 
+def test_another_working_directory_goes_on(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the same folder by another path, and after a pretraining whose fine-tuning is not there yet."""
+    shutil.copytree(made / "store", tmp_path / "store")
+    (tmp_path / "sub").mkdir()
+    first = command(tmp_path, "table3", "--only", "finetuned-gait3d-smplgait", "--set", "run.keep=0")
+    monkeypatch.chdir(tmp_path)
+    first[first.index("--out") + 1], first[first.index("--store") + 1] = "out", "store"
+    assert main(first) == 0
+    whole = results(tmp_path)
+    tuned = "finetuned-gait3d-smplgait-0"
+    (tmp_path / "out" / "results" / f"{tuned}.json").unlink()
+    shutil.rmtree(tmp_path / "out" / "runs" / tuned / "checkpoints" / "step-00000004")
+    monkeypatch.chdir(tmp_path / "sub")
+    first[first.index("out")], first[first.index("store")] = "../out", "../store"
+    assert main(first) == 0
+    one, other = (json.loads(found[tuned]) for found in (whole, results(tmp_path)))
+    assert (one["outcome"], one["settings"]) == (other["outcome"], other["settings"])
+    capsys.readouterr()
+    (tmp_path / "out" / "results" / f"{tuned}.json").unlink()
+    shutil.rmtree(tmp_path / "out" / "runs")
+    assert main(first) == 2
+    assert "is gone, which it starts from: remove" in capsys.readouterr().err
+
+
+def test_a_run_that_ends_early_is_kept_as_such(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "store", tmp_path / "store")
+    words = [word.replace("pretrain:optim.iterations=4", "pretrain:optim.iterations=30") for word in SET]
+    words = [word for setting in (*words, "run.best=ap_an", "run.patience=1") for word in ("--set", setting)]
+    where = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["reproduce", "fig5", "--scale", "walkers", *where, *words]) == 0
+    for content in results(tmp_path).values():
+        one = json.loads(content)
+        assert one["iterations"] == one["evaluations"][-1]["step"] == one["pairs"][-1]["step"]
+
+
+def test_seeds_of_unequal_lengths_are_drawn(tmp_path: Path) -> None:
+    """As far as all of them go."""
+
+    class Finished:
+        def result(self, job: Job) -> Result:
+            steps = range(0, 3 + job.seed)
+            scores = [{"step": s, "rank1_cosine": 10.0 * s, "rank1": 5.0 * s, "rank1_euclidean": 3.0} for s in steps]
+            pairs = [{"step": s, "ap": 0.1, "an": 0.2} for s in steps]
+            return Result(job.name, {}, "", len(steps) - 1, 1.0, scores, pairs, None, None, {})
+
+    for what in ("fig2", "fig3", "fig4", "fig5"):
+        draw(what, Finished(), EXPERIMENTS[what]("walkers"), 2, tmp_path / what)  # type: ignore[arg-type]
+        assert cv2.imread(str(tmp_path / f"{what}.png")).std() > 1
+
+
+def test_stores_without_scores_are_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_store(tmp_path / "store", people=4, test_people=0)
+    assert main(command(tmp_path, "table3", *TWO)) == 2
+    assert "nothing can be scored" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failed_run_does_not_stop_the_others(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(made / "store", tmp_path / "store")
     bad = tmp_path / "out" / "runs" / "pretrain-gait3d-smplgait-max-0"
@@ -163,6 +233,7 @@ def test_a_failed_run_does_not_stop_the_others(made: Path, tmp_path: Path, capsy
     assert "2 of 6 runs failed" in sentence
     assert "is no run folder" in sentence
     assert "which it starts from, failed" in sentence
+    assert "Traceback" not in sentence
     assert len(results(tmp_path)) == 4
     assert (tmp_path / "out" / "failed" / "pretrain-gait3d-smplgait-max-0.txt").read_text()
     assert "not done" in (tmp_path / "out" / "table3.md").read_text()
@@ -179,7 +250,16 @@ def test_a_failed_run_does_not_stop_the_others(made: Path, tmp_path: Path, capsy
         (("--set", "optim.bacth=3"), "no stage has such a setting"),
         (("--set", "seed=3"), "is not free"),
         (("--store", "casia-b=x"), "are gait3d and grew"),
-        (("--set", "optim.iterations=5"), "with other settings"),
+        (("--set", "data.frames=3"), "given twice"),
+        (("--set", "data.min_frames=1"), "is of both stages"),
+        (("--set", "pretrain:data.min_frames=1"), "with other settings (data.min_frames = 2, not 1)"),
+        (("--set", "pretrain:batch.people=3"), "no stage has such a setting"),
+        (("--set", "train:batch.people=3"), "no stage has such a setting"),
+        (("--set", "diffusion.pooling=mean"), "differs from other runs by it"),
+        (("--set", "augment.flip=0"), "differs from other runs by it"),
+        (("--set", "model.overrides={}"), "is not free"),
+        (("--only", ""), "--only is empty"),
+        (("--seeds", "1001"), "from 1 to 1000"),
         (("--store", "x"), "x"),
     ],
 )
@@ -187,6 +267,8 @@ def test_mistakes_are_one_sentence(
     made: Path, words: tuple[str, ...], key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = results(made)
+    if words == ("--set", "augment.flip=0"):
+        words = ("--set", "pretrain:augment.flip=0", "--only", "*not-augmented")
     given = ["reproduce", "table3", "--scale", "walkers", "--out", str(made / "out"), "--device", "cpu", *TWO, *words]
     if "--store" not in words:
         given = [*command(made, "table3", *TWO), *words]
@@ -201,5 +283,11 @@ def test_paper_scale_asks_for_a_store(tmp_path: Path, made: Path, capsys: pytest
     walkers = ["--store", str(made / "store"), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(["reproduce", "fig1", "--out", str(tmp_path / "out")]) == 2
     assert "add --store PATH" in capsys.readouterr().err
+    assert main(["reproduce", "fig1", *walkers, "--only", "x"]) == 2
+    assert "leave out --only" in capsys.readouterr().err
+    assert main(["reproduce", "table3", "--scale", "walkers", *walkers, "--store", str(made / "store")]) == 2
+    assert "two stores are given for Gait3D" in capsys.readouterr().err
+    assert main(["reproduce", "table3", "--scale", "walkers", "--store", f"grew={made / 'store'}"]) == 2
+    assert "no store of Gait3D is given" in capsys.readouterr().err
     assert main(["reproduce", "table3", *walkers]) == 2
     assert "say which of the paper's it stands for" in capsys.readouterr().err

@@ -49,9 +49,9 @@ def run(
     """
     if len(runs) < 2:
         raise UserError("one run is not compared with anything: name two or more")
-    names = [str(folder) for folder in runs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"{twice[0]} is given twice: name each run once")
+    names, places = [str(folder) for folder in runs], [folder.resolve() for folder in runs]
+    if twice := [name for name, place in zip(names, places, strict=True) if places.count(place) > 1]:
+        raise UserError(f"{twice[-1]} is given twice: name each run once")
     if json_file is not None:
         require_output(json_file, "--json", _is_ours)
     configs = {name: read_config(folder) for name, folder in zip(names, runs, strict=True)}
@@ -127,7 +127,9 @@ def _unlike(configs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _print(document: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     names = list(document["runs"])
-    table = Table("run", *(head for name in _NAMES.values() for head in (name, "over the first")))
+    table = Table(
+        Column("run", overflow="fold"), *(head for name in _NAMES.values() for head in (name, "over the first"))
+    )
     for name, told in document["runs"].items():
         row = [name]
         for score in _NAMES:

@@ -15,8 +15,9 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.report.commands import command
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_state
-from gaitdiff.training.cost import measure_step
-from gaitdiff.training.finetune import labelled_rows
+from gaitdiff.training.cost import checkpoint_bytes, make_stage, measure_step
+from gaitdiff.training.finetune import GROWING, labelled_rows
+from gaitdiff.training.run_folder import RunFolder
 from gaitdiff.utils.text import counted
 
 
@@ -30,7 +31,11 @@ def describe(config: Any) -> str:
     store = SequenceStore(config.data.store)
     pretrains = stage == "pretrain"
     rows = training_rows(store, config.data.min_frames) if pretrains else labelled_rows(store, config.data, config.seed)
-    cost, done = measure_step(config), _done(Path(config.out))
+    machine = make_stage(config)
+    growing = () if pretrains else GROWING
+    RunFolder.open(stage, machine.config, machine.provenance, write=False, growing=growing)  # refuses what it would
+    done, seconds, size = _done(Path(config.out)), measure_step(machine, config), checkpoint_bytes(machine.module)
+    parameters = sum(one.numel() for one in machine.module.parameters())
     left = max(config.optim.iterations - done, 0)
     kept = config.run.keep or -(-config.optim.iterations // config.run.save_every)
     return "\n".join(
@@ -38,9 +43,9 @@ def describe(config: Any) -> str:
             " ".join(command({"stage": stage, **plain(asdict(config))})),
             f"learns from {_whom(store, rows)}",
             _scored(store, config.run.protocol),
-            f"{cost.parameters:,} parameters, {left:,} iterations" + (f" after {done:,} that are done" if done else ""),
-            f"about {cost.seconds:.3g} s each, {_hours(cost.seconds * left)} in all, evaluations not counted",
-            f"{counted(kept, 'checkpoint')} of at most {cost.checkpoint / 1e6:,.0f} MB",
+            f"{parameters:,} parameters, {left:,} iterations" + (f" after {done:,} that are done" if done else ""),
+            f"about {seconds:.3g} s each, {_hours(seconds * left)} in all, evaluations not counted",
+            f"{counted(kept, 'checkpoint')} of at most {size / 1e6:,.0f} MB",
         ]
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,22 +13,26 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from gaitdiff.commands.reproduce import MOST_SEEDS
 from gaitdiff.config.recipe import STAGES, stage_of_recipe
 from gaitdiff.config.values import settings_of
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.paper.cells import Cell, Run
-from gaitdiff.paper.grid import Grid, Job, check_setting
+from gaitdiff.paper.grid import Grid, Job, failures
 from gaitdiff.paper.plan import costs
 from gaitdiff.paper.render import Number, lines, numbers
+from gaitdiff.paper.settings import split_setting
 from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.text import counted
 from gaitdiff.version import __version__
 
 _DATA = "data"  # the one store of a sweep
-_SHARED = ("run.protocol", "machine.")  # settings of pretraining that its finetune has too, if they are not swept
+_SHARED = ("run.protocol", "machine.")  # settings of pretraining that its finetune has too
+_LETTERS = 120  # of a folder's name
 _OWN = ("recipe", "out", "data.store", "seed", "machine.device", "init")
 _MOST = 10_000  # combinations
 
@@ -61,14 +67,15 @@ def run(
     Raises:
         UserError: anything about data, settings or machine that the user can fix; runs that failed are named.
     """
-    if seeds < 1:
-        raise UserError(f"--seeds is {seeds}, but a sweep takes at least 1")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise UserError(f"--seeds is {seeds}, but a sweep takes from 1 to {MOST_SEEDS}")
     stage = stage_of_recipe(recipe)
     if then and (stage != "pretrain" or stage_of_recipe(then) != "finetune"):
         raise UserError("--then takes a recipe of finetune, after a sweep of pretraining")
     store = SequenceStore(data)
     arms = _arms(recipe, stage, settings, then, init)
-    grid = Grid(out, {_DATA: store.path}, (), device)
+    grid = Grid(out, {_DATA: store.path}, None, device)
+    _refuse_alike(grid, arms)
     chosen = [Cell(arm, None, next(iter(arms.values()))) for arm in arms.values()]
     jobs = [Job(one, seed) for seed in range(seeds) for arm in arms.values() for one in arm.chain()]
     jobs = list({job.name: job for job in jobs}.values())
@@ -77,8 +84,9 @@ def run(
     hours = sum(one.seconds for one in cost.values()) / 3600
     console = Console(highlight=False)
     console.print(
-        f"{len(arms)} settings, {seeds} seeds: {len(left)} of {len(jobs)} runs to do, about {hours:,.2f} hours at the "
-        f"pace measured here, and {sum(one.size for one in cost.values()) / 1e9:.1f} GB of checkpoints",
+        f"{counted(len(arms), 'setting')}, {counted(seeds, 'seed')}: {len(left)} of {len(jobs)} runs to do, about "
+        f"{hours:,.2f} hours at the pace measured here, and {sum(one.size for one in cost.values()) / 1e9:.1f} GB of "
+        "checkpoints",
         soft_wrap=True,
     )
     if dry_run:
@@ -87,45 +95,57 @@ def run(
     failed = grid.work(jobs)
     file = _write(grid, dict(zip(arms, chosen, strict=True)), seeds, recipe, settings)
     if failed:
-        names = "; ".join(f"{name}: {why}" for name, why in failed.items())
-        raise UserError(f"{len(failed)} of {len(jobs)} runs failed, the same command tries them again: {names}")
+        raise UserError(failures(failed, jobs))
     return file
 
 
 def _arms(recipe: str, stage: Any, settings: Sequence[str], then: str, init: str) -> dict[str, Run]:
     """The run of each combination, by what it is called; the first values make the first one."""
     swept: dict[str, list[str]] = {}
+    known = settings_of(STAGES[stage])
     for setting in settings:
-        check_setting(setting, _OWN)
-        key, _, values = setting.partition("=")
-        if key not in settings_of(STAGES[stage]):
+        key, text = split_setting(setting)
+        if key in _OWN:
+            raise UserError(f"--set {key} is not free: each run has its own")
+        if key not in known and not any(known[name].mapping and key.startswith(f"{name}.") for name in known):
             raise UserError(f"--set {key}: gaitdiff {stage}, whose recipe {recipe} is, has no such setting")
         if key in swept:
             raise UserError(f"--set {key} is given twice: give all its values at once, between commas")
-        swept[key] = split_values(values)
+        swept[key] = split_values(text)
+        if "" in swept[key]:
+            raise UserError(f"--set {setting} has an empty value: give values between commas")
     varied = [key for key, values in swept.items() if len(values) > 1]
-    combinations = list(itertools.product(*swept.values()))
-    if len(combinations) > _MOST:
-        raise UserError(f"--set makes {len(combinations):,} combinations: sweep fewer values")
+    if math.prod(map(len, swept.values())) > _MOST:
+        raise UserError(f"--set makes more than {_MOST:,} combinations: sweep fewer values")
     arms: dict[str, Run] = {}
-    shared = {key: values[0] for key, values in swept.items() if len(values) == 1 and key.startswith(_SHARED)}
-    for combination in combinations:
+    for combination in itertools.product(*swept.values()):
         chosen: dict[str, Any] = dict(zip(swept, combination, strict=True))
         name = " ".join(f"{key}={chosen[key]}" for key in varied) or recipe
-        arms[name] = _run(_folder(name), recipe, stage, chosen, then, shared, init)
+        arms[name] = _run(_folder(name), recipe, stage, chosen, then, init)
     return arms
 
 
-def _run(
-    name: str, recipe: str, stage: Any, settings: Mapping[str, Any], then: str, shared: Mapping[str, Any], init: str
-) -> Run:
+def _refuse_alike(grid: Grid, arms: Mapping[str, Run]) -> None:
+    """Refuse two combinations that are the same settings, written differently."""
+    seen: dict[str, str] = {}
+    for name, arm in arms.items():
+        first = next(arm.chain())
+        other = seen.setdefault(repr(grid.settings(Job(first, 0))), name)
+        if other != name:
+            raise UserError(f"{other} and {name} are the same settings: give one of them")
+
+
+def _run(name: str, recipe: str, stage: Any, settings: Mapping[str, Any], then: str, init: str) -> Run:
     first = Run(f"{stage}-{name}", stage, _DATA, recipe, {**settings, **({"init": init} if init else {})})
+    shared = {key: value for key, value in settings.items() if key.startswith(_SHARED)}
     return Run(f"finetune-{name}", "finetune", _DATA, then, shared, first) if then else first
 
 
 def _folder(name: str) -> str:
-    """A name for a folder."""
-    return "".join(letter if letter.isalnum() or letter in "=.-+_" else "_" for letter in name)
+    """A name for a folder, with a digest where letters had to go."""
+    plain = "".join(letter if letter.isalnum() or letter in "=.-+_" else "_" for letter in name)[:_LETTERS]
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return plain if plain == name.replace(" ", "_") else f"{plain}-{digest}"
 
 
 def split_values(text: str) -> list[str]:
@@ -143,13 +163,13 @@ def _write(grid: Grid, cells: Mapping[str, Cell], seeds: int, recipe: str, setti
     found = numbers(grid, list(cells.values()), seeds)
     raw = {name: _raw(grid, cell, seeds) for name, cell in cells.items()}
     kinds = list(dict.fromkeys(kind for scores in raw.values() for kind in scores))
-    table = Table("settings", *kinds, "over the first", "minutes")
+    table = Table(Column("settings", overflow="fold"), *kinds, "over the first", "minutes")
     document: dict[str, Any] = {}
     for name, cell in cells.items():
         number = found[cell.name]
         gain = lines(number)[1] if "rank1" in number.gain else ""
         row = [_mean(raw[name].get(kind, [])) for kind in kinds]
-        table.add_row(*map(Text, (name, *row, gain, f"{number.minutes:.1f}")))
+        table.add_row(*map(Text, (name, *row, gain, f"{sum(number.minutes.values()):.1f}")))
         document[name] = {"scores": raw[name], **_kept(number)}
     about = {"recipe": recipe, "settings": list(settings), "seeds": seeds, "gaitdiff": __version__}
     file = grid.out / "sweep.json"

@@ -1,7 +1,7 @@
 """What the tables and figures are made of: runs of both stages, and which of them each table or figure shows.
 
-A run that two of them show is one run: Table III's first row is a cell of Table I, and Figure 4 is drawn from Table
-I's runs.
+A run that two of them show is one run: Table III's first row is a cell of Table I, with the ratio of learning rates
+that Table III has, and Figure 4 is drawn from Table I's runs.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Run:
         recipe: that it begins with.
         settings: on top of the recipe, by dotted name.
         start: the pretraining that it starts from.
+        levers: settings, or groups of them, by which it differs from other runs.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Run:
     recipe: str
     settings: Mapping[str, Any]
     start: Run | None = None
+    levers: tuple[str, ...] = ()
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -98,11 +100,13 @@ class Cell:
         run: whose score or metrics it is.
         printed: rank-1 in the paper, None where it has none.
         beside: the cell's run that its difference is told from.
+        printed_beside: rank-1 of that in the paper.
     """
 
     run: Run
     printed: float | None = None
     beside: Run | None = None
+    printed_beside: float | None = None
 
     @property
     def name(self) -> str:
@@ -117,9 +121,12 @@ def pretraining(scale: Scale, data: str, model: str, lever: str = "default") -> 
     if scale == "walkers":
         iterations = facts.PRETRAINING * 1000 // SHRINK
         settings = {**_walkers("pretrain", iterations), **_model(model), **_LEVERS[lever]}
-        return Run(name, "pretrain", data, "walkers/pretrain", settings)
+        return Run(name, "pretrain", data, "walkers/pretrain", settings, None, tuple(_LEVERS[lever]))
+    levers = tuple(_LEVERS[lever])
     recipes = {row.name: row.recipe for row in facts.TABLE3} | {"same-clip": "ablations/same_clip"}
-    return Run(name, "pretrain", data, f"{data}/pretrain_{model}" if lever == "default" else recipes[lever], {})
+    return Run(
+        name, "pretrain", data, f"{data}/pretrain_{model}" if lever == "default" else recipes[lever], {}, None, levers
+    )
 
 
 def supervised(
@@ -155,7 +162,8 @@ def supervised(
     if augmented:
         settings["augment"] = _AUGMENTED
     start = None if kind == "scratch" else pretraining(scale, data, model, lever)
-    return Run(name, "finetune", data, recipe, settings, start)
+    levers = ("mode", "augment", *(("optim.iterations",) if thousands else ()))
+    return Run(name, "finetune", data, recipe, settings, start, levers)
 
 
 def _paper_settings(kind: Kind, data: str, model: str, iterations: int) -> dict[str, Any]:
@@ -197,7 +205,10 @@ def table1(scale: Scale) -> list[Cell]:
                     printed = facts.TABLE1[kind, data, model].of(augmented)
                     fresh = supervised(scale, "scratch", data, model, augmented)
                     run = supervised(scale, kind, data, model, augmented)
-                    cells.append(Cell(run, printed, None if kind == "scratch" else fresh))
+                    if kind == "scratch":
+                        cells.append(Cell(run, printed))
+                    else:
+                        cells.append(Cell(run, printed, fresh, facts.TABLE1["scratch", data, model].of(augmented)))
     return cells
 
 
@@ -208,7 +219,9 @@ def table2(scale: Scale) -> list[Cell]:
         for augmented in (False, True):
             fresh = supervised(scale, "scratch", "grew", model, augmented)
             run = supervised(scale, "finetuned", "grew", model, augmented, thousands=facts.TABLE2_ITERATIONS)
-            cells.append(Cell(run, pair.of(augmented), fresh))
+            cells.append(
+                Cell(run, pair.of(augmented), fresh, facts.TABLE1["scratch", "grew", model].of(augmented)),
+            )
     return cells
 
 
@@ -225,7 +238,8 @@ def table3(scale: Scale) -> list[Cell]:
     cells = []
     for row in facts.TABLE3:
         beside = tuned(other.get(row.name, "default") if scale == "walkers" else "default")
-        cells.append(Cell(tuned(row.name), row.rank1, None if row.name == "default" else beside))
+        usual = facts.TABLE3[0].rank1
+        cells.append(Cell(tuned(row.name), row.rank1, *(() if row.name == "default" else (beside, usual))))
     more = BESIDES if scale == "walkers" else ()
     return cells + [Cell(tuned(name), None, tuned("default")) for name in more]
 

@@ -6,6 +6,7 @@ authors give.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,9 +16,10 @@ import numpy as np
 import yaml
 
 from gaitdiff.errors import UserError, nearest
-from gaitdiff.evaluation.outcomes import Outcome, drawn_differences
+from gaitdiff.evaluation.outcomes import Outcome, difference
 from gaitdiff.paper.cells import EXPERIMENTS, Run, runs_of
-from gaitdiff.paper.grid import Grid, Job, Result
+from gaitdiff.paper.grid import Grid, Job
+from gaitdiff.paper.results import Result
 
 #: What can be said of a claim that was run.
 Verdict = Literal["reproduced", "not seen", "contradicted"]
@@ -65,17 +67,14 @@ class Seen:
     """What finished runs say of a claim.
 
     Attributes:
-        status: the verdict: reproduced where the interval lies above zero, contradicted where below.
-        effect, interval: mean over pairs or runs, and its 95% interval; points of rank-1, or percent by which AN over
-            AP grew.
-        parts: the mean of each pair or run.
+        status: "reproduced" where the interval of every part lies above zero, "contradicted" where one lies below, else
+            "not seen".
+        parts: of each pair or run its mean and its 95% interval; points of rank-1, or percent by which AN over AP grew.
         seeds: of the runs.
     """
 
     status: Verdict
-    effect: float
-    interval: tuple[float, float]
-    parts: dict[str, float]
+    parts: dict[str, tuple[float, float, float]]
     seeds: int
 
 
@@ -143,23 +142,30 @@ def _outcomes(results: Sequence[Result]) -> list[Outcome]:
 
 
 def _bootstrapped(pairs: Mapping[str, Sequence[tuple[Outcome, Outcome]]], seeds: int) -> Seen:
-    drawn = {name: drawn_differences(both, "rank1") for name, both in pairs.items()}
-    low, high = np.percentile(np.mean([draws for _, draws in drawn.values()], axis=0), [2.5, 97.5])
-    means = {name: round(mean, 2) for name, (mean, _) in drawn.items()}
-    return _seen(float(np.mean([mean for mean, _ in drawn.values()])), float(low), float(high), means, seeds)
+    """Each pair's bootstrap over people and seeds, as wide as Student's interval over seeds at least."""
+    parts = {}
+    for name, both in pairs.items():
+        mean, low, high = difference(both, "rank1")
+        half = _student([other.percent("rank1") - one.percent("rank1") for one, other in both])
+        parts[name] = (mean, min(low, mean - half), max(high, mean + half))
+    return _seen(parts, seeds)
 
 
 def _apart(claim: Claim, results: Callable[[str], list[Result]], seeds: int) -> Seen:
-    """By how much the ratio of AN to AP grew from the first tenth of a run to its last third; Student's interval."""
-    grown = {}
+    """By how much the ratio of AN to AP grew from the first tenth of a run to its last third; Student's intervals."""
+    parts = {}
     for name in claim.runs:
-        grown[name] = [_growth(result.pairs) for result in results(name)]
-    values = np.concatenate(list(grown.values()))
-    half = _T95.get(len(values), 2.1) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.inf
-    mean = float(values.mean())
-    return _seen(
-        mean, mean - half, mean + half, {name: round(float(np.mean(v)), 2) for name, v in grown.items()}, seeds
-    )
+        grown = [_growth(result.pairs) for result in results(name)]
+        mean, half = float(np.mean(grown)), _student(grown)
+        parts[name] = (mean, mean - half, mean + half)
+    return _seen(parts, seeds)
+
+
+def _student(values: Sequence[float]) -> float:
+    """Half of Student's 95% interval of a mean, infinite for a single value."""
+    if len(values) < 2:
+        return math.inf
+    return _T95[min(len(values), max(_T95))] * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def _growth(pairs: Sequence[Mapping[str, float]]) -> float:
@@ -168,9 +174,15 @@ def _growth(pairs: Sequence[Mapping[str, float]]) -> float:
     return 100.0 * (float(last.mean()) / float(first.mean()) - 1.0)
 
 
-def _seen(mean: float, low: float, high: float, parts: dict[str, float], seeds: int) -> Seen:
-    status: Verdict = "reproduced" if low > 0 else "contradicted" if high < 0 else "not seen"
-    return Seen(status, round(mean, 2), (round(float(low), 2), round(float(high), 2)), parts, seeds)
+def _seen(parts: Mapping[str, tuple[float, float, float]], seeds: int) -> Seen:
+    lows, highs = [part[1] for part in parts.values()], [part[2] for part in parts.values()]
+    status: Verdict = "contradicted" if min(highs) < 0 else "reproduced" if min(lows) > 0 else "not seen"
+    return Seen(status, {name: _rounded(part) for name, part in parts.items()}, seeds)
+
+
+def _rounded(part: tuple[float, float, float]) -> tuple[float, float, float]:
+    mean, low, high = (round(value, 2) for value in part)
+    return mean, low, high
 
 
 _EXPECTED = {"order": _order, "rise": _rise, "apart": _apart}

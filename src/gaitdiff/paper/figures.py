@@ -10,7 +10,8 @@ import numpy as np
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.paper import facts
 from gaitdiff.paper.cells import Cell
-from gaitdiff.paper.grid import Grid, Job, Result
+from gaitdiff.paper.grid import Grid, Job
+from gaitdiff.paper.results import Result
 from gaitdiff.report.animation import changed_frames
 from gaitdiff.report.examples import AUGMENTATIONS, augmented
 from gaitdiff.report.figures import Series, save_panels, save_strips
@@ -57,11 +58,9 @@ def _fig3(finished: dict[str, list[Result]]) -> Drawn:
     panels: Panels = {}
     for name, results in finished.items():
         _, data, model = name.split("-")
-        first = results[0]
-        steps = [pair["step"] for pair in first.pairs]
         panels[f"{facts.DATA[data]}, {facts.MODELS[model]}"] = [
-            Series("AN", steps, _mean(results, "an"), "red", smooth=True),
-            Series("AP", steps, _mean(results, "ap"), "blue", smooth=True),
+            Series("AN", *_mean(results, "an"), "red", smooth=True),
+            Series("AP", *_mean(results, "ap"), "blue", smooth=True),
         ]
     return panels, ("pretraining iterations", "cosine distance of pairs"), False, 3
 
@@ -99,15 +98,22 @@ _FIGURES: dict[str, Callable[[dict[str, list[Result]]], Drawn]] = {
 
 
 def _scores(label: str, results: Sequence[Result], key: str, colour: str) -> Series:
-    """A score over iterations, its mean over seeds and as a band its standard deviation."""
-    steps = [record["step"] for record in results[0].evaluations]
-    values = np.array([[record[key] for record in result.evaluations] for result in results])
+    """A score over the iterations that all seeds have, its mean and as a band its standard deviation."""
+    steps, values = _common([result.evaluations for result in results], key)
     spread = values.std(0, ddof=1).tolist() if len(results) > 1 else None
     return Series(label, steps, values.mean(0).tolist(), colour, spread)
 
 
-def _mean(results: Sequence[Result], key: str) -> list[float]:
-    return list(np.mean([[pair[key] for pair in result.pairs] for result in results], axis=0))
+def _mean(results: Sequence[Result], key: str) -> tuple[list[float], list[float]]:
+    steps, values = _common([result.pairs for result in results], key)
+    return steps, values.mean(0).tolist()
+
+
+def _common(records: Sequence[Sequence[dict[str, float]]], key: str) -> tuple[list[float], np.ndarray]:
+    """The steps that all seeds have, and their values, (seeds, steps)."""
+    tables = [{record["step"]: record[key] for record in one if key in record} for one in records]
+    steps = [step for step in tables[0] if all(step in table for table in tables)]
+    return steps, np.array([[table[step] for step in steps] for table in tables]).reshape(len(tables), len(steps))
 
 
 def draw_augmentations(store: SequenceStore, path: Path) -> None:
@@ -115,7 +121,7 @@ def draw_augmentations(store: SequenceStore, path: Path) -> None:
 
     Pixels that an augmentation adds are orange, those that it takes away blue.
     """
-    row = int(store.select(split="train")[0])
+    row = next(iter(store.select(split="train").tolist()), 0)
     shown = np.linspace(0, store.rows[row].frames - 1, _SHOWN).round().astype(int)
     frames = store.clip(row, shown)
     plain = frames.astype(np.float32) / 255

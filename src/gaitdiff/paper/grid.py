@@ -6,37 +6,33 @@ what says so, and ``failed/`` with what went wrong with others.
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.recipe import STAGES, parse_config
 from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
-from gaitdiff.config.values import settings_of
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.errors import UserError
-from gaitdiff.evaluation.held_out import to_score
-from gaitdiff.evaluation.outcomes import Outcome, outcome_of
-from gaitdiff.models import create_model
+from gaitdiff.errors import BusyError, UserError
 from gaitdiff.paper.cells import Run
-from gaitdiff.training.checkpoint import load_checkpoint
-from gaitdiff.training.device import make_accelerator, seeded
+from gaitdiff.paper.results import Result, read_result, result_of, write_result
+from gaitdiff.paper.settings import Settings
+from gaitdiff.training.checkpoint_files import list_checkpoints
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
-from gaitdiff.training.run_folder import read_metrics, versions
-from gaitdiff.utils.files import parse_json, require_regular, write_whole
+from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.locks import try_lock
 from gaitdiff.utils.progress import say
 
 _PAUSE = 1.0  # seconds between looks at what other processes do
-#: Settings that each run of a grid has its own of.
-_OWN = ("recipe", "out", "data.store", "seed", "machine.device", "mode", "init", "model.name", "model.preset")
+#: Settings that a run's numbers do not come from.
+_FREE = ("out", "run", "machine", "data.store", "init")
 
 
 @dataclass(frozen=True)
@@ -57,67 +53,31 @@ class Job:
         return None if self.run.start is None else Job(self.run.start, self.seed)
 
 
-@dataclass(frozen=True)
-class Result:
-    """What is kept of a finished run.
-
-    Attributes:
-        name: of the job.
-        flags: recipe and settings; a result of other ones is of another grid.
-        manifest_sha256: of the data.
-        iterations: of the run.
-        seconds: what they took, by the pace at the end.
-        evaluations: ``step`` and scores, in their order.
-        pairs: ``step``, ``ap`` and ``an``, of pretraining.
-        outcome: person by person, of pretraining that of raw features by cosine; None where nobody can be scored.
-        before: the same of pretraining's fresh network.
-        versions: what it was made with.
-    """
-
-    name: str
-    flags: list[str]
-    manifest_sha256: str
-    iterations: int
-    seconds: float
-    evaluations: list[dict[str, float]]
-    pairs: list[dict[str, float]]
-    outcome: Outcome | None
-    before: Outcome | None
-    versions: dict[str, str]
-
-
 class Grid:
     """Runs of an experiment in one folder.
 
     Args:
         out: the folder.
         stores: folder of the sequence store of each data set.
-        settings: on top of all runs, as "optim.batch=32", where a stage has them.
+        settings: on top of all runs.
         device: "auto", "cpu", "cuda" or "mps".
-
-    Raises:
-        UserError: a setting that no stage has, or that each run has its own of.
     """
 
-    def __init__(self, out: Path, stores: Mapping[str, Path], settings: Sequence[str] = (), device: str = "auto"):
-        self.out, self.stores, self.device = out, dict(stores), device
+    def __init__(
+        self, out: Path, stores: Mapping[str, Path], settings: Settings | None = None, device: str = "auto"
+    ) -> None:
+        self.out, self.device = out.absolute(), device
+        self.stores = {name: path.absolute() for name, path in stores.items()}
+        self._settings = settings or Settings(())
+        self._configs: dict[str, PretrainConfig | FinetuneConfig] = {}
         self._manifests: dict[str, str] = {}
-        self._settings = {stage: _flags_of(stage, settings) for stage in STAGES}
-        for setting in settings:
-            check_setting(setting)
-
-    def flags(self, job: Job) -> list[str]:
-        """All that a run's numbers come from, as its command has it, but for the data."""
-        start = job.start
-        init = [] if start is None else ["--init", f"runs/{start.name}"]
-        return [*job.run.flags(), "--seed", str(job.seed), *init, *self._settings[job.run.stage]]
 
     def words(self, job: Job) -> list[str]:
         """The command line of a run, after the verb."""
-        words = self.flags(job)
-        if job.start is not None:
-            words[words.index("--init") + 1] = str(self.folder(job.start))
         store = self.stores.get(job.run.data, Path(f"STORE-OF-{job.run.data.upper()}"))
+        words = [*job.run.flags(), "--seed", str(job.seed), *self._settings.flags(job.run.stage)]
+        if job.start is not None:
+            words += ["--init", str(self.folder(job.start))]
         return [*words, "--data.store", str(store), "--out", str(self.folder(job)), "--machine.device", self.device]
 
     def command(self, job: Job) -> str:
@@ -125,10 +85,22 @@ class Grid:
         return shlex.join(["gaitdiff", job.run.stage, *self.words(job)])
 
     def config(self, job: Job) -> PretrainConfig | FinetuneConfig:
-        """The resolved settings of a run."""
-        kind: Any = STAGES[job.run.stage]
-        config: PretrainConfig | FinetuneConfig = parse_config(kind, "gaitdiff reproduce", self.words(job))
-        return config
+        """The resolved settings of a run.
+
+        Raises:
+            UserError: they cannot be.
+        """
+        if job.name not in self._configs:
+            kind: Any = STAGES[job.run.stage]
+            self._configs[job.name] = parse_config(kind, "gaitdiff reproduce", self.words(job))
+        return self._configs[job.name]
+
+    def settings(self, job: Job) -> dict[str, Any]:
+        """All settings that a run's numbers come from, by dotted name; ``start`` is the run that it starts from."""
+        resolved = plain(asdict(self.config(job)))
+        kept = {key: value for key, value in flat(resolved) if key not in _FREE and key.split(".")[0] not in _FREE}
+        kept["init"] = "" if job.start is not None else resolved.get("init", "")
+        return {**kept, "start": "" if job.start is None else job.start.name}
 
     def folder(self, job: Job) -> Path:
         """Of its run."""
@@ -140,22 +112,24 @@ class Grid:
         Raises:
             UserError: it is damaged, or of a run with other settings or data.
         """
-        file = self.out / "results" / f"{job.name}.json"
-        if not file.exists():
+        file = self._file(job)
+        result = read_result(file)
+        if result is None:
             return None
-        try:
-            found = parse_json(require_regular(file).read_text(encoding="utf-8"))
-            for key in ("outcome", "before"):
-                found[key] = None if found[key] is None else Outcome(**found[key])
-            result = Result(**found)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{file} is damaged: remove it, and the run is scored again") from error
-        if result.flags != self.flags(job):
-            unlike = " ".join(sorted(set(result.flags) ^ set(self.flags(job))))
+        now = self.settings(job)
+        before = {**now, **result.settings}  # what came later is at its default
+        unlike = ", ".join(f"{key} = {before[key]}, not {now[key]}" for key in now if before[key] != now[key])
+        if unlike:
             raise UserError(f"{file} is of a run with other settings ({unlike}): choose another --out")
-        if job.run.data in self.stores and self._manifest(job) != result.manifest_sha256:
+        if job.run.data in self.stores and self.manifest(job.run.data) != result.manifest_sha256:
             raise UserError(f"{file} is of a run on other data: choose another --out")
         return result
+
+    def manifest(self, data: str) -> str:
+        """The digest of a data set's store."""
+        if data not in self._manifests:
+            self._manifests[data] = SequenceStore(self.stores[data]).header.manifest_sha256
+        return self._manifests[data]
 
     def work(self, jobs: Sequence[Job]) -> dict[str, str]:
         """Do all that is not done yet; what fails is passed over, with what starts from it.
@@ -192,83 +166,41 @@ class Grid:
             return True
         if start is not None and self.result(start) is None:
             return False
-        with self._claimed(job) as mine:
+        if start is not None and not list_checkpoints(self.folder(start)):
+            failed[job.name] = f"{self.folder(start)} is gone, which it starts from: remove {self._file(start)} too"
+            return True
+        with try_lock(self.out / ".locks" / job.name) as mine:
             if not mine:
                 return False
-            if self.result(job) is None:  # another process may have ended it just now
-                self._do(job, failed)
-        return True
+            return self.result(job) is not None or self._do(job, failed)  # another process may have ended it just now
 
-    @contextmanager
-    def _claimed(self, job: Job) -> Iterator[bool]:
-        with try_lock(self.out / ".locks" / job.name) as mine:
-            yield mine
-
-    def _do(self, job: Job, failed: dict[str, str]) -> None:
+    def _do(self, job: Job, failed: dict[str, str]) -> bool:
+        """Train and score; False where somebody else is at the run."""
         say(f"{job.name}: {job.run.stage}")
         failure = self.out / "failed" / f"{job.name}.txt"
         try:
             config = self.config(job)
             run = pretrain(config) if isinstance(config, PretrainConfig) else finetune(config)
-            self._keep(job, config, run)
+            result = result_of(run, config, job.name, self.settings(job), self.manifest(job.run.data))
+            write_result(self._file(job), result)
             failure.unlink(missing_ok=True)
+        except BusyError as error:
+            say(str(error))
+            return False
         except Exception as error:  # whatever it is, the other runs go on
             failed[job.name] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            failure.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(failure, "".join(traceback.format_exception(error)).encode())
             say(f"{job.name} failed: {failed[job.name]}")
+            with suppress(OSError, UserError):
+                failure.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(failure, "".join(traceback.format_exception(error)).encode())
+        return True
 
-    def _keep(self, job: Job, config: PretrainConfig | FinetuneConfig, run: Path) -> None:
-        metrics = read_metrics(run)
-        logged = [record for record in metrics if "loss" in record]
-        place, store = make_accelerator(config.machine).device, SequenceStore(config.data.store)
-        model, protocol = load_checkpoint(run, place), config.run.protocol
-        outcome = before = None
-        if to_score(store, protocol).unscored:
-            pass
-        elif isinstance(config, FinetuneConfig):
-            outcome = outcome_of(model, store, protocol, config.loss.distance, place)
-        else:
-            outcome = outcome_of(model.backbone, store, protocol, "cosine", place)
-            with seeded(config.seed):
-                fresh = create_model(config.model.name, config.model.preset, **config.model.overrides)
-            before = outcome_of(fresh.eval().to(place).backbone, store, protocol, "cosine", place)
-        result = Result(
-            job.name,
-            self.flags(job),
-            self._manifest(job),
-            config.optim.iterations,
-            round(logged[-1]["seconds_per_step"] * config.optim.iterations, 1),
-            [{"step": record["step"], **record["evaluation"]} for record in metrics if "evaluation" in record],
-            [{key: record[key] for key in ("step", "ap", "an")} for record in logged if job.run.stage == "pretrain"],
-            outcome,
-            before,
-            versions(),
-        )
-        folder = self.out / "results"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / f"{job.name}.json", json.dumps(asdict(result), indent=1).encode())
-
-    def _manifest(self, job: Job) -> str:
-        data = job.run.data
-        if data not in self._manifests:
-            self._manifests[data] = SequenceStore(self.stores[data]).header.manifest_sha256
-        return self._manifests[data]
+    def _file(self, job: Job) -> Path:
+        return self.out / "results" / f"{job.name}.json"
 
 
-def _flags_of(stage: str, settings: Sequence[str]) -> list[str]:
-    """Flags of those settings that a stage has."""
-    known = settings_of(STAGES[stage])
-    pairs = [setting.partition("=") for setting in settings]
-    return [word for key, _, value in pairs if key in known for word in (f"--{key}", value)]
-
-
-def check_setting(setting: str, own: Sequence[str] = _OWN) -> None:
-    """Refuse a --set that is no KEY=VALUE, that no stage has, or that runs of a grid have their own of."""
-    key, equals, _ = setting.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set takes KEY=VALUE, such as optim.batch=32, not {setting!r}")
-    if key in own:
-        raise UserError(f"--set {key} is not free: each run of the grid has its own")
-    if not any(key in settings_of(kind) for kind in STAGES.values()):
-        raise UserError(f"--set {key}: no stage has such a setting (gaitdiff pretrain --help lists them)")
+def failures(failed: Mapping[str, str], jobs: Sequence[Job]) -> str:
+    """A sentence on what went wrong, with the first reasons."""
+    told = "; ".join(f"{name}: {why}" for name, why in list(failed.items())[:3])
+    more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
+    return f"{len(failed)} of {len(jobs)} runs failed, the same command tries them again: {told}{more}"

@@ -8,25 +8,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gaitdiff.config.schema import (
-    NO_AUGMENT,
-    BatchConfig,
-    DiffusionConfig,
-    FinetuneOptim,
-    PretrainConfig,
-    PretrainOptim,
-    RunConfig,
-)
+import torch
+
+from gaitdiff.config.schema import NO_AUGMENT, BatchConfig, FinetuneConfig, ModelConfig, PretrainConfig, RunConfig
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.diffusion.autoencoder import load_autoencoder
 from gaitdiff.errors import UserError
+from gaitdiff.models import create_model
 from gaitdiff.paper.grid import Grid, Job
-from gaitdiff.training.cost import measure_step
+from gaitdiff.training.cost import checkpoint_bytes, make_stage, measure_step
 from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.finetune import cross_entropy_weight
 from gaitdiff.utils.progress import track
 from gaitdiff.walkers import generate
 
-_FRAMES_A_STEP = 128  # frames of a measured step on a CPU, larger ones are taken to cost in proportion
+_FRAMES_A_STEP = 128  # of a measured step on a CPU, larger ones are taken to cost in proportion
 _PEOPLE, _FRAMES = 32, 60  # of the walkers that it is measured on
 _STEPS = 2  # measured, after one that is not
+_USUAL_PEOPLE = {"gait3d": 3000, "grew": 20_000}  # who train, where no store is given
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,11 @@ class Cost:
     """What a run costs.
 
     Attributes:
-        iterations: of the run.
-        seconds: all of them together, without evaluations.
+        seconds: all steps together, without evaluations.
         size: bytes of its checkpoints.
         stand_in: whether a step was measured with the student in place of TAESD, which is not at hand.
     """
 
-    iterations: int
     seconds: float
     size: int
     stand_in: bool = False
@@ -52,22 +49,55 @@ def costs(grid: Grid, jobs: Sequence[Job]) -> dict[str, Cost]:
     Raises:
         UserError: the settings of a run cannot be.
     """
-    steps = {job.name: _Step.of(grid, job) for job in jobs}
+    runs = {job.run.name: job for job in jobs}  # one seed costs what another does
+    steps = {name: _Step.of(grid, job) for name, job in runs.items()}
+    alike = {repr(step): step for step in steps.values()}
     measured: dict[str, tuple[float, int, bool]] = {}
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "walkers"
-        alike = {repr(step): step for step in steps.values()}
         if alike:
-            generate(store, people=_PEOPLE, sequences=2, frames=_FRAMES, test_people=0, workers=1)
+            _make_walkers(store)
         for key, step in track(alike.items(), "measuring steps"):
             measured[key] = step.measured(store, Path(folder))
     found = {}
-    for job in jobs:
-        seconds, size, stand_in = measured[repr(steps[job.name])]
+    for name, job in runs.items():
+        seconds, size, stand_in = measured[repr(steps[name])]
         config = grid.config(job)
-        kept = (config.run.keep or config.optim.iterations // config.run.save_every) + 1  # one more while it is written
-        found[job.name] = Cost(config.optim.iterations, seconds * config.optim.iterations, size * kept, stand_in)
-    return found
+        kept = config.run.keep or -(-config.optim.iterations // config.run.save_every)
+        if isinstance(config, FinetuneConfig):
+            size = max(size, _supervised_bytes(grid, job, config))
+        found[name] = Cost(
+            seconds * config.optim.iterations, size * (kept + 1), stand_in
+        )  # one more while it is written
+    return {job.name: found[job.run.name] for job in jobs}
+
+
+def _make_walkers(store: Path) -> None:
+    try:
+        generate(store, people=_PEOPLE, sequences=2, frames=_FRAMES, test_people=0, workers=1)
+    except UserError as error:
+        raise UserError(
+            f"the plan is measured on a few walkers, for which {store.parent} has no place: set TMPDIR to another"
+        ) from error
+
+
+def _model_of(grid: Grid, job: Job) -> ModelConfig:
+    config = grid.config(job)
+    return config.model if job.start is None else grid.config(job.start).model
+
+
+def _supervised_bytes(grid: Grid, job: Job, config: FinetuneConfig) -> int:
+    """A checkpoint's bytes with as many classes as there are people to train."""
+    store = grid.stores.get(job.run.data)
+    people = config.data.people or _USUAL_PEOPLE.get(job.run.data, _PEOPLE)
+    if store is not None and store.exists() and not config.data.people:
+        people = len({row.subject for row in SequenceStore(store).rows if row.split == "train"})
+    model = _model_of(grid, job)
+    if not model.name:  # starts from something that is not of the grid
+        return 0
+    classes = people if cross_entropy_weight(config.loss, model) > 0 else 0
+    with torch.device("meta"):
+        return checkpoint_bytes(create_model(model.name, model.preset, classes, **model.overrides))
 
 
 @dataclass(frozen=True)
@@ -81,37 +111,56 @@ class _Step:
     def of(cls, grid: Grid, job: Job) -> _Step:
         config: Any = grid.config(job)
         free: dict[str, Any] = {"out": "", "seed": 0, "run": RunConfig(), "data": replace(config.data, store="")}
+        rates: dict[str, Any] = {"iterations": 1, "lr": 1e-9, "backbone_lr_ratio": 1.0, "weight_decay": 0.0}
         free["augment"] = NO_AUGMENT
         if isinstance(config, PretrainConfig):
-            free["optim"] = PretrainOptim(batch=config.optim.batch, warmup=0)
-            usual = DiffusionConfig(autoencoder=config.diffusion.autoencoder, denoiser=config.diffusion.denoiser)
-            kept = {name: getattr(config.diffusion, name) for name in ("pooling", "projector", "frames_apart")}
-            return cls(replace(config, **free, diffusion=replace(usual, **kept)), False)
-        free["optim"] = FinetuneOptim(optimizer=config.optim.optimizer, lr=1e-9, milestones=())
-        model = config.model if job.start is None else grid.config(job.start).model
+            rates |= {"backbone_eps": 1e-8, "warmup": 0, "hold_backbone": 0}
+            levels: dict[str, Any] = {
+                "schedule": "inverted-cosine",
+                "weighting": "mnp",
+                "gamma": 5.0,
+                "p_uncond": 0.15,
+                "log_snr": None,
+            }
+            free["diffusion"] = replace(config.diffusion, start="", **levels)
+            return cls(replace(config, **free, init="", optim=replace(config.optim, **rates)), False)
+        free["optim"] = replace(config.optim, **rates, milestones=(), layer_decay=1.0, freeze_blocks=0)
+        free["data"] = replace(free["data"], people=0)
+        model = _model_of(grid, job)
+        if not model.name:  # from a checkpoint that is not of the grid
+            return cls(replace(config, **free), config.mode == "frozen")
         return cls(replace(config, **free, init="", mode="scratch", model=model), config.mode == "frozen")
 
     def measured(self, store: Path, folder: Path) -> tuple[float, int, bool]:
         """Seconds of a step, bytes of a checkpoint, and whether the student stood in for TAESD."""
-        config, share = self._small(whole=make_accelerator(self.config.machine).device.type != "cpu")
+        place = make_accelerator(self.config.machine).device
+        config, share = self._small(whole=place.type != "cpu")
         config = replace(config, data=replace(config.data, store=str(store)), out=str(folder / "run"))
-        try:
-            cost, stand_in = measure_step(config, _STEPS, self.frozen), False
-        except UserError:
-            if not isinstance(config, PretrainConfig) or config.diffusion.autoencoder == "student":
-                raise
-            student = replace(config, diffusion=replace(config.diffusion, autoencoder="student"))
-            cost, stand_in = measure_step(student, _STEPS), True
-        return cost.seconds / share, cost.checkpoint, stand_in
+        stand_in = isinstance(config, PretrainConfig) and not _at_hand(config.diffusion.autoencoder)
+        if stand_in:
+            config = replace(config, diffusion=replace(config.diffusion, autoencoder="student"))
+        stage = make_stage(config)
+        if self.frozen:
+            stage.module.frozen = True
+        return measure_step(stage, config, _STEPS) / share, checkpoint_bytes(stage.module), stand_in
 
     def _small(self, whole: bool) -> tuple[Any, float]:
         """The same with a batch of few sequences, and which share of the batch they are."""
         config = self.config
         if isinstance(config, PretrainConfig):
             frames = config.data.latent_frames + config.data.gait_frames
-            few = min(config.optim.batch, config.optim.batch if whole else max(2, _FRAMES_A_STEP // frames))
+            parts = config.optim.accumulate
+            few = min(config.optim.batch, config.optim.batch if whole else max(2, _FRAMES_A_STEP // frames) * parts)
             return replace(config, optim=replace(config.optim, batch=few)), few / config.optim.batch
         people = min(_PEOPLE if whole else max(2, _FRAMES_A_STEP // config.data.frames // 4), config.batch.people)
         each = config.batch.sequences if whole else min(2, config.batch.sequences)
         share = people * each / (config.batch.people * config.batch.sequences)
         return replace(config, batch=BatchConfig(people, each)), share
+
+
+def _at_hand(autoencoder: str) -> bool:
+    try:
+        load_autoencoder(autoencoder)
+    except UserError:
+        return False
+    return True

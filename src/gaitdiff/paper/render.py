@@ -10,8 +10,9 @@ import numpy as np
 
 from gaitdiff.evaluation.outcomes import SUMMED, difference
 from gaitdiff.paper import facts
-from gaitdiff.paper.cells import BESIDES, Cell
+from gaitdiff.paper.cells import BESIDES, Cell, Run
 from gaitdiff.paper.grid import Grid, Job
+from gaitdiff.paper.results import Result
 
 Text = list[list[str]]  # rows of cells, a header first
 
@@ -27,9 +28,9 @@ class Number:
         seeds: that are finished.
         rank1, mAP: percent, one of each seed.
         gain, interval: difference from what the cell stands beside, by score, in points, and its 95% interval over
-            seeds and test people.
+            seeds and test people; of those ``paired`` seeds that both have.
         iterations: of pretraining and of the supervised run.
-        minutes: of both, mean over seeds.
+        minutes: of each of these runs, by its name, mean over seeds.
     """
 
     name: str
@@ -41,54 +42,49 @@ class Number:
     mAP: list[float]  # noqa: N815
     gain: dict[str, float]
     interval: dict[str, list[float]]
+    paired: list[int]
     iterations: list[int]
-    minutes: float
+    minutes: dict[str, float]
 
 
 def numbers(grid: Grid, cells: Sequence[Cell], seeds: int) -> dict[str, Number]:
     """What finished runs say of the cells, by name."""
-    printed = {cell.name: cell.printed for cell in cells}
-    return {cell.name: _number(grid, cell, range(seeds), printed) for cell in cells}
+    return {cell.name: _number(grid, cell, range(seeds)) for cell in cells}
 
 
-def _number(grid: Grid, cell: Cell, seeds: Sequence[int], printed: dict[str, float | None]) -> Number:
-    found = {seed: result for seed in seeds if (result := grid.result(Job(cell.run, seed))) is not None}
+def _number(grid: Grid, cell: Cell, seeds: Sequence[int]) -> Number:
+    found = _finished(grid, cell.run, seeds)
     outcomes = {seed: result.outcome for seed, result in found.items() if result.outcome is not None}
-    gain, interval, other = {}, {}, None
-    if cell.beside is not None:
-        other = None if cell.printed is None else _printed_of(cell.beside.name, printed)
-        beside = {seed: result for seed in outcomes if (result := grid.result(Job(cell.beside, seed))) is not None}
-        pairs = [(one.outcome, outcomes[seed]) for seed, one in beside.items() if one.outcome is not None]
-        for score in SUMMED if pairs and cell.beside.name != cell.name else ():
-            mean, low, high = (round(value, 2) for value in difference(pairs, score))
-            gain[score], interval[score] = mean, [low, high]
-    chains = [[grid.result(Job(run, seed)) for run in cell.run.chain()] for seed in found]
-    costs = [sum(result.seconds for result in chain if result) / 60 for chain in chains]
+    pairs = {}
+    if cell.beside is not None and cell.beside.name != cell.name:
+        for seed, result in _finished(grid, cell.beside, seeds).items():
+            if seed in outcomes and result.outcome is not None:
+                pairs[seed] = (result.outcome, outcomes[seed])
+    differences = {score: difference(list(pairs.values()), score) for score in SUMMED} if pairs else {}
+    chain = {run.name: _finished(grid, run, seeds) for run in cell.run.chain()} if found else {}
+    known = cell.printed is not None and cell.printed_beside is not None
     return Number(
         cell.name,
         cell.beside.name if cell.beside is not None and cell.beside.name != cell.name else "",
         cell.printed,
-        None if other is None or cell.printed is None else round(cell.printed - other, 1),
-        list(outcomes),
+        round((cell.printed or 0) - (cell.printed_beside or 0), 1) if known else None,
+        list(found),
         [one.percent("rank1") for one in outcomes.values()],
         [one.percent("mAP") for one in outcomes.values()],
-        gain,
-        interval,
-        [result.iterations for result in chains[0] if result] if chains else [],
-        round(float(np.mean(costs)), 1) if costs else 0.0,
+        {score: round(mean, 2) for score, (mean, _, _) in differences.items()},
+        {score: [round(low, 2), round(high, 2)] for score, (_, low, high) in differences.items()},
+        list(pairs),
+        [max(result.iterations for result in results.values()) for results in chain.values() if results],
+        {
+            name: round(float(np.mean([result.seconds for result in results.values()])) / 60, 2)
+            for name, results in chain.items()
+            if results
+        },
     )
 
 
-def _printed_of(name: str, printed: dict[str, float | None]) -> float | None:
-    """The paper's number of a run that may be a cell of another table."""
-    if printed.get(name) is not None:
-        return printed[name]
-    if name.partition("smplgait-")[2] in BESIDES:  # what stands for the paper's default there
-        return facts.TABLE3[0].rank1
-    kind, data, model, *rest = name.split("-")
-    if (kind, data, model) in facts.TABLE1 and rest in ([], ["augmented"]):
-        return facts.TABLE1[kind, data, model].of(bool(rest))  # type: ignore[index]
-    return None
+def _finished(grid: Grid, run: Run, seeds: Sequence[int]) -> dict[int, Result]:
+    return {seed: result for seed in seeds if (result := grid.result(Job(run, seed))) is not None}
 
 
 def document(about: dict[str, Any], found: dict[str, Number]) -> dict[str, Any]:
@@ -99,13 +95,14 @@ def document(about: dict[str, Any], found: dict[str, Number]) -> dict[str, Any]:
 def lines(number: Number) -> list[str]:
     """A cell in words: mean and spread over seeds, difference and interval, the paper's."""
     if not number.rank1:
-        ours = ["not done"]
+        ours = ["not scored" if number.seeds else "not done"]
     else:
         scores = np.array(number.rank1)
         ours = [f"{scores.mean():.1f}" + (f" ± {scores.std(ddof=1):.1f}" if len(scores) > 1 else "")]
     if "rank1" in number.gain:
         low, high = number.interval["rank1"]
-        ours.append(f"{number.gain['rank1']:+.1f} ({low:+.1f} to {high:+.1f})")
+        fewer = f", {len(number.paired)} seeds" if len(number.paired) < len(number.rank1) else ""
+        ours.append(f"{number.gain['rank1']:+.1f} ({low:+.1f} to {high:+.1f}{fewer})")
     paper = "unknown" if number.printed is None else f"{number.printed:.1f}"
     paper += "" if number.printed_gain is None else f" ({number.printed_gain:+.1f})"
     return [*ours, f"paper {paper}"]
@@ -131,10 +128,11 @@ def table2(found: dict[str, Number]) -> Text:
     """Fine-tuned on GREW for fewer iterations."""
     rows = [["model", "not augmented", "augmented", "iterations", "minutes"]]
     for model in facts.TABLE2:
-        there = [number for name, number in found.items() if name.split("-")[2] == model]
+        names = [f"finetuned-grew-{model}{augmented}-{facts.TABLE2_ITERATIONS}k" for augmented in ("", "-augmented")]
+        there = [found[name] for name in names if name in found]
         if there:
-            shown = ["\n".join(lines(number)) for number in there]
-            rows.append([facts.MODELS[model], *shown, *["–"] * (2 - len(shown)), _iterations(there), _minutes(there)])
+            shown = ["\n".join(lines(found[name])) if name in found else "–" for name in names]
+            rows.append([facts.MODELS[model], *shown, _iterations(there), _minutes(there)])
     return rows
 
 
@@ -160,7 +158,7 @@ def _ablation(number: Number, default: str) -> list[str]:
     gain = rest[0] if "rank1" in number.gain else ""
     if gain and number.beside != default:
         gain += f", over {number.beside.removeprefix(default).lstrip('-')}"
-    return [ours, gain, "" if number.printed is None else rest[-1].removeprefix("paper "), f"{number.minutes:.0f}"]
+    return [ours, gain, "" if number.printed is None else rest[-1].removeprefix("paper "), _minutes([number])]
 
 
 def _iterations(there: Sequence[Number]) -> str:
@@ -169,7 +167,9 @@ def _iterations(there: Sequence[Number]) -> str:
 
 
 def _minutes(there: Sequence[Number]) -> str:
-    return f"{sum(number.minutes for number in there):.0f}"
+    """Of all runs together; one that several cells share counts once."""
+    each = {name: minutes for number in there for name, minutes in number.minutes.items()}
+    return f"{sum(each.values()):.0f}"
 
 
 def markdown(rows: Text, notes: Sequence[str]) -> str:

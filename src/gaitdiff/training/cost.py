@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
+
+from torch import nn
 
 from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.training.device import make_accelerator, memory_told
@@ -15,36 +16,23 @@ _STATES = 3  # a parameter's value and the optimiser's two moments
 _BYTES = 4
 
 
-@dataclass(frozen=True)
-class StepCost:
-    """What a step costs, and what is kept of the run.
-
-    Attributes:
-        seconds: of a step, without evaluations.
-        checkpoint: bytes of one, at most.
-        parameters: that are trained or frozen, the autoencoder's not counted.
-    """
-
-    seconds: float
-    checkpoint: int
-    parameters: int
-
-
-def measure_step(config: Any, steps: int = 2, frozen: bool = False) -> StepCost:
-    """Take some steps of a run that nothing is kept of, the first of them not measured.
-
-    Args:
-        config: of a stage; its ``out`` is not written.
-        frozen: as if ``mode`` were "frozen".
+def make_stage(config: Any) -> Any:
+    """The stage of a configuration in one process; its ``out`` is not written.
 
     Raises:
-        UserError: the settings cannot be, or do not fit into memory.
+        UserError: the settings cannot be.
+    """
+    stage = PretrainStage if isinstance(config, PretrainConfig) else FinetuneStage
+    return stage(config, make_accelerator(config.machine).device, 1)
+
+
+def measure_step(stage: Any, config: Any, steps: int = 2) -> float:
+    """Seconds of a step, from some that nothing is kept of, the first of them not measured; without evaluations.
+
+    Raises:
+        UserError: it does not fit into memory.
     """
     accelerator = make_accelerator(config.machine)
-    pretrains = isinstance(config, PretrainConfig)
-    stage: Any = (PretrainStage if pretrains else FinetuneStage)(config, accelerator.device, 1)
-    if frozen:
-        stage.module.frozen = True
     stage.module.to(accelerator.device).train()
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
     seconds = []
@@ -57,5 +45,9 @@ def measure_step(config: Any, steps: int = 2, frozen: bool = False) -> StepCost:
             optimizer.zero_grad(set_to_none=True)
             float(loss.detach())  # waits for the device
             seconds.append(time.perf_counter() - started)
-    parameters = sum(parameter.numel() for parameter in stage.module.parameters())
-    return StepCost(min(seconds[1:]), _BYTES * _STATES * parameters, parameters)
+    return min(seconds[1:])
+
+
+def checkpoint_bytes(module: nn.Module) -> int:
+    """Bytes of a checkpoint of a module that is trained as a whole, at most."""
+    return _BYTES * _STATES * sum(parameter.numel() for parameter in module.parameters())

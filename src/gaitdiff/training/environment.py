@@ -24,7 +24,7 @@ def environment() -> dict[str, Any]:
     installed package.
     """
     cuda = torch.cuda.is_available()
-    found = {(one.metadata["Name"] or "", one.version) for one in distributions()}
+    found = {(str(one.metadata["Name"]), str(one.version)) for one in distributions() if one.metadata is not None}
     return {
         "time": datetime.now(timezone.utc).isoformat(" ", "seconds"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -37,7 +37,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if cuda else [],
         "cuda": torch.version.cuda if cuda else None,
-        "packages": {name: version for name, version in sorted(found) if name},
+        "packages": dict(sorted(found)),
     }
 
 

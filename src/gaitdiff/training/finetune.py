@@ -40,6 +40,8 @@ from gaitdiff.training.starting import find_start
 from gaitdiff.training.together import peers_told
 from gaitdiff.utils.progress import say
 
+#: The learning rate goes by milestones alone: more iterations are the same run, longer.
+GROWING = ("optim.iterations",)
 _SHOWN = 10  # frames of a pictured clip
 
 
@@ -56,9 +58,7 @@ def finetune(config: FinetuneConfig) -> Path:
     stage = FinetuneStage(config, accelerator.device, accelerator.num_processes)
     with peers_told(accelerator.num_processes):
         with accelerator.main_process_first():
-            # The learning rate goes by milestones alone: more iterations are the same run, longer.
-            more = ("optim.iterations",)
-            folder = RunFolder.open("finetune", stage.config, stage.provenance, accelerator.is_main_process, more)
+            folder = RunFolder.open("finetune", stage.config, stage.provenance, accelerator.is_main_process, GROWING)
         with folder:
             train(stage, folder, config.run, accelerator)
     return folder.path

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gaitdiff.errors import UserError
+from gaitdiff.errors import BusyError, UserError
 from gaitdiff.utils.files import parse_json, read_regular, write_whole
 from gaitdiff.utils.progress import say
 
@@ -83,7 +83,7 @@ class FolderLock:
         """Take the lock, and write down who has it; who has it already is given ten seconds to end.
 
         Raises:
-            UserError: another process has it; the sentence says which.
+            BusyError: another process has it; the sentence says which.
             OSError: the folder does not exist or cannot be written.
         """
         try:
@@ -93,7 +93,7 @@ class FolderLock:
                 say(f"{self.folder} is being written by {self._holder()}: waiting {PATIENCE:.0f} s for its end")
                 self._lock.acquire(timeout=PATIENCE, poll_interval=0.1)
         except Timeout:
-            raise UserError(
+            raise BusyError(
                 f"{self.folder} is being written by {self._holder()}: wait until it ends, or choose another --out"
             ) from None
         except OSError as error:

@@ -1,0 +1,74 @@
+"""Settings on top of all runs of a grid, as ``--set`` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gaitdiff.config.recipe import STAGES
+from gaitdiff.config.values import settings_of
+from gaitdiff.errors import UserError
+from gaitdiff.paper.cells import Run
+
+#: What each run of a grid has its own of.
+_OWN = ("recipe", "out", "data.store", "seed", "machine.device", "mode", "init")
+_ALIKE = ("run.", "machine.")  # groups that mean the same in both stages
+
+
+class Settings:
+    """Settings by stage.
+
+    Args:
+        given: each as KEY=VALUE, or for a setting that both stages have as pretrain:KEY=VALUE or finetune:KEY=VALUE.
+
+    Raises:
+        UserError: there is no such setting, each run has its own of it, its stage is not told, or it is given twice.
+    """
+
+    def __init__(self, given: Sequence[str]) -> None:
+        self._values: dict[str, dict[str, str]] = {stage: {} for stage in STAGES}
+        for setting in given:
+            key, value = split_setting(setting)
+            stage, colon, name = key.partition(":")
+            stages = [stage] if colon else [stage for stage, kind in STAGES.items() if key in settings_of(kind)]
+            name = name if colon else key
+            if name in _OWN or name.split(".")[0] == "model":
+                raise UserError(f"--set {key} is not free: each run has its own")
+            if not stages or stage_of(colon, stage) or any(name not in settings_of(STAGES[one]) for one in stages):
+                raise UserError(f"--set {key}: no stage has such a setting (gaitdiff pretrain --help lists them)")
+            if len(stages) > 1 and not name.startswith(_ALIKE):
+                raise UserError(f"--set {key} is of both stages: give pretrain:{key} or finetune:{key}")
+            for one in stages:
+                if self._values[one].setdefault(name, value) != value:
+                    raise UserError(f"--set {key} is given twice, with other values: give one")
+
+    def flags(self, stage: str) -> list[str]:
+        """Those of a stage, as a command line has them."""
+        return [word for key, value in self._values[stage].items() for word in (f"--{key}", value)]
+
+    def refuse_levers(self, runs: Iterable[Run]) -> None:
+        """Refuse a setting that tells some of the runs from others.
+
+        Raises:
+            UserError: there is one.
+        """
+        for run in runs:
+            for key in self._values[run.stage]:
+                if any(key == lever or key.startswith(f"{lever}.") for lever in run.levers):
+                    raise UserError(f"--set {key}: {run.name} differs from other runs by it, leave it out")
+
+
+def stage_of(colon: str, stage: str) -> bool:
+    """Whether a stage is told and is none."""
+    return bool(colon) and stage not in STAGES
+
+
+def split_setting(setting: str) -> tuple[str, str]:
+    """KEY=VALUE in two.
+
+    Raises:
+        UserError: it is none.
+    """
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set takes KEY=VALUE, such as run.keep=1, not {setting!r}")
+    return key, value
