@@ -36,6 +36,8 @@ _SETTINGS = "optim.iterations=3 optim.milestones=[2] data.frames=2 batch.people=
 _LABELS = "--people 2,all --seeds 1 --set " + _SETTINGS.replace(" ", " --set ")
 _NARROW = "--model smplgait --preset gait3d --override channels=[4,4,8] --override embedding=8"
 
+#: Files of locks, and of what each start of a run was made with.
+_CLOCK = (".lock", "writer.lock", "environment.jsonl")
 #: Verb → its words; W is where there is something to work on, O a folder that is free for what it makes.
 VERBS = {
     "pretrain": f"pretrain {_PRETRAIN} --data.store W/store --out O/run",
@@ -98,7 +100,7 @@ def made(folder: Path, drafts: bool = True) -> dict[str, str]:
         drafts: whether those count that a kill has left, which go when the next command writes there.
     """
     found = {}
-    files = (path for path in folder.rglob("*") if not path.is_dir() and path.name not in (".lock", "writer.lock"))
+    files = (path for path in folder.rglob("*") if not path.is_dir() and path.name not in _CLOCK)
     for file in sorted(path for path in files if drafts or ".partial/" not in str(path)):
         data = file.read_bytes()
         if file.name == "metrics.jsonl":

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.models.base import GaitModel
 
+_USUAL = "smplgait"  # whose weights a name alone means
 _ROOT = Path(__file__).parent / "weights"
 
 
@@ -33,10 +34,10 @@ def pretrained_folder(name: str, model: str = "") -> Path:
     """The checkpoint folder of weights.
 
     Args:
-        model: whose; may be left out where a name has weights of one model alone.
+        model: whose; SMPLGait w/o 3D's where it is left out.
 
     Raises:
-        UserError: there are none of this name for this model, or of several models.
+        UserError: there are none of this name for this model.
     """
     shipped: dict[str, list[str]] = {}
     for known, owner in list_pretrained():
@@ -45,11 +46,9 @@ def pretrained_folder(name: str, model: str = "") -> Path:
         known = ", ".join(shipped)
         raise UserError(f"there are no pretrained weights {name!r}{nearest(name, shipped)}; there are {known}")
     models = shipped[name]
-    if not model and len(models) > 1:
-        raise UserError(f"there are pretrained weights {name!r} of {' and '.join(models)}: name the model")
     if model and model not in models:
         raise UserError(f"there are no pretrained weights {name!r} of {model}, but of {', '.join(models)}")
-    return _ROOT / name / (model or models[0])
+    return _ROOT / name / (model or _USUAL)
 
 
 def pretrained_model(name: str, model: str) -> dict[str, Any]:

@@ -122,8 +122,8 @@ def list_checkpoints(run: Path) -> list[Path]:
 def latest_checkpoint(path: Path) -> Path:
     """The checkpoint that ``path`` names: itself, the newest whole one of a run folder, or weights that ship.
 
-    These are named as "walkers", or "walkers/smplgait" where there are some of several models; what lies under this
-    path comes first. A damaged checkpoint is passed over with a sentence where there is an older one.
+    These are named as "walkers", which are SMPLGait w/o 3D's, or as "walkers/gaitgl"; what lies under this path comes
+    first. A damaged checkpoint is passed over with a sentence where there is an older one.
 
     Raises:
         UserError: there is none, or none that is whole.
