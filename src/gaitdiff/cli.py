@@ -50,6 +50,9 @@ VERBS: dict[str, Callable[..., None]] = {
     "recipes": verbs.recipes,
 }
 
+#: Flags whose values are pairs.
+_PAIRS = ("set", "override")
+
 _WHAT = "gait recognition that learns from unlabelled walks"
 
 #: What several processes can share, started by torchrun.
@@ -149,9 +152,9 @@ def make_parser(prog: str, function: Callable[..., None]) -> _Parser:
 
     Args:
         function: its annotations are ``Annotated[type, help]``, help being a text or a function that makes it. A
-            ``bool`` is a flag without a value; a tuple of words is several of them, or KEY=VALUE behind a flag that may
-            be repeated; a ``Literal`` is a choice, of words in any case. "_" at the end of a name that Python keeps for
-            itself is left out.
+            ``bool`` is a flag without a value; a tuple of words is several of them, or behind a flag that may be
+            repeated one at a time; a ``Literal`` is a choice, of words in any case. "_" at the end of a name that
+            Python keeps for itself is left out.
     """
     parser = _Parser(prog=prog, description=inspect.getdoc(function), allow_abbrev=False)
     hints = get_type_hints(function, include_extras=True)
@@ -170,8 +173,8 @@ def make_parser(prog: str, function: Callable[..., None]) -> _Parser:
             hidden = default is None or isinstance(default, bool | tuple) or "(default:" in text
             text += "" if hidden else " (default: %(default)s)"
         flag = name.rstrip("_").replace("_", "-")
-        if "type" in options and "choices" not in options:
-            options["metavar"] = flag.upper()
+        if "choices" not in options and options.get("action") != "store_true":
+            options["metavar"] = "KEY=VALUE" if flag in _PAIRS else flag.upper()
         parser.add_argument(f"--{flag}", dest=name, help=text, **options)
     return parser
 
@@ -181,7 +184,7 @@ def _options(hint: Any) -> dict[str, Any]:
     if hint is bool:
         return {"action": "store_true"}
     if get_origin(hint) is tuple:
-        return {"action": "append", "metavar": "KEY=VALUE"}
+        return {"action": "append"}
     (kind,) = [part for part in get_args(hint) if part is not NoneType] if NoneType in get_args(hint) else [hint]
     if get_origin(kind) is Literal:
         choices = get_args(kind)

@@ -139,7 +139,9 @@ def reproduce(
         tuple[str, ...], "a setting of all runs whose stage has it, such as optim.batch=32; may be repeated"
     ] = (),
     dry_run: Annotated[bool, "only print the plan: cells, hours, disk, and the command of each run"] = False,
-    out: Annotated[Path, "folder, which experiments of one scale share"] = Path("runs/paper"),
+    out: Annotated[
+        Path | None, "folder, which experiments share (default: runs/paper, or runs/walkers-scale at that scale)"
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Do what a table or figure of the paper needs, and print it beside the paper's numbers."""
@@ -148,7 +150,7 @@ def reproduce(
     prepare(device)
     run(
         what,
-        out,
+        out or Path("runs/paper" if scale == "paper" else "runs/walkers-scale"),
         stores=store,
         scale=scale,
         seeds=seeds,
