@@ -56,7 +56,7 @@ def test_hints(key: str, hint: str) -> None:
         ("pretrain --overwrite", "no run is written over: choose another --out"),
         ("finetune --optim.scheduler", "did you mean 'optim.milestones'"),
         ("pretrain --scheduler", "did you mean 'optim.warmup'"),
-        ("pretrain --init", "a setting of gaitdiff finetune"),
+        ("pretrain --mode", "a setting of gaitdiff finetune"),
         ("pretrain --batch.people", "a setting of gaitdiff finetune"),
         ("finetune --checkpoint", "did you mean 'init'"),
         ("finetune --pretrained", "did you mean 'init'"),

@@ -221,10 +221,13 @@ def test_reference_state_that_does_not_fit_is_refused_and_changes_nothing() -> N
 
 
 def test_presets() -> None:
-    denoiser = Denoiser.preset("walkers", cond_dim=12)
     x, t, condition = inputs(B=2, T=4)
-    with torch.no_grad():
-        assert denoiser(x, t, condition).shape == x.shape
+    for name in ("walkers-small", "walkers", "walkers-large"):
+        denoiser = Denoiser.preset(name, cond_dim=12)
+        with torch.no_grad():
+            assert denoiser(x, t, condition).shape == x.shape
+    widths = [Denoiser.preset(name).stem.out_channels for name in ("walkers-small", "walkers", "walkers-large")]
+    assert widths == [8, 16, 32]
     with pytest.raises(UserError, match="'walkers'"):
         Denoiser.preset("walker")
-    assert set(PRESETS) == {"small", "base", "large", "walkers"}
+    assert set(PRESETS) == {"small", "base", "large", "walkers", "walkers-small", "walkers-large"}

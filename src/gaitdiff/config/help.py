@@ -18,7 +18,7 @@ _COMMON = (
     *("optim.batch", "batch.people", "batch.sequences", "optim.lr", "machine.device", "seed"),
 )
 _RECIPE = ("--recipe", "a YAML file, a run's config.yaml or one of gaitdiff recipes, to start from")
-_DRY_RUN = ("--dry-run", "say what would be trained on what, and what it costs, from a few steps; nothing is written")
+_DRY_RUN = ("--dry-run", "say what would be trained and what it costs")
 _WIDTH = (80, 120)  # columns, at least and at most
 
 

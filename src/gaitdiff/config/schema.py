@@ -131,8 +131,8 @@ class PretrainConfig:
         out: run folder; the same command continues a run that was stopped.
         objective: "diffusion" (guide a denoiser), "contrastive" (tell sequences apart by two clips of each) or "both".
             With "contrastive", diffusion.* is of no effect.
-        init: run of pretraining or checkpoint whose weights to start from, with a fresh optimiser, such as RUN/best; or
-            weights that ship, whose backbone alone there is. "" starts from nothing.
+        init: run or checkpoint whose weights to start from; such as RUN/best, with a fresh optimiser, or weights that
+            ship, of which there is the backbone alone; "" starts from nothing.
         seed: of weights, batches, augmentations and noise.
     """
 
