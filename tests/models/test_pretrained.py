@@ -63,6 +63,7 @@ def test_a_path_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     assert latest_checkpoint(Path("walkers")) == pretrained_folder("walkers", "smplgait")
     assert latest_checkpoint(Path("walkers/smplgait")) == pretrained_folder("walkers", "smplgait")
+    assert latest_checkpoint(Path("walkers/gaitgl")) == pretrained_folder("walkers", "gaitgl")
     with pytest.raises(gaitdiff.UserError, match="of gaitset"):
         latest_checkpoint(Path("walkers/gaitset"))
     (tmp_path / "walkers").mkdir()
