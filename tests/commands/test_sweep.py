@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from gaitdiff.cli import main
 from gaitdiff.commands.sweep import split_values
+from gaitdiff.training.environment import note_start, read_starts
 from gaitdiff.training.run_folder import read_config, read_metrics
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
 
@@ -133,6 +135,19 @@ def test_runs_are_compared_on_the_same_people(made: Path, capsys: pytest.Capture
     assert "given twice" in capsys.readouterr().err
 
 
+def test_data_that_changed_are_not_compared_on(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The store of both runs lies where it did, and holds something else."""
+    runs = [tmp_path / "runs" / name for name in ("one", "two")]
+    for run, people in zip(runs, (6, 7), strict=True):
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        make_store(tmp_path / "store", people=people, test_people=3)
+        words = ["finetune", *TINY_SCRATCH, "--data", str(tmp_path / "store"), "--out", str(run)]
+        assert main([*words, "--optim.iterations", "1", "--run.evaluate_every", "0"]) == 0
+    assert main(["compare", *map(str, runs), "--device", "cpu"]) == 2
+    assert "of other data each" in capsys.readouterr().err
+    assert main(["compare", *map(str, runs), "--device", "cpu", "--data", str(tmp_path / "store")]) == 0
+
+
 def test_an_edited_recipe_is_another_run(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is finished counts as long as its settings are those of today, by whatever recipe."""
     file = made / "scratch.yaml"
@@ -181,3 +196,14 @@ def test_a_run_keeps_what_it_was_started_with(made: Path) -> None:
     assert lines[0]["step"] == 0
     assert lines[0]["packages"]["torch"]
     assert lines[0]["command"]
+
+
+def test_a_line_that_a_kill_has_torn(made: Path, tmp_path: Path) -> None:
+    """It spoils neither the next one nor what reads them."""
+    note_start(tmp_path, 0)
+    whole = (tmp_path / "environment.jsonl").read_bytes()
+    (tmp_path / "environment.jsonl").write_bytes(whole + whole[:40])
+    note_start(tmp_path, 7)
+    note_start(tmp_path, 9)
+    assert [start["step"] for start in read_starts(tmp_path)] == [0, 7, 9]
+    assert (tmp_path / "environment.jsonl").read_bytes().startswith(whole)

@@ -57,7 +57,7 @@ def run(
     configs = {name: read_config(folder) for name, folder in zip(names, runs, strict=True)}
     store = SequenceStore(data or _store(configs))
     place = make_accelerator(MachineConfig(device=device)).device
-    protocol = _one(configs, "protocol")
+    protocol = _protocol(configs)
     outcomes = {name: _outcome(folder, store, protocol, place) for name, folder in zip(names, runs, strict=True)}
     document = {
         "gaitdiff": __version__,
@@ -78,16 +78,20 @@ def _is_ours(file: Path) -> bool:
 
 
 def _store(configs: Mapping[str, dict[str, Any]]) -> Path:
-    stores = {
-        config["data"]["store"]: config.get("made_from", {}).get("manifest_sha256") for config in configs.values()
-    }
-    if len(set(stores.values())) > 1:
-        raise UserError(f"the runs are of other data each ({', '.join(stores)}): say by --data what to score them on")
-    return Path(next(iter(stores)))
+    """What all runs were trained on, where it is still as it was."""
+    made = {config.get("made_from", {}).get("manifest_sha256") for config in configs.values()}
+    stores = dict.fromkeys(config["data"]["store"] for config in configs.values())
+    for path in stores if len(made) == 1 else ():
+        if Path(path).exists() and SequenceStore(path).header.manifest_sha256 in made:
+            return Path(path)
+    raise UserError(
+        f"the runs are of other data each, or of data that is not there as it was ({', '.join(stores)}): say by --data "
+        "what to score them on"
+    )
 
 
-def _one(configs: Mapping[str, dict[str, Any]], key: str) -> str:
-    values = {name: config["run"][key] for name, config in configs.items()}
+def _protocol(configs: Mapping[str, dict[str, Any]]) -> str:
+    values = {name: config["run"]["protocol"] for name, config in configs.items()}
     if len(set(values.values())) > 1:
         told = ", ".join(f"{name} by {value}" for name, value in values.items())
         raise UserError(f"the runs are scored by different protocols ({told}): compare those of one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,7 @@ class _Step:
         return replace(config, batch=BatchConfig(people, each)), share
 
 
+@cache  # it may be looked for on the network
 def _at_hand(autoencoder: str) -> bool:
     try:
         load_autoencoder(autoencoder)

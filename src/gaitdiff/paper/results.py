@@ -18,8 +18,8 @@ from gaitdiff.evaluation.outcomes import Outcome, outcome_of
 from gaitdiff.models import create_model
 from gaitdiff.training.checkpoint import load_checkpoint
 from gaitdiff.training.device import make_accelerator, seeded
-from gaitdiff.training.environment import environment
-from gaitdiff.training.run_folder import ENVIRONMENT, read_metrics
+from gaitdiff.training.environment import environment, read_starts
+from gaitdiff.training.run_folder import read_metrics
 from gaitdiff.utils.files import parse_json, require_regular, write_whole
 
 _TOLD = ("time", "gaitdiff", "commit", "processor", "threads", "gpus")  # of the environment
@@ -129,9 +129,7 @@ def _fresh(config: PretrainConfig, store: SequenceStore, place: torch.device) ->
 
 def _seconds(run: Path, logged: Sequence[dict[str, Any]]) -> float:
     """What the steps took: of each start of the run, its pace times the steps until the next one."""
-    file = run / ENVIRONMENT
-    lines = require_regular(file).read_text(encoding="utf-8").splitlines() if file.exists() else []
-    begins = [parse_json(line)["step"] for line in lines if line.endswith("}")] or [0]
+    begins = [start["step"] for start in read_starts(run)] or [0]
     total = 0.0
     for place, begin in enumerate(begins):
         end = begins[place + 1] if place + 1 < len(begins) else logged[-1]["step"]

@@ -1,12 +1,14 @@
-"""What a run was started with: machine, versions of everything installed, command."""
+"""What a run was started with: machine, versions of everything installed, command; a line a start."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import distributions
 from pathlib import Path
@@ -14,7 +16,33 @@ from typing import Any
 
 import torch
 
+from gaitdiff.utils.files import parse_json, require_regular
 from gaitdiff.version import __version__
+
+#: The file in a run folder.
+ENVIRONMENT = "environment.jsonl"
+
+
+def note_start(run: Path, step: int) -> None:
+    """Add a line: what a run is started with, or goes on with, after a step.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with (run / ENVIRONMENT).open("ab+") as file:
+        file.seek(max(file.tell() - 1, 0))
+        torn = file.read(1) not in (b"", b"\n")  # by a kill
+        file.write(f"{chr(10) if torn else ''}{json.dumps({'step': step, **environment()})}\n".encode())
+
+
+def read_starts(run: Path) -> list[dict[str, Any]]:
+    """``step`` and environment of each start of a run; lines that a kill has torn are left out."""
+    file = run / ENVIRONMENT
+    found = []
+    for line in require_regular(file).read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        with suppress(ValueError):
+            found.append(parse_json(line))
+    return found
 
 
 def environment() -> dict[str, Any]:

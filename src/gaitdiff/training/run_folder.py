@@ -22,7 +22,7 @@ from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.recipe import STAGES
 from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.errors import UserError
-from gaitdiff.training.environment import environment
+from gaitdiff.training.environment import note_start
 from gaitdiff.training.loggers import Logger, check_tracker, open_loggers
 from gaitdiff.utils.files import NamesAndDrafts, parse_json, require_regular, sync, write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
@@ -41,8 +41,6 @@ _BUILT = (
     *("model.", "objective", "diffusion.denoiser", "diffusion.pooling", "diffusion.projector", "diffusion.normalize"),
     "contrastive.projector",
 )
-#: A line each time that a run is started: what with.
-ENVIRONMENT = "environment.jsonl"
 _DRAFT = ".config.yaml.partial"
 _UNTOUCHED = "checkpoints are untouched, fix it and start the same command again"
 #: What may lie in a folder whose run was stopped before it had a configuration.
@@ -136,8 +134,7 @@ class RunFolder:
         with self._writing():
             if (self.path / "config.yaml").read_bytes() != self._config:
                 write_whole(self.path / "config.yaml", self._config)
-            with (self.path / ENVIRONMENT).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **environment()}) + "\n")
+            note_start(self.path, step)
         if step > 0 and (told := [*self.changes, *self._others]):
             self.append({"step": step, "changed": {key: [old, new] for key, old, new in told}})
 
