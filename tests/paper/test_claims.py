@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gaitdiff.commands.claims import in_words
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.outcomes import Outcome
 from gaitdiff.paper import claims
+from gaitdiff.paper.cells import Run
 from gaitdiff.paper.claims import get_claim, judge, list_claims, runs_for
 from gaitdiff.paper.grid import Job
 from gaitdiff.paper.results import Result
@@ -32,6 +34,9 @@ class Finished:
         rng = np.random.default_rng([seed, abs(hits)])
         found = hits + rng.integers(-self.noise, self.noise + 1, _PEOPLE)
         return Outcome([4] * _PEOPLE, found.tolist(), found.astype(float).tolist())
+
+    def finished(self, run: Run, seeds: Iterable[int]) -> dict[int, Result]:
+        return {seed: result for seed in seeds if (result := self.result(Job(run, seed))) is not None}
 
     def result(self, job: Job) -> Result | None:
         name = job.run.name

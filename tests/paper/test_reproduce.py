@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from gaitdiff.cli import main
-from gaitdiff.paper.cells import EXPERIMENTS
+from gaitdiff.paper.cells import EXPERIMENTS, Run
 from gaitdiff.paper.figures import draw
 from gaitdiff.paper.grid import Job
 from gaitdiff.paper.results import Result
@@ -210,6 +211,9 @@ def test_seeds_of_unequal_lengths_are_drawn(tmp_path: Path) -> None:
             scores = [{"step": s, "rank1_cosine": 10.0 * s, "rank1": 5.0 * s, "rank1_euclidean": 3.0} for s in steps]
             pairs = [{"step": s, "ap": 0.1, "an": 0.2} for s in steps]
             return Result(job.name, {}, "", len(steps) - 1, 1.0, scores, pairs, None, None, {})
+
+        def finished(self, run: Run, seeds: Iterable[int]) -> dict[int, Result]:
+            return {seed: self.result(Job(run, seed)) for seed in seeds}
 
     for what in ("fig2", "fig3", "fig4", "fig5"):
         draw(what, Finished(), EXPERIMENTS[what]("walkers"), 2, tmp_path / what)  # type: ignore[arg-type]

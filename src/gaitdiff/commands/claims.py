@@ -11,12 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from gaitdiff.commands.reproduce import MOST_SEEDS, make_walkers, walkers_folder
+from gaitdiff.commands.reproduce import make_walkers, require_seeds, walkers_folder
 from gaitdiff.errors import UserError
 from gaitdiff.paper.cells import SHRINK
 from gaitdiff.paper.claims import SEEDS, Claim, get_claim, judge, list_claims, runs_for
 from gaitdiff.paper.grid import Grid, Job, failures
 from gaitdiff.paper.plan import costs
+from gaitdiff.paper.plan import in_words as plan_in_words
 from gaitdiff.paper.results import Result
 from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.progress import say
@@ -40,18 +41,16 @@ def run(words: Sequence[str], out: Path, *, seeds: int = SEEDS, dry_run: bool = 
         return _print(list_claims())
     if len(words) != 2 or words[0] != "run":
         raise UserError("gaitdiff claims prints the ledger, and gaitdiff claims run ID runs one of it")
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise UserError(f"--seeds is {seeds}, but a claim takes from 1 to {MOST_SEEDS}")
+    require_seeds(seeds)
     claim = get_claim(words[1])
     runs = runs_for(claim)
     needed = list(dict.fromkeys(one.data for one in runs))
     grid = Grid(out, {name: walkers_folder(out, name) for name in needed}, None, device)
     jobs = [Job(one, seed) for seed in range(seeds) for one in runs]
-    left = [job for job in jobs if not grid.stores[job.run.data].exists() or grid.result(job) is None]
-    hours = sum(cost.seconds for cost in costs(grid, left).values()) / 3600
-    say(f"{claim.id}: {len(left)} of {len(jobs)} runs to do, about {hours:,.1f} hours at the pace measured here")
+    left = grid.left(jobs)
+    say(f"{claim.id}: {plan_in_words(len(left), len(jobs), costs(grid, left))}")
     if dry_run:
-        return print("\n".join(grid.command(job) for job in left))
+        return print("\n".join(map(grid.command, left)))
     make_walkers(out, needed)
     if failed := grid.work(jobs):
         raise UserError(failures(failed, jobs))

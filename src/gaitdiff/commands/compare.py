@@ -18,6 +18,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.held_out import scored_split
 from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of
+from gaitdiff.report.labels import SCORES
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.run_folder import DATA, read_config
@@ -25,7 +26,6 @@ from gaitdiff.utils.files import json_object, require_output, write_whole
 from gaitdiff.version import __version__
 
 _ASIDE = ("out", "made_with", "identity", "machine", "run")  # of no effect on what is learned
-_NAMES = {"rank1": "rank-1", "mAP": "mAP"}
 
 
 def run(
@@ -132,11 +132,11 @@ def _print(document: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     names = list(document["runs"])
     table = Table(
-        Column("run", overflow="fold"), *(head for name in _NAMES.values() for head in (name, "over the first"))
+        Column("run", overflow="fold"), *(head for name in SCORES.values() for head in (name, "over the first"))
     )
     for name, told in document["runs"].items():
         row = [name]
-        for score in _NAMES:
+        for score in SCORES:
             interval = told.get(f"{score}_interval")
             gain = f"{told[f'{score}_difference']:+.1f} ({interval[0]:+.1f} to {interval[1]:+.1f})" if interval else ""
             row += [f"{told[score]:.1f}", gain]

@@ -12,10 +12,9 @@ from gaitdiff.config.flat import plain
 from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.data.batches import training_rows
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.report.commands import command
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_state
-from gaitdiff.training.cost import checkpoint_bytes, make_stage, measure_step
+from gaitdiff.training.cost import checkpoint_bytes, kept_checkpoints, make_stage, measure_step
 from gaitdiff.training.finetune import GROWING, labelled_rows
 from gaitdiff.training.run_folder import RunFolder
 from gaitdiff.utils.text import counted
@@ -28,24 +27,22 @@ def describe(config: Any) -> str:
         UserError: the run could not be begun.
     """
     stage = "pretrain" if isinstance(config, PretrainConfig) else "finetune"
-    store = SequenceStore(config.data.store)
-    pretrains = stage == "pretrain"
-    rows = training_rows(store, config.data.min_frames) if pretrains else labelled_rows(store, config.data, config.seed)
-    machine = make_stage(config)
+    pretrains, machine = stage == "pretrain", make_stage(config)
+    store, data = machine.store, config.data
+    rows = training_rows(store, data.min_frames) if pretrains else labelled_rows(store, data, config.seed)
     growing = () if pretrains else GROWING
     RunFolder.open(stage, machine.config, machine.provenance, write=False, growing=growing)  # refuses what it would
     done, seconds, size = _done(Path(config.out)), measure_step(machine, config), checkpoint_bytes(machine.module)
     parameters = sum(one.numel() for one in machine.module.parameters())
     left = max(config.optim.iterations - done, 0)
-    kept = config.run.keep or -(-config.optim.iterations // config.run.save_every)
     return "\n".join(
         [
             " ".join(command({"stage": stage, **plain(asdict(config))})),
             f"learns from {_whom(store, rows)}",
-            _scored(store, config.run.protocol),
+            _scored(machine),
             f"{parameters:,} parameters, {left:,} iterations" + (f" after {done:,} that are done" if done else ""),
             f"about {seconds:.3g} s each, {_hours(seconds * left)} in all, evaluations not counted",
-            f"{counted(kept, 'checkpoint')} of at most {size / 1e6:,.0f} MB",
+            f"{counted(kept_checkpoints(config), 'checkpoint')} of at most {size / 1e6:,.0f} MB",
         ]
     )
 
@@ -59,12 +56,11 @@ def _whom(store: SequenceStore, rows: np.ndarray) -> str:
     return f"{counted(len(rows), 'sequence')} of {counted(people, 'person', 'people')} in {store.path}"
 
 
-def _scored(store: SequenceStore, protocol: str) -> str:
-    scored = to_score(store, protocol)
-    if scored.unscored:
-        return f"is not scored: {scored.unscored}"
-    whose = "validation" if scored.validates else "test"
-    return f"is scored on {counted(len(scored.rows), whose + ' sequence')}"
+def _scored(stage: Any) -> str:
+    if stage.unscored:
+        return f"is not scored: {stage.unscored}"
+    whose = "validation" if stage.validates else "test"
+    return f"is scored on {counted(len(stage.held_out), whose + ' sequence')}"
 
 
 def _hours(seconds: float) -> str:

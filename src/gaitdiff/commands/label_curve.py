@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +19,8 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, MachineConfig, ModelConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of
+from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of, spread
+from gaitdiff.paper.settings import split_setting
 from gaitdiff.report.figures import save_chart
 from gaitdiff.report.labels import SCORES, SCRATCH, label_series
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
@@ -226,9 +226,7 @@ def _folder(out: Path, cell: Cell) -> Path:
 
 
 def _flag(setting: str) -> tuple[str, str]:
-    name, equals, value = setting.partition("=")
-    if not equals or not name:
-        raise UserError(f"--set takes KEY=VALUE, such as optim.iterations=500, not {setting!r}")
+    name, value = split_setting(setting)
     if name in _OWN:
         raise UserError(f"--set {name} is not free: gaitdiff label-curve gives each of its runs its own")
     return f"--{name}", value
@@ -261,11 +259,6 @@ def _write(file: Path, document: dict[str, Any], outcomes: dict[str, Outcome]) -
     write_whole(file, json.dumps({**document, "runs": runs}, indent=1).encode())
 
 
-def _spread(values: np.ndarray) -> str:
-    """Mean, and standard deviation over seeds where there are several."""
-    return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
-
-
 def _row(
     outcomes: Mapping[str, Outcome], count: int, everybody: int, arms: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, Any]:
@@ -287,10 +280,10 @@ def _print(table: Sequence[Mapping[str, Any]]) -> None:
     for row in table:
         for score, name in SCORES.items():
             for arm, found in row[score].items():
-                scores, gain = np.array(found["scores"]), ("", "")
+                scores, gain = found["scores"], ("", "")
                 if arm != SCRATCH:
                     low, high = found["interval"]
                     gain = (f"{found['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}")
                 heads = ("", "") if arm != SCRATCH else (f"{row['people']}" if score == "rank1" else "", name)
-                shown.add_row(*heads, arm, _spread(scores), *gain)
+                shown.add_row(*heads, arm, spread(scores), *gain)
     Console(highlight=False).print(shown)

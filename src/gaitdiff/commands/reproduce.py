@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from gaitdiff.paper.cells import (
     runs_of,
 )
 from gaitdiff.paper.grid import Grid, Job, failures
-from gaitdiff.paper.plan import Cost, costs
+from gaitdiff.paper.plan import Cost, costs, in_words
 from gaitdiff.paper.settings import Settings
 from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.locks import try_lock
@@ -42,8 +42,7 @@ from gaitdiff.walkers import generate, store_source
 _TABLES = {"table1": render.table1, "table2": render.table2, "table3": render.table3}
 _AUGMENTATIONS = "fig1"
 _TUNED = "finetuned-gait3d-smplgait-"
-#: Seeds of an experiment, at most.
-MOST_SEEDS = 1000
+_MOST_SEEDS = 1000
 _FRAMES = 40  # of a walk, median
 _NOTES = {
     "table1": "The frozen block of the paper's table repeats numbers of its neighbours; those are 'unknown' here. It "
@@ -85,8 +84,7 @@ def run(
     Raises:
         UserError: anything about data, settings or machine that the user can fix; runs that failed are named.
     """
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise UserError(f"--seeds is {seeds}, but an experiment takes from 1 to {MOST_SEEDS}")
+    require_seeds(seeds)
     if what == _AUGMENTATIONS:
         if only or settings:
             raise UserError(f"{_AUGMENTATIONS} is one picture without runs: leave out --only and --set")
@@ -105,10 +103,10 @@ def run(
         raise UserError(f"no store of {names} is given: add --store {missing[0]}=PATH (gaitdiff data import), {other}")
     if stores:
         _refuse_unscored(what, grid, runs)
-    there = {job.name for job in jobs if _has_store(grid, job) and grid.result(job) is not None}
-    _print_plan(grid, cells, jobs, there, costs(grid, [job for job in jobs if job.name not in there]))
+    left = grid.left(jobs)
+    _print_plan(grid, cells, range(seeds), len(jobs), costs(grid, left))
     if dry_run:
-        return print("\n".join(grid.command(job) for job in jobs if job.name not in there))
+        return print("\n".join(map(grid.command, left)))
     if scale == "walkers" and not stores:
         make_walkers(out, needed)
     failed = grid.work(jobs)
@@ -136,8 +134,14 @@ def _chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
     return [cell for cell in cells if not only or any(fnmatchcase(cell.name, pattern) for pattern in only)]
 
 
-def _has_store(grid: Grid, job: Job) -> bool:
-    return job.run.data in grid.stores and grid.stores[job.run.data].exists()
+def require_seeds(seeds: int) -> None:
+    """Refuse no seeds, and more than a plan can be made of.
+
+    Raises:
+        UserError: it is one of these.
+    """
+    if not 1 <= seeds <= _MOST_SEEDS:
+        raise UserError(f"--seeds is {seeds}, but must be from 1 to {_MOST_SEEDS}")
 
 
 def _stores(out: Path, words: Sequence[str], scale: Scale, needed: Sequence[str]) -> dict[str, Path]:
@@ -191,35 +195,31 @@ def make_walkers(out: Path, needed: Sequence[str]) -> None:
             raise UserError(f"{folder} holds other walkers than this experiment makes: choose another --out")
 
 
-def _print_plan(grid: Grid, cells: Sequence[Cell], jobs: Sequence[Job], there: set[str], cost: dict[str, Cost]) -> None:
-    seeds = sorted({job.seed for job in jobs})
+def _print_plan(grid: Grid, cells: Sequence[Cell], seeds: Sequence[int], jobs: int, cost: Mapping[str, Cost]) -> None:
+    """Cell by cell what is to do, each run where it comes first.
+
+    Args:
+        jobs: number of all runs.
+        cost: of those that are not finished.
+    """
     beside = sum(cell.name.removeprefix(_TUNED) in BESIDES for cell in cells)
     title = counted(len(cells) - beside, "cell") + (f", {beside} more to compare with" if beside else "")
     table = Table(Column("cell", overflow="fold"), "runs", "iterations", "hours", "paper", title=title)
     seen: set[str] = set()
     for cell in cells:
         others = cell.beside.chain() if cell.beside is not None else ()
-        chain = [Job(run, seed) for seed in seeds for run in dict.fromkeys((*cell.run.chain(), *others))]
-        left = [job for job in chain if job.name not in there]
-        new = [job for job in left if job.name not in seen]
-        seen |= {job.name for job in new}
-        hours = sum(cost[job.name].seconds for job in new) / 3600
+        chain = [Job(run, seed).name for seed in seeds for run in dict.fromkeys((*cell.run.chain(), *others))]
+        left = [name for name in chain if name in cost]
+        new = [name for name in left if name not in seen]
+        seen.update(new)
+        hours = sum(cost[name].seconds for name in new) / 3600
         steps = " + ".join(f"{grid.config(Job(run, seeds[0])).optim.iterations:,}" for run in cell.run.chain())
         shared = f", {len(left) - len(new)} shared" if len(left) > len(new) else ""
         state = f"{len(left)} to do{shared}" if left else "done"
         table.add_row(cell.name, state, steps, f"{hours:.2f}", "" if cell.printed is None else f"{cell.printed:.1f}")
     console = Console(highlight=False)
     console.print(table)
-    left = [job for job in jobs if job.name not in there]
-    hours = sum(cost[job.name].seconds for job in left) / 3600
-    size = sum(cost[job.name].size for job in left) / 1e9
-    stand_in = any(one.stand_in for one in cost.values())
-    console.print(
-        f"{len(left)} of {len(jobs)} runs to do: about {hours:,.1f} hours at the pace measured here, without "
-        f"evaluations, and {size:.1f} GB of checkpoints"
-        + (" (measured with the student in place of TAESD, which is not at hand)" if stand_in else ""),
-        soft_wrap=True,
-    )
+    console.print(in_words(len(cost), jobs, cost), soft_wrap=True)
 
 
 def _write(what: str, grid: Grid, cells: Sequence[Cell], seeds: int, scale: Scale) -> None:

@@ -11,19 +11,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from gaitdiff.commands.reproduce import MOST_SEEDS
+from gaitdiff.commands.reproduce import require_seeds
 from gaitdiff.config.recipe import STAGES, stage_of_recipe
 from gaitdiff.config.values import settings_of
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.paper.cells import Cell, Run
+from gaitdiff.evaluation.outcomes import spread
+from gaitdiff.paper.cells import Cell, Run, runs_of
 from gaitdiff.paper.grid import Grid, Job, failures
-from gaitdiff.paper.plan import costs
+from gaitdiff.paper.plan import costs, in_words
 from gaitdiff.paper.render import Number, lines, numbers
 from gaitdiff.paper.settings import split_setting
 from gaitdiff.utils.files import write_whole
@@ -67,8 +67,7 @@ def run(
     Raises:
         UserError: anything about data, settings or machine that the user can fix; runs that failed are named.
     """
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise UserError(f"--seeds is {seeds}, but a sweep takes from 1 to {MOST_SEEDS}")
+    require_seeds(seeds)
     stage = stage_of_recipe(recipe)
     if then and (stage != "pretrain" or stage_of_recipe(then) != "finetune"):
         raise UserError("--then takes a recipe of finetune, after a sweep of pretraining")
@@ -76,24 +75,18 @@ def run(
     arms = _arms(recipe, stage, settings, then, init)
     grid = Grid(out, {_DATA: store.path}, None, device)
     _refuse_alike(grid, arms)
-    chosen = [Cell(arm, None, next(iter(arms.values()))) for arm in arms.values()]
-    jobs = [Job(one, seed) for seed in range(seeds) for arm in arms.values() for one in arm.chain()]
-    jobs = list({job.name: job for job in jobs}.values())
-    left = [job for job in jobs if grid.result(job) is None]
-    cost = costs(grid, left)
-    hours = sum(one.seconds for one in cost.values()) / 3600
+    first = next(iter(arms.values()))
+    cells = {name: Cell(arm, None, first) for name, arm in arms.items()}
+    jobs = [Job(one, seed) for seed in range(seeds) for one in runs_of(list(cells.values()))]
+    left = grid.left(jobs)
+    plan = in_words(len(left), len(jobs), costs(grid, left))
     console = Console(highlight=False)
-    console.print(
-        f"{counted(len(arms), 'setting')}, {counted(seeds, 'seed')}: {len(left)} of {len(jobs)} runs to do, about "
-        f"{hours:,.2f} hours at the pace measured here, and {sum(one.size for one in cost.values()) / 1e9:.1f} GB of "
-        "checkpoints",
-        soft_wrap=True,
-    )
+    console.print(f"{counted(len(arms), 'setting')}, {counted(seeds, 'seed')}: {plan}", soft_wrap=True)
     if dry_run:
-        console.print("\n".join(grid.command(job) for job in left), soft_wrap=True, markup=False)
+        console.print("\n".join(map(grid.command, left)), soft_wrap=True, markup=False)
         return None
     failed = grid.work(jobs)
-    file = _write(grid, dict(zip(arms, chosen, strict=True)), seeds, recipe, settings)
+    file = _write(grid, cells, seeds, recipe, settings)
     if failed:
         raise UserError(failures(failed, jobs))
     return file
@@ -168,7 +161,7 @@ def _write(grid: Grid, cells: Mapping[str, Cell], seeds: int, recipe: str, setti
     for name, cell in cells.items():
         number = found[cell.name]
         gain = lines(number)[1] if "rank1" in number.gain else ""
-        row = [_mean(raw[name].get(kind, [])) for kind in kinds]
+        row = [spread(raw[name].get(kind, [])) for kind in kinds]
         table.add_row(*map(Text, (name, *row, gain, f"{sum(number.minutes.values()):.1f}")))
         document[name] = {"scores": raw[name], **_kept(number)}
     about = {"recipe": recipe, "settings": list(settings), "seeds": seeds, "gaitdiff": __version__}
@@ -187,14 +180,7 @@ def _kept(number: Number) -> dict[str, Any]:
 
 def _raw(grid: Grid, cell: Cell, seeds: int) -> dict[str, list[float]]:
     """The last scores of each seed: of embeddings, or of raw features by each distance."""
-    results = [result for seed in range(seeds) if (result := grid.result(Job(cell.run, seed))) is not None]
+    results = grid.finished(cell.run, range(seeds)).values()
     last = [result.evaluations[-1] for result in results if result.evaluations]
     keys = [key for key in (last[0] if last else {}) if key.startswith(("rank1", "mAP"))]
     return {key.replace("rank1", "rank-1").replace("_", ", "): [one[key] for one in last] for key in keys}
-
-
-def _mean(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{spread}"

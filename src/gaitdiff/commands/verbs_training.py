@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,28 +28,18 @@ def quickstart(
 
 def pretrain(*words: str) -> None:
     """Stage 1: learn a backbone from unlabelled sequences, by diffusion."""
-    from gaitdiff.config.recipe import parse_config
-    from gaitdiff.config.schema import PretrainConfig
-
-    config = parse_config(PretrainConfig, "gaitdiff pretrain", [word for word in words if word != DRY_RUN])
-    from gaitdiff.training.device import prepare_process
-
-    prepare_process(config.machine)
-    if DRY_RUN in words:
-        from gaitdiff.commands.dry_run import describe
-
-        return print(describe(config))
-    from gaitdiff.training.pretrain import pretrain as run
-
-    print(run(config))
+    _train("pretrain", words)
 
 
 def finetune(*words: str) -> None:
     """Stage 2: recognition with labels, from a pretrained backbone or from scratch."""
-    from gaitdiff.config.recipe import parse_config
-    from gaitdiff.config.schema import FinetuneConfig
+    _train("finetune", words)
 
-    config = parse_config(FinetuneConfig, "gaitdiff finetune", [word for word in words if word != DRY_RUN])
+
+def _train(stage: Literal["pretrain", "finetune"], words: Sequence[str]) -> None:
+    from gaitdiff.config.recipe import STAGES, parse_config
+
+    config = parse_config(STAGES[stage], f"gaitdiff {stage}", [word for word in words if word != DRY_RUN])
     from gaitdiff.training.device import prepare_process
 
     prepare_process(config.machine)
@@ -56,9 +47,10 @@ def finetune(*words: str) -> None:
         from gaitdiff.commands.dry_run import describe
 
         return print(describe(config))
-    from gaitdiff.training.finetune import finetune as run
+    from gaitdiff.training.finetune import finetune
+    from gaitdiff.training.pretrain import pretrain
 
-    print(run(config))
+    print(pretrain(config) if stage == "pretrain" else finetune(config))
 
 
 def label_curve(

@@ -83,3 +83,10 @@ def difference(pairs: Sequence[tuple[Outcome, Outcome]], score: str, seed: int =
     means = [100.0 * gains[np.ix_(s, p)].sum() / (len(s) * probes[p].sum()) for s, p in zip(runs, drawn, strict=True)]
     low, high = np.percentile(means, [2.5, 97.5])
     return 100.0 * float(gains.sum()) / (len(pairs) * int(probes.sum())), float(low), float(high)
+
+
+def spread(values: Sequence[float]) -> str:
+    """The mean of some seeds' scores, and their standard deviation where there are several; "" where there are none."""
+    if len(values) == 0:
+        return ""
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")

@@ -116,17 +116,15 @@ class Cell:
 
 def pretraining(scale: Scale, data: str, model: str, lever: str = "default") -> Run:
     """A run of stage 1, as Table I has it or with another setting of Table III, or with ``"same-clip"``."""
-    suffix = "" if lever == "default" else f"-{lever}"
-    name = f"pretrain-{data}-{model}{suffix}"
+    levers = _LEVERS[lever]
     if scale == "walkers":
         iterations = facts.PRETRAINING * 1000 // SHRINK
-        settings = {**_walkers("pretrain", iterations), **_model(model), **_LEVERS[lever]}
-        return Run(name, "pretrain", data, "walkers/pretrain", settings, None, tuple(_LEVERS[lever]))
-    levers = tuple(_LEVERS[lever])
-    recipes = {row.name: row.recipe for row in facts.TABLE3} | {"same-clip": "ablations/same_clip"}
-    return Run(
-        name, "pretrain", data, f"{data}/pretrain_{model}" if lever == "default" else recipes[lever], {}, None, levers
-    )
+        recipe, settings = "walkers/pretrain", {**_walkers("pretrain", iterations), **_model(model), **levers}
+    else:
+        ablations = {row.name: row.recipe for row in facts.TABLE3} | {"same-clip": "ablations/same_clip"}
+        recipe, settings = f"{data}/pretrain_{model}" if lever == "default" else ablations[lever], {}
+    name = f"pretrain-{data}-{model}" + ("" if lever == "default" else f"-{lever}")
+    return Run(name, "pretrain", data, recipe, settings, None, tuple(levers))
 
 
 def supervised(

@@ -13,12 +13,12 @@ from importlib import resources
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 
+from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.evaluation.outcomes import Outcome, difference
 from gaitdiff.paper.cells import EXPERIMENTS, Run, runs_of
-from gaitdiff.paper.grid import Grid, Job
+from gaitdiff.paper.grid import Grid
 from gaitdiff.paper.results import Result
 
 #: What can be said of a claim that was run.
@@ -80,8 +80,8 @@ class Seen:
 
 def list_claims() -> list[Claim]:
     """The ledger."""
-    text = (resources.files("gaitdiff.paper") / LEDGER).read_text(encoding="utf-8")
-    return [Claim(name, **entry) for name, entry in yaml.safe_load(text).items()]
+    entries = read_mapping(resources.files("gaitdiff.paper") / LEDGER)
+    return [Claim(name, **entry) for name, entry in entries.items()]
 
 
 def get_claim(name: str) -> Claim:
@@ -113,10 +113,11 @@ def judge(claim: Claim, grid: Grid, seeds: int) -> Seen:
     runs = {run.name: run for run in runs_for(claim)}
 
     def results(name: str) -> list[Result]:
-        found = [grid.result(Job(runs[name], seed)) for seed in range(seeds)]
-        if None in found:
-            raise UserError(f"{name}-{found.index(None)} is not finished, so nothing can be said of {claim.id}")
-        return [result for result in found if result is not None]
+        found = grid.finished(runs[name], range(seeds))
+        if len(found) < seeds:
+            seed = next(seed for seed in range(seeds) if seed not in found)
+            raise UserError(f"{name}-{seed} is not finished, so nothing can be said of {claim.id}")
+        return list(found.values())
 
     return _EXPECTED[claim.expect](claim, results, seeds)
 

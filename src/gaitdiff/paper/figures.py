@@ -10,10 +10,9 @@ import numpy as np
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.paper import facts
 from gaitdiff.paper.cells import Cell
-from gaitdiff.paper.grid import Grid, Job
+from gaitdiff.paper.grid import Grid
 from gaitdiff.paper.results import Result
-from gaitdiff.report.animation import changed_frames
-from gaitdiff.report.examples import AUGMENTATIONS, augmented
+from gaitdiff.report.examples import each_augmented
 from gaitdiff.report.figures import Series, save_panels, save_strips
 
 _SHOWN = 8  # frames of a clip
@@ -28,11 +27,8 @@ def draw(name: str, grid: Grid, cells: Sequence[Cell], seeds: int, path: Path) -
     Returns:
         What is left out of it, because its runs are not finished.
     """
-    finished = {}
-    for cell in cells:
-        results = [found for seed in range(seeds) if (found := grid.result(Job(cell.run, seed))) is not None]
-        if results:
-            finished[cell.name] = results
+    found = {cell.name: list(grid.finished(cell.run, range(seeds)).values()) for cell in cells}
+    finished = {name: results for name, results in found.items() if results}
     panels, labels, percent, columns = _FIGURES[name](finished)
     if panels:
         save_panels(path, panels, x_label=labels[0], y_label=labels[1], percent=percent, columns=columns)
@@ -124,8 +120,6 @@ def draw_augmentations(store: SequenceStore, path: Path) -> None:
     row = next(iter(store.select(split="train").tolist()), 0)
     shown = np.linspace(0, store.rows[row].frames - 1, _SHOWN).round().astype(int)
     frames = store.clip(row, shown)
-    plain = frames.astype(np.float32) / 255
     strips = {"as it is": np.concatenate(list(np.repeat(frames[..., None], 3, axis=3)), axis=1)}
-    for name, kinds in [*((name, (name,)) for name in AUGMENTATIONS), ("all", AUGMENTATIONS)]:
-        strips[name] = np.concatenate(list(changed_frames(plain, augmented(frames, kinds))), axis=1)
+    strips |= {name: np.concatenate(list(changed), axis=1) for name, changed in each_augmented(frames)}
     save_strips(path, strips, "a typical draw of each; orange: what it adds, blue: what it takes away")

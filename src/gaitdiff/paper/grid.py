@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,6 +71,7 @@ class Grid:
         self._settings = settings or Settings(())
         self._configs: dict[str, PretrainConfig | FinetuneConfig] = {}
         self._manifests: dict[str, str] = {}
+        self._results: dict[str, Result] = {}  # a run that is finished stays so
 
     def words(self, job: Job) -> list[str]:
         """The command line of a run, after the verb."""
@@ -112,6 +113,23 @@ class Grid:
         Raises:
             UserError: it is damaged, or of a run with other settings or data.
         """
+        if job.name not in self._results:
+            result = self._checked(job)
+            if result is None:
+                return None
+            self._results[job.name] = result
+        return self._results[job.name]
+
+    def finished(self, run: Run, seeds: Iterable[int]) -> dict[int, Result]:
+        """What is kept of a run, by those of the seeds that are finished."""
+        return {seed: result for seed in seeds if (result := self.result(Job(run, seed))) is not None}
+
+    def left(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those that are not finished; of data that are not there yet all are."""
+        there = {name for name, path in self.stores.items() if path.exists()}
+        return [job for job in jobs if job.run.data not in there or self.result(job) is None]
+
+    def _checked(self, job: Job) -> Result | None:
         file = self._file(job)
         result = read_result(file)
         if result is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from gaitdiff.diffusion.autoencoder import load_autoencoder
 from gaitdiff.errors import UserError
 from gaitdiff.models import create_model
 from gaitdiff.paper.grid import Grid, Job
-from gaitdiff.training.cost import checkpoint_bytes, make_stage, measure_step
+from gaitdiff.training.cost import checkpoint_bytes, kept_checkpoints, make_stage, measure_step
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import cross_entropy_weight
 from gaitdiff.utils.progress import track
@@ -44,6 +44,21 @@ class Cost:
     stand_in: bool = False
 
 
+def in_words(left: int, jobs: int, cost: Mapping[str, Cost]) -> str:
+    """What is to do, and what it costs.
+
+    Args:
+        left, jobs: numbers of runs that are not finished, and of all.
+        cost: of those that are not.
+    """
+    hours, size = sum(one.seconds for one in cost.values()) / 3600, sum(one.size for one in cost.values()) / 1e9
+    student = " (measured with the student in place of TAESD, which is not at hand)"
+    return (
+        f"{left} of {jobs} runs to do: about {hours:,.1f} hours at the pace measured here, without evaluations, and "
+        f"{size:.1f} GB of checkpoints{student if any(one.stand_in for one in cost.values()) else ''}"
+    )
+
+
 def costs(grid: Grid, jobs: Sequence[Job]) -> dict[str, Cost]:
     """The costs of runs, by the job's name; steps that are alike are measured once.
 
@@ -64,12 +79,10 @@ def costs(grid: Grid, jobs: Sequence[Job]) -> dict[str, Cost]:
     for name, job in runs.items():
         seconds, size, stand_in = measured[repr(steps[name])]
         config = grid.config(job)
-        kept = config.run.keep or -(-config.optim.iterations // config.run.save_every)
         if isinstance(config, FinetuneConfig):
             size = max(size, _supervised_bytes(grid, job, config))
-        found[name] = Cost(
-            seconds * config.optim.iterations, size * (kept + 1), stand_in
-        )  # one more while it is written
+        size *= kept_checkpoints(config) + 1  # one more while it is written
+        found[name] = Cost(seconds * config.optim.iterations, size, stand_in)
     return {job.name: found[job.run.name] for job in jobs}
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gaitdiff.evaluation.outcomes import SUMMED, difference
+from gaitdiff.evaluation.outcomes import SUMMED, difference, spread
 from gaitdiff.paper import facts
-from gaitdiff.paper.cells import BESIDES, Cell, Run
-from gaitdiff.paper.grid import Grid, Job
-from gaitdiff.paper.results import Result
+from gaitdiff.paper.cells import BESIDES, Cell
+from gaitdiff.paper.grid import Grid
 
 Text = list[list[str]]  # rows of cells, a header first
 
@@ -53,15 +52,15 @@ def numbers(grid: Grid, cells: Sequence[Cell], seeds: int) -> dict[str, Number]:
 
 
 def _number(grid: Grid, cell: Cell, seeds: Sequence[int]) -> Number:
-    found = _finished(grid, cell.run, seeds)
+    found = grid.finished(cell.run, seeds)
     outcomes = {seed: result.outcome for seed, result in found.items() if result.outcome is not None}
     pairs = {}
     if cell.beside is not None and cell.beside.name != cell.name:
-        for seed, result in _finished(grid, cell.beside, seeds).items():
+        for seed, result in grid.finished(cell.beside, seeds).items():
             if seed in outcomes and result.outcome is not None:
                 pairs[seed] = (result.outcome, outcomes[seed])
     differences = {score: difference(list(pairs.values()), score) for score in SUMMED} if pairs else {}
-    chain = {run.name: _finished(grid, run, seeds) for run in cell.run.chain()} if found else {}
+    chain = {run.name: grid.finished(run, seeds) for run in cell.run.chain()} if found else {}
     known = cell.printed is not None and cell.printed_beside is not None
     return Number(
         cell.name,
@@ -83,10 +82,6 @@ def _number(grid: Grid, cell: Cell, seeds: Sequence[int]) -> Number:
     )
 
 
-def _finished(grid: Grid, run: Run, seeds: Sequence[int]) -> dict[int, Result]:
-    return {seed: result for seed in seeds if (result := grid.result(Job(run, seed))) is not None}
-
-
 def document(about: dict[str, Any], found: dict[str, Number]) -> dict[str, Any]:
     """What is written as JSON."""
     return {"about": about, "cells": {name: asdict(number) for name, number in found.items()}}
@@ -94,11 +89,7 @@ def document(about: dict[str, Any], found: dict[str, Number]) -> dict[str, Any]:
 
 def lines(number: Number) -> list[str]:
     """A cell in words: mean and spread over seeds, difference and interval, the paper's."""
-    if not number.rank1:
-        ours = ["not scored" if number.seeds else "not done"]
-    else:
-        scores = np.array(number.rank1)
-        ours = [f"{scores.mean():.1f}" + (f" ± {scores.std(ddof=1):.1f}" if len(scores) > 1 else "")]
+    ours = [spread(number.rank1) or ("not scored" if number.seeds else "not done")]
     if "rank1" in number.gain:
         low, high = number.interval["rank1"]
         fewer = f", {len(number.paired)} seeds" if len(number.paired) < len(number.rank1) else ""
@@ -144,8 +135,8 @@ def table3(found: dict[str, Number]) -> Text:
     for row in facts.TABLE3:
         name = first if row.name == "default" else f"{first}-{row.name}"
         if name in found:
-            unlike = [(column, value) for column, value in zip(facts.TABLE3_COLUMNS, row.columns, strict=True)]
-            unlike = [pair for pair in unlike if pair not in named] or named
+            pairs = zip(facts.TABLE3_COLUMNS, row.columns, strict=True)
+            unlike = [pair for pair in pairs if pair not in named] or named
             rows.append([", ".join(f"{column} {value}" for column, value in unlike), *_ablation(found[name], first)])
     for name, why in BESIDES.items():
         if f"{first}-{name}" in found:

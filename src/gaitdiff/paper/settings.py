@@ -29,11 +29,11 @@ class Settings:
         for setting in given:
             key, value = split_setting(setting)
             stage, colon, name = key.partition(":")
-            stages = [stage] if colon else [stage for stage, kind in STAGES.items() if key in settings_of(kind)]
             name = name if colon else key
+            stages = [one for one in STAGES if (one == stage or not colon) and name in settings_of(STAGES[one])]
             if name in _OWN or name.split(".")[0] == "model":
                 raise UserError(f"--set {key} is not free: each run has its own")
-            if not stages or stage_of(colon, stage) or any(name not in settings_of(STAGES[one]) for one in stages):
+            if not stages:
                 raise UserError(f"--set {key}: no stage has such a setting (gaitdiff pretrain --help lists them)")
             if len(stages) > 1 and not name.startswith(_ALIKE):
                 raise UserError(f"--set {key} is of both stages: give pretrain:{key} or finetune:{key}")
@@ -55,11 +55,6 @@ class Settings:
             for key in self._values[run.stage]:
                 if any(key == lever or key.startswith(f"{lever}.") for lever in run.levers):
                     raise UserError(f"--set {key}: {run.name} differs from other runs by it, leave it out")
-
-
-def stage_of(colon: str, stage: str) -> bool:
-    """Whether a stage is told and is none."""
-    return bool(colon) and stage not in STAGES
 
 
 def split_setting(setting: str) -> tuple[str, str]:

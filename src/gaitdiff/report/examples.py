@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from gaitdiff.data.clips import crop_sides, pad_sides, sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.autoencoder import load_autoencoder
 from gaitdiff.models import Backbone
+from gaitdiff.report.animation import changed_frames
 from gaitdiff.training.pretrain import load_objective
 
 #: Names of the augmentations, in the order in which a report shows them.
@@ -43,6 +45,16 @@ def augmented(frames: np.ndarray, names: tuple[str, ...], seed: int = 0) -> np.n
     change = (augment(still.expand(_DRAWS, *still.shape), plan) - still).abs().mean((1, 2, 3))
     median = int(change.argsort()[_DRAWS // 2])
     return augment(clip[None], _one(plan, median))[0].numpy()
+
+
+def each_augmented(frames: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """What each augmentation changes in (T, H, W) uint8 frames, then all of them: (T, H, W, 3) uint8 by name.
+
+    See ``changed_frames`` for the colours.
+    """
+    plain = frames.astype(np.float32) / 255
+    for name, kinds in [*((name, (name,)) for name in AUGMENTATIONS), ("all together", AUGMENTATIONS)]:
+        yield name, changed_frames(plain, augmented(frames, kinds))
 
 
 @dataclass(frozen=True)

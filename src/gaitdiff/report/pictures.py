@@ -16,14 +16,13 @@ from gaitdiff.evaluation.held_out import held_out_rows, scored_split
 from gaitdiff.report.animation import (
     ADDED,
     REMOVED,
-    changed_frames,
     heat_frames,
     heat_scale,
     strip,
     to_bytes,
     walk,
 )
-from gaitdiff.report.examples import AUGMENTATIONS, Denoised, augmented, latent_example
+from gaitdiff.report.examples import Denoised, each_augmented, latent_example
 from gaitdiff.report.neighbours import Ranking, pick_probes, rank_gallery
 from gaitdiff.training.checkpoint import load_checkpoint
 from gaitdiff.training.run_folder import read_config
@@ -65,10 +64,9 @@ def augmentations(store_path: Path, pretrain_run: Path) -> str:
     shares = read_config(pretrain_run)["augment"]
     row = int(store.select(split="train")[0])
     frames = store.clip(row, np.arange(min(_FRAMES, store.rows[row].frames)))
-    plain = frames.astype(np.float32) / 255
     tiles = [_tile(walk(frames, "the sequence as it is"), "<b>as it is</b>", "")]
-    for name, kinds in [*((name, (name,)) for name in AUGMENTATIONS), ("all together", AUGMENTATIONS)]:
-        picture = walk(changed_frames(plain, augmented(frames, kinds)), f"the same sequence after: {name}")
+    for name, changed in each_augmented(frames):
+        picture = walk(changed, f"the same sequence after: {name}")
         often = f"<br>{100 * shares[name]:.0f} % of clips" if name in shares else ""
         tiles.append(_tile(picture, f"<b>{name}</b>{often}", ""))
     return (

@@ -48,6 +48,11 @@ def measure_step(stage: Any, config: Any, steps: int = 2) -> float:
     return min(seconds[1:])
 
 
+def kept_checkpoints(config: Any) -> int:
+    """How many checkpoints of a finished run there are."""
+    return int(config.run.keep or -(-config.optim.iterations // config.run.save_every))
+
+
 def checkpoint_bytes(module: nn.Module) -> int:
     """Bytes of a checkpoint of a module that is trained as a whole, at most."""
     return _BYTES * _STATES * sum(parameter.numel() for parameter in module.parameters())
