@@ -20,6 +20,8 @@ from gaitdiff.data.store import StoreWriter
 from gaitdiff.diffusion.objective import DiffusionObjective
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
+from gaitdiff.training.run_folder import read_metrics
+from gaitdiff.training.step import Step
 from refusals import refused
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence, without_digests
 
@@ -71,23 +73,56 @@ def assert_weights_are_finite(run: Path) -> None:
             assert all(tensor.isfinite().all() for tensor in load_file(file).values()), file
 
 
-def test_gradient_that_is_no_number_changes_no_weight(store: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A finite loss with a gradient that is not finite stops the run before the optimiser's step."""
+def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Give the gradient of a step, counted from 1, no number; its loss has one."""
     real, calls = DiffusionObjective.forward, []
 
     def poisoned(self: DiffusionObjective, *inputs: Any) -> torch.Tensor:
         loss = real(self, *inputs)
         calls.append(loss)
-        if len(calls) == 3:
+        if len(calls) == step:
             loss.register_hook(lambda grad: grad * float("nan"))
         return loss
 
     monkeypatch.setattr(DiffusionObjective, "forward", poisoned)
+
+
+def test_gradient_that_is_no_number_changes_no_weight(store: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finite loss with a gradient that is not finite stops the run before the optimiser's step."""
+    poison(monkeypatch, 3)
     flags = ("--optim.iterations", "6", "--run.evaluate_every", "0", "--run.save_every", "1")
     sentence = refused("pretrain", "--data.store", store, "--out", out, *flags)
     assert "step 3" in sentence
     assert_weights_are_finite(out)
     assert max(path.name for path in (out / "checkpoints").iterdir()) == "step-00000002"
+
+
+def test_a_step_that_is_found_later_is_kept_as_one_found_at_once(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU losses are read at lines of metrics: then the weights are still those before the step."""
+    flags = [*TINY_PRETRAIN, "--optim.iterations", "9", "--run.log_every", "7", "--run.evaluate_every", "0"]
+    kept, sentences = [], []
+    for eager in (True, False):
+        monkeypatch.undo()
+        poison(monkeypatch, 3)
+        monkeypatch.setattr(Step, "eager", eager)
+        out = tmp_path / ("at once" if eager else "later")
+        sentences.append(refused("pretrain", "--data.store", store, "--out", out, "--optim.ema", "0.7", *flags))
+        assert [record for record in read_metrics(out) if "loss" in record] == []
+        kept.append(out / "nonfinite-step-3")
+    assert sentences[0].replace("at once", "later") == sentences[1]
+    first, second = ({file.name: file for file in folder.rglob("*") if file.is_file()} for folder in kept)
+    assert first.keys() == second.keys()
+    assert {"denoiser.safetensors", "optimizer.safetensors", "raw.safetensors", "state.json"} <= first.keys()
+    for name in ("denoiser.safetensors", "optimizer.safetensors"):
+        assert first[name].read_bytes() == second[name].read_bytes(), name
+    for name in ("backbone", "raw"):  # but for what BatchNorm has seen of later batches, which training does not read
+        one, other = (load_file(files[f"{name}.safetensors"]) for files in (first, second))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one if "running" not in key and "num_b" not in key)
+    with np.load(first["batch-process-0.npz"]) as one, np.load(second["batch-process-0.npz"]) as other:
+        assert all(np.array_equal(one[key], other[key]) for key in one)
 
 
 def limited() -> None:

@@ -37,6 +37,7 @@ from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder, provenance
 from gaitdiff.training.starting import find_start
+from gaitdiff.training.step import fused
 from gaitdiff.training.together import peers_told
 from gaitdiff.utils.progress import say
 
@@ -297,8 +298,7 @@ def _optimizer(config: FinetuneConfig, model: GaitModel, device: torch.device) -
         groups.append({"params": list(model.backbone.parameters()), "lr": optim.lr})
     elif config.mode == "finetune":
         groups += _by_depth(config, model)
-    fused = device.type == "cuda" or None
     if optim.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=fused)
+        return torch.optim.SGD(groups, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=fused(device))
     kind = torch.optim.Adam if optim.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, weight_decay=optim.weight_decay, fused=fused)
+    return kind(groups, weight_decay=optim.weight_decay, fused=fused(device))

@@ -18,7 +18,6 @@ from gaitdiff.config.schema import RunConfig
 from gaitdiff.data.batches import Prefetcher
 from gaitdiff.errors import NotFiniteError, UserError
 from gaitdiff.evaluation.about import Origin
-from gaitdiff.training.accumulate import in_micro_batches
 from gaitdiff.training.average import Average
 from gaitdiff.training.best import Best
 from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
@@ -34,8 +33,9 @@ from gaitdiff.training.checkpoint_files import (
 )
 from gaitdiff.training.device import memory_told
 from gaitdiff.training.failure import FAILED, failure_folder, keep_failure
-from gaitdiff.training.graph import GraphedBackward, Inputs, inputs_ahead
+from gaitdiff.training.graph import Inputs, inputs_ahead
 from gaitdiff.training.run_folder import DATA, RunFolder, read_config, read_metrics
+from gaitdiff.training.step import Step
 from gaitdiff.training.together import CONTINUES, stops_together
 from gaitdiff.training.told import in_words, tell_scores
 from gaitdiff.utils.progress import ProgressHandle, progress_bar, say
@@ -132,16 +132,15 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
         _begin(stage, folder, run, base, first)
     stage.module.to(accelerator.device)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
-    _keep_counters_on_cpu(stage.optimizer)
     best = Best(folder.path, run, stage.validates, main)
     if first == 0 and run.evaluate_every:
         _evaluate(stage, folder, 0, main)
-    backward = _backward(stage, module, accelerator)
+    take_step = Step(stage, module, optimizer, accelerator)
     make = inputs_ahead(
         lambda step: stage.make_batch(step, rank), lambda batch, step: stage.inputs(batch, step, rank), stage.device
     )
     batches: Prefetcher[tuple[Batch, Callable[[], Inputs]]] = Prefetcher(make, first, stage.iterations)
-    started, begun, saved = time.perf_counter(), first, first
+    started, begun, saved, looked = time.perf_counter(), first, first, first
     with (
         progress_bar(folder.path.name, stage.iterations, first) as bar,
         stops_together(accelerator.num_processes) as stop,
@@ -151,19 +150,16 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             done, last = step + 1, step + 1 == stage.iterations
             stop.at(step, saved)
             _set_rates(optimizer, base, stage.lr_factors(step))
-            module.train()
             with memory_told(stage.size):
-                loss = backward(take())
-            norm = accelerator.clip_grad_norm_(module.parameters(), stage.clip_grad or math.inf)
-            pending.append(float(loss))
-            if not math.isfinite(pending[-1] + float(norm)):
-                before = partial(_contents, stage, folder, step, pending[:-1])
-                keep_failure(folder.path, batch, before, step, rank, main)
-                raise UserError(_not_finite(folder, done, pending[-1], float(norm), accelerator.mixed_precision))
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            stage.average.step()
-            if done % run.log_every == 0 or last:
+                take_step(take())
+            stopping = stop.agreed()
+            logs = done % run.log_every == 0 or last
+            scores = run.evaluate_every > 0 and (done % run.evaluate_every == 0 or last)
+            saves = done % run.save_every == 0 or last or bool(stopping)
+            if take_step.eager or logs or scores or saves:
+                pending += _look(take_step, stage, folder, looked, pending, accelerator)
+                looked = done
+            if logs:
                 record: dict[str, Any] = {
                     "step": done,
                     "loss": math.fsum(pending) / len(pending),
@@ -173,12 +169,11 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 }
                 pending = []
                 _log(folder, record, bar, main)
-            if run.evaluate_every and (done % run.evaluate_every == 0 or last):
+            if scores:
                 record = _evaluate(stage, folder, done, main)
                 best.look(record, partial(_contents, stage, folder, done, pending))
                 over = stop.told(best.over)
-            stopping = stop.agreed()
-            if done % run.save_every == 0 or last or stopping or over:
+            if saves or over:
                 if main:
                     folder.picture(done, partial(stage.pictures, batch))
                     _save(stage, folder, done, pending, run.keep)
@@ -191,6 +186,23 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 follow(stopping, f"after step {done} of {stage.iterations}, which is saved; {CONTINUES}")
     best.tell(stage.iterations)
     tell_scores(folder.path, wanted=main)
+
+
+def _look(
+    take_step: Step, stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float], accelerator: Accelerator
+) -> list[float]:
+    """Losses of the steps since the last look, which was after ``step``.
+
+    Raises:
+        UserError: one of them is not finite, or its gradient; its batch is kept, and the run as it stood before.
+    """
+    losses, failed = take_step.look()
+    if failed is None:
+        return losses
+    well, rank = step + len(losses), accelerator.process_index
+    before = partial(_contents, stage, folder, well, [*pending, *losses])
+    keep_failure(folder.path, stage.make_batch(well, rank), before, well, rank, accelerator.is_main_process)
+    raise UserError(_not_finite(folder, well + 1, *failed, accelerator.mixed_precision))
 
 
 def _log(folder: RunFolder, record: dict[str, Any], bar: ProgressHandle, main: bool) -> None:
@@ -234,28 +246,6 @@ def _tell_rates(folder: RunFolder, base: Sequence[float], factors: Sequence[floa
         before = [record["lr"][0] for record in read_metrics(folder.path) if "lr" in record][-1:]
         was = f", {before[0]:.3g} before" if before else ""
         say(f"{folder.path.name}: from step {step + 1} on the learning rate is {base[0] * factors[0]:.3g}{was}")
-
-
-def _backward(stage: Stage[Batch], module: nn.Module, accelerator: Accelerator) -> Callable[[Inputs], Tensor]:
-    """Loss of a stage's module, as it is wrapped, whose gradients it leaves at the parameters."""
-    parts = stage.accumulate
-
-    def share(inputs: Inputs) -> Tensor:
-        loss: Tensor = module(*inputs) / parts
-        accelerator.backward(loss)
-        return loss.detach()
-
-    recorded = GraphedBackward(module, share, parts) if stage.graphed else share
-    return in_micro_batches(recorded, parts, partial(accelerator.no_sync, module))
-
-
-def _keep_counters_on_cpu(optimizer: torch.optim.Optimizer) -> None:
-    """Put step counters back where an optimiser that is not fused reads them without waiting for the device."""
-    if optimizer.defaults.get("fused"):
-        return
-    for state in optimizer.state.values():
-        if isinstance(state.get("step"), Tensor):
-            state["step"] = state["step"].cpu()
 
 
 def _resume(stage: Stage[Batch], folder: RunFolder, main: bool) -> tuple[int, list[float]]:

@@ -35,6 +35,7 @@ from gaitdiff.training.loop import train
 from gaitdiff.training.pretexts import UNTRAINED, build_objective, clip_frames, make_pretext
 from gaitdiff.training.run_folder import RunFolder, provenance, read_config
 from gaitdiff.training.starting import find_start, load_parts
+from gaitdiff.training.step import fused
 from gaitdiff.training.together import peers_told
 
 __all__ = ["build_objective", "load_objective", "pretrain"]
@@ -117,7 +118,7 @@ class PretrainStage:
                 },
             ],
             weight_decay=optim.weight_decay,
-            fused=device.type == "cuda" or None,
+            fused=fused(device),
         )
         self.ema, self.average = optim.ema, Average(backbone, optim.ema, device)
 

@@ -1,0 +1,126 @@
+"""One step of training: forward, backward, clipping, the optimiser. It looks at no value on the device.
+
+Reading a loss makes the host wait until the device has computed it, and the device then waits for the host. So losses
+stay on the device until ``look``. A step whose loss or gradient is not finite changes no weight, nor does any after it:
+the optimiser is told on the device, as a gradient scaler tells it, and ``look`` finds the step and the weights before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor, nn
+
+from gaitdiff.training.accumulate import in_micro_batches
+from gaitdiff.training.average import Average
+from gaitdiff.training.graph import GraphedBackward, Inputs
+
+
+class Trained(Protocol):
+    """What a step needs of a stage; see ``gaitdiff.training.loop.Stage``."""
+
+    optimizer: torch.optim.Optimizer
+    clip_grad: float
+    graphed: bool
+    accumulate: int
+    average: Average
+
+
+class Look(NamedTuple):
+    """What steps came to since the last look.
+
+    Attributes:
+        losses: of those that went well, in their order.
+        failed: loss and norm of the gradient of the step after them, where one of these is not finite.
+    """
+
+    losses: list[float]
+    failed: tuple[float, float] | None
+
+
+class Step:
+    """Takes steps.
+
+    Args:
+        stage: whose module is trained.
+        module: that module as it is wrapped for several processes.
+        optimizer: the stage's as it is wrapped.
+    """
+
+    def __init__(
+        self, stage: Trained, module: nn.Module, optimizer: AcceleratedOptimizer, accelerator: Accelerator
+    ) -> None:
+        self._stage, self._module, self._optimizer, self._accelerator = stage, module, optimizer, accelerator
+        self._fused = bool(stage.optimizer.defaults.get("fused"))
+        self._backward = _backward(stage, module, accelerator)
+        self._failed = torch.zeros((), dtype=torch.float32, device=accelerator.device)
+        self._taken: list[tuple[Tensor, Tensor]] = []
+        if not self._fused:
+            _keep_counters_on_cpu(stage.optimizer)
+
+    @property
+    def eager(self) -> bool:
+        """Whether each step is to be looked at: where that costs nothing, or the optimiser cannot be held back."""
+        return self._accelerator.device.type == "cpu" or not self._fused
+
+    def __call__(self, inputs: Inputs) -> None:
+        """Take a step."""
+        self._module.train()
+        loss = self._backward(inputs)
+        norm = self._accelerator.clip_grad_norm_(self._module.parameters(), self._stage.clip_grad or math.inf)
+        assert norm is not None
+        norm = torch.as_tensor(norm, device=loss.device)
+        self._taken.append((loss.clone(), norm))  # a graph writes the next loss to the same place
+        self._failed = torch.maximum(self._failed, (~torch.isfinite(loss + norm)).float())
+        if self._fused:
+            held: Any = self._stage.optimizer
+            held.found_inf = self._failed
+        elif bool(self._failed):
+            return
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._stage.average.step(self._failed)
+
+    def look(self) -> Look:
+        """Wait for the device, and see what steps came to since the last look."""
+        if not self._taken:
+            return Look([], None)
+        values = torch.stack([torch.stack((loss.float(), norm.float())) for loss, norm in self._taken]).tolist()
+        self._taken = []
+        losses: list[float] = []
+        for loss, norm in values:
+            if not math.isfinite(loss + norm):
+                return Look(losses, (loss, norm))
+            losses.append(loss)
+        return Look(losses, None)
+
+
+def fused(device: torch.device) -> bool | None:
+    """What an optimiser's argument ``fused`` is on a device: one kernel for all parameters where torch has it."""
+    return None if device.type == "mps" else True
+
+
+def _backward(stage: Trained, module: nn.Module, accelerator: Accelerator) -> Callable[[Inputs], Tensor]:
+    """Loss of a stage's module, as it is wrapped, whose gradients it leaves at the parameters."""
+    parts = stage.accumulate
+
+    def share(inputs: Inputs) -> Tensor:
+        loss: Tensor = module(*inputs) / parts
+        accelerator.backward(loss)
+        return loss.detach()
+
+    recorded = GraphedBackward(module, share, parts) if stage.graphed else share
+    return in_micro_batches(recorded, parts, partial(accelerator.no_sync, module))
+
+
+def _keep_counters_on_cpu(optimizer: torch.optim.Optimizer) -> None:
+    """Put step counters back where an optimiser that is not fused reads them without waiting for the device."""
+    for state in optimizer.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].cpu()
