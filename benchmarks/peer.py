@@ -58,7 +58,7 @@ class Pickles:
         return torch.from_numpy(np.stack(latent)), torch.from_numpy(np.stack(gait))
 
     def _augmented(self, clip: np.ndarray) -> np.ndarray:
-        plan = draw_plan(self.augment, 1, *clip.shape[1:], self.rng)
+        plan = draw_plan(self.augment, 1, clip.shape[1], clip.shape[2], self.rng)
         return np.stack([augment_frame(frame, plan) for frame in clip]).astype(np.float32) / 255
 
 
@@ -89,7 +89,7 @@ class PlainSMPLGait(nn.Module):
         layers: list[nn.Module] = []
         before = 1
         for stage, width in enumerate(config.channels):
-            for i in range(2):
+            for _ in range(2):
                 first = not layers
                 kernel, stride = (5, config.stem_stride) if first else (3, 1)
                 layers.append(nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False))

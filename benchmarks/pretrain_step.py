@@ -38,12 +38,13 @@ from benchmarks.denoiser import find_peer
 from benchmarks.measure import alternate, commit, machine, summary, write
 from benchmarks.peer import PeerObjective, Pickles, PlainSMPLGait, encode, write_pickles
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import PretrainConfig
+from gaitdiff.config.schema import MachineConfig, PretrainConfig
 from gaitdiff.data.batches import Prefetcher
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.diffusion.denoiser import PRESETS
+from gaitdiff.diffusion.denoiser import PRESETS, Denoiser
 from gaitdiff.diffusion.denoiser_reference import reference_state_dict
 from gaitdiff.models.registry import model_config
+from gaitdiff.models.smplgait import PlainBackbone
 from gaitdiff.training.device import keep_freed_memory, make_accelerator
 from gaitdiff.training.graph import inputs_ahead
 from gaitdiff.training.pretexts import DiffusionPretext
@@ -74,7 +75,9 @@ def main() -> None:
     if args.only:
         return tell_memory(args)
     result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(args.device)}
-    result["matrix_product_gflops"] = ceilings = {kind: round(ceiling(kind, args.device)) for kind in KINDS}
+    half = make_accelerator(MachineConfig(device=args.device)).mixed_precision == "bf16"
+    kinds = list(KINDS) if half else ["float32"]
+    result["matrix_product_gflops"] = ceilings = {kind: round(ceiling(kind, args.device)) for kind in kinds}
     print("a matrix product reaches", ceilings, "GFLOP/s")
     with tempfile.TemporaryDirectory() as folder:
         args.store = Path(folder) / "walks"
@@ -114,11 +117,9 @@ def measure(args: argparse.Namespace, size: str, ceilings: dict[str, int]) -> di
 
 def make_sides(args: argparse.Namespace, size: str) -> dict[str, Side]:
     """Each side by its name."""
-    ours = {
-        "ours, TAESD, float32": (args.taesd, "float32"),
-        "ours, TAESD, auto": (args.taesd, "auto"),
-        "ours, student, auto": ("student", "auto"),
-    }
+    ours = {"ours, TAESD, float32": (args.taesd, "float32"), "ours, student": ("student", "auto")}
+    if make_accelerator(MachineConfig(device=args.device)).mixed_precision == "bf16":
+        ours["ours, TAESD"] = (args.taesd, "auto")
     chosen = {name: Ours(args, size, *how) for name, how in ours.items() if args.only in (None, name, PEER)}
     if args.only not in (None, PEER):
         return dict(chosen)
@@ -161,7 +162,7 @@ class Ours(Side):
         self.take.look()
         self.done += 1
 
-    def parts(self, turns: int = 5) -> dict[str, float]:
+    def parts(self, turns: int = 3) -> dict[str, float]:
         """Seconds of the parts of a step, the median of some."""
         pretext = self.stage.pretext
         assert isinstance(pretext, DiffusionPretext)
@@ -229,7 +230,7 @@ class Theirs(Side):
         objective, config, device = pretext.module, ours.config, ours.accelerator.device
         model = model_config(config.model.name, config.model.preset, config.model.overrides)
         backbone = PlainSMPLGait(model)
-        backbone.take(objective.backbone)  # type: ignore[arg-type]
+        backbone.take(backbone_of(pretext))
         size = {"dim_mults": (1, 2, 4), **PRESETS[config.diffusion.denoiser]}
         denoiser = unet(
             dim=size["dim"],
@@ -239,11 +240,12 @@ class Theirs(Side):
             attn_heads=size.get("heads", 8),
             attn_dim_head=size.get("head_dim", 32),
         )
+        assert isinstance(objective.denoiser, Denoiser)
         denoiser.load_state_dict(reference_state_dict(objective.denoiser))
         pooling = type(objective.pooling)(
             config.diffusion.pooling,
-            objective.backbone.channels,
-            objective.backbone.parts,
+            backbone_of(pretext).channels,
+            backbone_of(pretext).parts,
             config.diffusion.normalize_condition,
             config.diffusion.projector,
         )
@@ -273,16 +275,23 @@ class Theirs(Side):
             raise SystemExit("the peer's loss is not finite")
 
 
+def backbone_of(pretext: DiffusionPretext) -> PlainBackbone:
+    """The backbone, which is SMPLGait's in both sizes."""
+    backbone = pretext.module.backbone
+    assert isinstance(backbone, PlainBackbone)
+    return backbone
+
+
 def losses_differ(ours: Ours, peer: Theirs) -> float:
-    """Relative difference of both sides' first losses of the same clips and noise, each with its own TAESD's latents."""
+    """Relative difference of both sides' first losses of the same clips and noise, each with latents of its own."""
     with torch.no_grad():
         batch = ours.stage.make_batch(0, 0)
         latents, gait, noised = ours.stage.inputs(batch, 0, 0)
         pretext = ours.stage.pretext
         assert isinstance(pretext, DiffusionPretext)
-        theirs = peer.module(encode(peer.tiny, pretext.clips.latent(batch)), gait, noised)
+        theirs = peer.module(encode(peer.tiny, pretext.clips(batch, "latent")[0]), gait, noised)
         mine = ours.stage.module(latents, gait, noised)
-    return abs(float(mine) / float(theirs) - 1)
+    return abs(float(mine.double() / theirs.double() - 1))
 
 
 def count_operations(side: Side) -> int:

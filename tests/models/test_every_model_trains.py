@@ -107,7 +107,7 @@ def test_distances_of_pairs_are_logged(distance: str, store: Path) -> None:
     flags += ["--batch.people", "3", "--batch.sequences", "2", "--loss.distance", distance, "--out", "none"]
     stage = FinetuneStage(parse_config(FinetuneConfig, "gaitdiff", [*flags, *MACHINE]), torch.device("cpu"), 1)
     batch = stage.make_batch(0, 0)
-    logged = stage.diagnostics(batch, 0, 0)
+    logged = stage.diagnostics(batch, stage.inputs(batch, 0, 0))
     clips, labels = stage._inputs(batch)
     with torch.no_grad():
         x = stage.module.model.eval()(clips).embedding.double().numpy()
@@ -127,5 +127,5 @@ def test_distances_of_pairs_are_logged(distance: str, store: Path) -> None:
     assert logged["an"] == pytest.approx(np.mean(found[False]), rel=1e-4)
     if distance == "euclidean":
         torch.nn.init.zeros_(stage.module.model.head.fc.weight)
-        collapsed = stage.diagnostics(batch, 0, 0)
+        collapsed = stage.diagnostics(batch, stage.inputs(batch, 0, 0))
         assert collapsed["ap"] == collapsed["an"] == 0

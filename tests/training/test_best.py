@@ -128,8 +128,9 @@ def test_the_gap_is_of_what_is_kept_and_of_a_batch_that_stays(tmp_path: Path) ->
     for step, gap in gaps(run).items():
         backbone = load_checkpoint(run / "checkpoints" / f"step-{step:08d}").backbone
         with torch.no_grad():
-            first, second = backbone(clips.gait(batch)), backbone(crop_sides(clips.latent(batch)))
-        pairs = pair_distances(first, second, clips.owner(batch))
+            latent, gait, owner = clips(batch, "latent", "gait", "owner")
+            first, second = backbone(gait), backbone(crop_sides(latent))
+        pairs = pair_distances(first, second, owner)
         assert gap == pytest.approx(pairs["an"] - pairs["ap"], abs=1e-6)
 
 

@@ -7,6 +7,7 @@ Walking Videos: A Benchmark"), which the paper names without numbers. Affine, pe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gaitdiff.config.schema import AugmentConfig
+from gaitdiff.data.transfer import send
 
 _JITTER = 10  # points move by 0..9 px of 64
 _BAND_TOP, _BAND_BOTTOM = (9, 20), (39, 50)  # first and last row of a band, of 64
@@ -68,18 +70,64 @@ def draw_plan(config: AugmentConfig, batch: int, height: int, width: int, rng: n
     )
 
 
-def augment(clips: Tensor, plan: AugmentPlan) -> Tensor:
+class Prepared(NamedTuple):
+    """A plan as it is applied, worked out on the host: which of B sequences each step is for, and its numbers.
+
+    Arrays, or tensors once they are where the clips are.
+
+    Attributes:
+        flipped: (n,) those that are flipped and nothing else.
+        warped, sources: (m,), and (m, 3, 3) from a target's pixel to where its value comes from, as grid_sample counts.
+        dilated, elements, dilate_band: (k,), (k, 5, 5) and (k, 2).
+        blurred, blur_band: (l,) and (l, 2).
+        shifts: places within the elements that any of them has, (row, column).
+    """
+
+    flipped: Any
+    warped: Any
+    sources: Any
+    dilated: Any
+    elements: Any
+    dilate_band: Any
+    blurred: Any
+    blur_band: Any
+    shifts: tuple[tuple[int, int], ...]
+
+
+def prepare(plan: AugmentPlan, height: int, width: int) -> Prepared:
+    """Work out what applying a plan to frames of ``height`` x ``width`` takes."""
+    mirror = np.array([[-1.0, 0.0, width - 1], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    matrix = plan.homography[plan.warped]
+    matrix = np.where(plan.flip[plan.warped][:, None, None], mirror @ matrix, matrix)
+    # Pixels to grid_sample's [-1, 1], folded into the inverse: target pixel to normalised source.
+    scale = np.array([[2 / (width - 1), 0, -1], [0, 2 / (height - 1), -1], [0, 0, 1]])
+    dilated, blurred = plan.dilate.any((1, 2)), plan.blur_band[:, 1] > 0
+    elements = plan.dilate[dilated]
+    return Prepared(
+        flipped=np.flatnonzero(plan.flip & ~plan.warped),
+        warped=np.flatnonzero(plan.warped),
+        sources=(scale @ np.linalg.inv(matrix)).astype(np.float32),
+        dilated=np.flatnonzero(dilated),
+        elements=elements.astype(np.float32),
+        dilate_band=plan.dilate_band[dilated],
+        blurred=np.flatnonzero(blurred),
+        blur_band=plan.blur_band[blurred],
+        shifts=tuple((int(y), int(x)) for y, x in zip(*np.nonzero(elements.any(0)), strict=True)),
+    )
+
+
+def augment(clips: Tensor, plan: AugmentPlan | Prepared) -> Tensor:
     """Apply a plan.
 
     Args:
         clips: (B, T, H, W) float in [0, 1], on any device.
+        plan: as it was drawn, or prepared for these frames and on the device of the clips.
 
     Returns:
         (B, T, H, W), a new tensor.
     """
-    clips = _warp(clips, plan)
-    clips = _dilate(clips, plan)
-    return _blur(clips, plan)
+    ready: Prepared = send(prepare(plan, *clips.shape[2:]), clips.device) if isinstance(plan, AugmentPlan) else plan
+    return _blur(_dilate(_warp(clips, ready), ready), ready)
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------
@@ -138,75 +186,57 @@ _ELEMENTS = _structuring_elements()
 # --- applying --------------------------------------------------------------------------------------------------
 
 
-def _rows_of(mask: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.flatnonzero(mask)).to(device, non_blocking=True)
-
-
-def _warp(clips: Tensor, plan: AugmentPlan) -> Tensor:
+def _warp(clips: Tensor, plan: Prepared) -> Tensor:
     """Affine, perspective and flip in one bilinear warp; a flip alone moves no value."""
     out = clips.clone()
-    only_flipped = plan.flip & ~plan.warped
-    if only_flipped.any():
-        rows = _rows_of(only_flipped, clips.device)
-        out[rows] = clips[rows].flip(-1)
-    if plan.warped.any():
+    if len(plan.flipped):
+        out[plan.flipped] = clips[plan.flipped].flip(-1)
+    if len(plan.warped):
         height, width = clips.shape[-2:]
-        mirror = np.array([[-1.0, 0.0, width - 1], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-        matrix = plan.homography[plan.warped]
-        matrix = np.where(plan.flip[plan.warped][:, None, None], mirror @ matrix, matrix)
-        # Pixels to grid_sample's [-1, 1], folded into the inverse: target pixel to normalised source.
-        scale = np.array([[2 / (width - 1), 0, -1], [0, 2 / (height - 1), -1], [0, 0, 1]])
-        inverse = torch.from_numpy(scale @ np.linalg.inv(matrix)).to(clips.device, torch.float32)
         y, x = torch.meshgrid(
             torch.arange(height, device=clips.device), torch.arange(width, device=clips.device), indexing="ij"
         )
         pixels = torch.stack([x, y, torch.ones_like(x)], -1).flatten(0, 1).float()  # (H·W, 3)
-        source = pixels @ inverse.mT  # (n, H·W, 3)
+        source = pixels @ plan.sources.mT  # (m, H·W, 3)
         grid = (source[..., :2] / source[..., 2:]).unflatten(1, (height, width))
-        rows = _rows_of(plan.warped, clips.device)
-        out[rows] = F.grid_sample(clips[rows], grid.to(clips.dtype), align_corners=True)  # frames are channels
+        # Frames are channels.
+        out[plan.warped] = F.grid_sample(clips[plan.warped], grid.to(clips.dtype), align_corners=True)
     return out
 
 
-def _band_mask(band: np.ndarray, height: int, device: torch.device) -> Tensor:
-    """(n, 1, H, 1), true inside each sequence's band of rows."""
-    limits = torch.from_numpy(band).to(device)
-    row = torch.arange(height, device=device)
+def _band_mask(limits: Tensor, height: int) -> Tensor:
+    """(n, 1, H, 1), true inside each sequence's band of rows, (n, 2)."""
+    row = torch.arange(height, device=limits.device)
     return ((row >= limits[:, :1]) & (row < limits[:, 1:]))[:, None, :, None]
 
 
-def _dilate(clips: Tensor, plan: AugmentPlan) -> Tensor:
+def _dilate(clips: Tensor, plan: Prepared) -> Tensor:
     """Grey dilation of the band alone: rows outside neither change nor reach in."""
-    chosen = np.any(plan.dilate, axis=(1, 2))
-    if not chosen.any():
+    if not len(plan.dilated):
         return clips
-    rows = _rows_of(chosen, clips.device)
-    elements, height, width = plan.dilate[chosen], *clips.shape[-2:]
-    inside = _band_mask(plan.dilate_band[chosen], height, clips.device)
-    before = clips[rows]
-    padded = F.pad(before * inside, (2, 2, 2, 2))
+    height, width = clips.shape[-2:]
+    inside = _band_mask(plan.dilate_band, height)
+    before = clips[plan.dilated]
     grown = before * inside
-    weights = torch.from_numpy(elements.astype(np.float32)).to(clips.device, clips.dtype)
-    for dy, dx in zip(*np.nonzero(elements.any(0)), strict=True):
+    padded = F.pad(grown, (2, 2, 2, 2))
+    weights = plan.elements.to(clips.dtype)
+    for dy, dx in plan.shifts:
         shifted = padded[..., dy : dy + height, dx : dx + width]
         grown = torch.maximum(grown, shifted * weights[:, dy, dx, None, None, None])
-    clips[rows] = torch.where(inside, grown, before)
+    clips[plan.dilated] = torch.where(inside, grown, before)
     return clips
 
 
-def _blur(clips: Tensor, plan: AugmentPlan) -> Tensor:
+def _blur(clips: Tensor, plan: Prepared) -> Tensor:
     """3x3 Gaussian (1, 2, 1)/4 of the band alone, mirrored at its edges, then a threshold."""
-    chosen = plan.blur_band[:, 1] > 0
-    if not chosen.any():
+    if not len(plan.blurred):
         return clips
-    rows = _rows_of(chosen, clips.device)
-    band, height = plan.blur_band[chosen], clips.shape[-2]
-    limits = torch.from_numpy(band).to(clips.device)
+    height, limits = clips.shape[-2], plan.blur_band
     top, last = limits[:, :1], limits[:, 1:] - 1
     row = torch.arange(height, device=clips.device)[None]
     above = torch.where(row == top, row + 1, (row - 1).clamp(min=0))
     below = torch.where(row == last, row - 1, (row + 1).clamp(max=height - 1))
-    before = clips[rows]
+    before = clips[plan.blurred]
 
     def take(index: Tensor) -> Tensor:
         return before.gather(2, index[:, None, :, None].expand_as(before))
@@ -215,5 +245,5 @@ def _blur(clips: Tensor, plan: AugmentPlan) -> Tensor:
     side = F.pad(vertical, (1, 1, 0, 0), mode="reflect")
     smooth = 0.5 * vertical + 0.25 * (side[..., :-2] + side[..., 2:])
     after = (smooth > _BLUR_THRESHOLD).to(clips.dtype)
-    clips[rows] = torch.where(_band_mask(band, height, clips.device), after, before)
+    clips[plan.blurred] = torch.where(_band_mask(limits, height), after, before)
     return clips

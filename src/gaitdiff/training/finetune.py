@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from gaitdiff.config.schema import FinetuneConfig, FinetuneData, LossConfig, ModelConfig
-from gaitdiff.data.augment import augment
+from gaitdiff.data.augment import augment, prepare
 from gaitdiff.data.batches import IdentityBatches, LabelledBatch, training_rows
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
+from gaitdiff.data.transfer import send
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
 from gaitdiff.evaluation.features import evaluate_store, store_protocol
@@ -33,6 +34,7 @@ from gaitdiff.training.best import check_best
 from gaitdiff.training.checkpoint import load_into, model_document, read_checkpoint_info, read_model_document
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors
 from gaitdiff.training.device import make_accelerator, require_memory, seeded
+from gaitdiff.training.graph import Inputs
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
 from gaitdiff.training.run_folder import RunFolder, provenance
@@ -133,13 +135,13 @@ class FinetuneStage:
         """A tenth at each milestone passed."""
         return [0.1 ** bisect_right(sorted(self.config.optim.milestones), step)] * len(self.optimizer.param_groups)
 
-    def diagnostics(self, batch: LabelledBatch, step: int, rank: int) -> dict[str, float]:
+    def diagnostics(self, batch: LabelledBatch, inputs: Inputs) -> dict[str, float]:
         """Share of triplets that are violated, and the mean distances of pairs, in evaluation mode.
 
         ``ap`` is that of two sequences of one person, ``an`` that of two people, over all parts; where both fall to 0
         the embeddings have collapsed.
         """
-        clips, labels = self._inputs(batch)
+        clips, labels = inputs
         self.module.eval()
         with torch.no_grad():
             embedding = self.module.model(clips).embedding
@@ -194,9 +196,9 @@ class FinetuneStage:
         return self.document
 
     def _inputs(self, batch: LabelledBatch) -> tuple[Tensor, Tensor]:
-        frames = torch.from_numpy(batch.clips).to(self.device, non_blocking=True).float().div_(255)
-        clips = augment(frames, batch.plan)
-        labels = torch.from_numpy(batch.labels).to(self.device)
+        arrays = (batch.clips, prepare(batch.plan, *batch.clips.shape[2:]), batch.labels)
+        frames, plan, labels = send(arrays, self.device)
+        clips = augment(frames.float().div_(255), plan)
         return (crop_sides(clips) if self.store.width == self.store.height else clips), labels
 
 

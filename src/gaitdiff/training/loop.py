@@ -88,8 +88,8 @@ class Stage(Protocol, Generic[Batch]):
     def lr_factors(self, step: int) -> Sequence[float]:
         """What the base learning rates are multiplied with at ``step``, one of each group."""
 
-    def diagnostics(self, batch: Batch, step: int, rank: int) -> dict[str, float]:
-        """What is worth watching of a batch, at the steps that are logged."""
+    def diagnostics(self, batch: Batch, inputs: Inputs) -> dict[str, float]:
+        """What is worth watching of a batch and its inputs, at the steps that are logged."""
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         """What a batch looks like, pictures (H, W), uint8, by name; it must not change what is trained."""
@@ -151,7 +151,8 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             stop.at(step, saved)
             _set_rates(optimizer, base, stage.lr_factors(step))
             with memory_told(stage.size):
-                take_step(take())
+                inputs = take()
+                take_step(inputs)
             stopping = stop.agreed()
             logs = done % run.log_every == 0 or last
             scores = run.evaluate_every > 0 and (done % run.evaluate_every == 0 or last)
@@ -163,7 +164,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 record: dict[str, Any] = {
                     "step": done,
                     "loss": math.fsum(pending) / len(pending),
-                    **stage.diagnostics(batch, step, rank),
+                    **stage.diagnostics(batch, inputs),
                     "lr": [group["lr"] for group in optimizer.param_groups],
                     "seconds_per_step": round((time.perf_counter() - started) / (done - begun), 5),
                 }

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from gaitdiff.config.schema import ContrastiveConfig, DiffusionConfig, PretrainConfig
-from gaitdiff.data.augment import AugmentPlan, augment
+from gaitdiff.data.augment import Prepared, augment, prepare
 from gaitdiff.data.batches import PretrainBatch
 from gaitdiff.data.clips import crop_sides
+from gaitdiff.data.transfer import send
 from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
@@ -49,8 +50,8 @@ class Pretext(Protocol):
     def inputs(self, batch: PretrainBatch, step: int, rank: int) -> Inputs:
         """What the module's forward takes of a batch, on the device."""
 
-    def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
-        """What is worth watching of a batch that was trained on, in evaluation mode."""
+    def diagnostics(self, batch: PretrainBatch, inputs: Inputs) -> dict[str, float]:
+        """What is worth watching of a batch that was trained on, in evaluation mode; ``inputs`` are those it had."""
 
     def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:
         """Mean distances ``ap`` of two clips of one sequence and ``an`` of clips of two, by a backbone's features."""
@@ -81,38 +82,57 @@ def clip_frames(config: PretrainConfig) -> list[tuple[str, int]]:
     return {"diffusion": [latent, gait], "contrastive": [gait, gait], "both": [latent, gait, gait]}[config.objective]
 
 
-class _Clips:
-    """Clips of batches as they are trained on: augmented, in [0, 1], on the device."""
+class Clips:
+    """What is trained on of batches, on the device.
+
+    Called with a batch and names it gives these: "latent", clips (B, T, 64, 64); "gait" and "second", clips
+    (B, T', 64, 44), all augmented and in [0, 1]; "owner", (B,) which sequence each sample is of.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def latent(self, batch: PretrainBatch) -> Tensor:
-        """(B, T, 64, 64)."""
-        return self._augmented(batch.latent, batch.latent_plan)
+    def __call__(self, batch: PretrainBatch, *names: str) -> list[Tensor]:
+        """Those of a batch, by their names."""
+        made: list[Tensor] = []
+        for name, sent in zip(
+            names, send(tuple(self._arrays(batch, name) for name in names), self.device), strict=True
+        ):
+            if name == "owner":
+                made.append(sent)
+                continue
+            clips, plan = sent
+            clips = augment(clips.float().div_(255), plan)
+            made.append(clips if name == "latent" else crop_sides(clips))
+        return made
 
-    def gait(self, batch: PretrainBatch) -> Tensor:
-        """(B, T', 64, 44)."""
-        return crop_sides(self._augmented(batch.gait, batch.gait_plan))
+    def _arrays(self, batch: PretrainBatch, name: str) -> Any:
+        if name == "owner":
+            return batch.sequence
+        clips = getattr(batch, name)
+        return clips, prepare(getattr(batch, f"{name}_plan"), *clips.shape[2:])
 
-    def second(self, batch: PretrainBatch) -> Tensor:
-        """(B, T', 64, 44)."""
-        return crop_sides(self._augmented(batch.second, batch.second_plan))
 
-    def owner(self, batch: PretrainBatch) -> Tensor:
-        """(B,)."""
-        return torch.from_numpy(batch.sequence).to(self.device)
+def _arrays(batch: PretrainBatch, name: str) -> tuple[Any, ...]:
+    """What ``_made`` takes, on the host."""
+    if name == "owner":
+        return (batch.sequence,)
+    clips = getattr(batch, name)
+    return clips, prepare(getattr(batch, f"{name}_plan"), *clips.shape[2:])
 
-    def _augmented(self, clips: np.ndarray, plan: AugmentPlan) -> Tensor:
-        frames = torch.from_numpy(clips).to(self.device, non_blocking=True).float().div_(255)
-        return augment(frames, plan)
+
+def _made(name: str, values: Tensor, plan: Prepared | None = None) -> Tensor:
+    if plan is None:
+        return values
+    clips = augment(values.float().div_(255), plan)
+    return clips if name == "latent" else crop_sides(clips)
 
 
 class DiffusionPretext:
     """Guide a denoiser; see ``DiffusionObjective``."""
 
     def __init__(self, config: PretrainConfig, backbone: Backbone, device: torch.device) -> None:
-        self.seed, self.same_clip, self.clips = config.seed, config.data.same_clip, _Clips(device)
+        self.seed, self.same_clip, self.clips = config.seed, config.data.same_clip, Clips(device)
         self.module = build_objective(backbone, config.diffusion)
         if config.diffusion.start and not list_checkpoints(Path(config.out)):
             _start(self.module.denoiser, config.diffusion.start, config.diffusion.schedule)
@@ -124,36 +144,45 @@ class DiffusionPretext:
 
     def inputs(self, batch: PretrainBatch, step: int, rank: int) -> tuple[Tensor, Tensor, Noised]:
         """Latents (B, 4, T, 8, 8) of the latent clips, gait clips (B, T', 64, 44), and the noise of this step."""
-        latent = self.clips.latent(batch)
-        gait = crop_sides(latent) if self.same_clip else self.clips.gait(batch)
+        latent, gait = self._both(batch)
+        return self.made_of(latent, gait, step, rank)
+
+    def made_of(self, latent: Tensor, gait: Tensor, step: int, rank: int) -> tuple[Tensor, Tensor, Noised]:
+        """The same of clips (B, T, 64, 64) and (B, T', 64, 44)."""
         # On an accelerator, looking at values would make every step wait for it.
         latents = self.autoencoder.encode(latent, check_values=latent.device.type == "cpu")
         return latents, gait, self._noised(latents, step, rank)
 
-    def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
+    def diagnostics(self, batch: PretrainBatch, inputs: Inputs) -> dict[str, float]:
         """The condition gap, and the distances of anchor-positive and anchor-negative pairs."""
-        latents, gait, noised = self.inputs(batch, step, rank)
-        owner = self.clips.owner(batch)
+        latents, gait, noised, *_ = inputs
+        latent, owner = self.clips(batch, "latent", "owner")
         values = self.module.condition_gap(latents, gait, noised, owner)
-        return values | self.distances(batch, self.module.backbone)
+        return values | _distances(self.module.backbone, gait, crop_sides(latent), owner)
 
     def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:
         """Of gait clip and latent clip."""
-        latent = crop_sides(self.clips.latent(batch))
-        gait = latent if self.same_clip else self.clips.gait(batch)
-        return _distances(backbone, gait, latent, self.clips.owner(batch))
+        latent, gait = self._both(batch)
+        return _distances(backbone, gait, crop_sides(latent), *self.clips(batch, "owner"))
 
     def measure(self, batch: PretrainBatch) -> dict[str, Any]:
         """The condition gap by noise level."""
         latents, gait, noised = self.inputs(batch, UNTRAINED, 0)
-        owner = self.clips.owner(batch)
+        (owner,) = self.clips(batch, "owner")
         return {"gap_by_noise": self.module.gap_by_noise(latents, gait, noised.noise, owner, GAP_LEVELS)}
 
     def pictures(self, batch: PretrainBatch) -> dict[str, np.ndarray]:
         """The first clip as the autoencoder gets it, and what it decodes of it."""
-        clip = self.clips.latent(batch)[:1]
+        clip = self.clips(batch, "latent")[0][:1]
         decoded = self.autoencoder.decode(self.autoencoder.encode(clip))
         return {"clip": side_by_side(clip[0]), "decoded": side_by_side(decoded[0])}
+
+    def _both(self, batch: PretrainBatch) -> list[Tensor]:
+        """Latent clip and gait clip."""
+        if self.same_clip:
+            (latent,) = self.clips(batch, "latent")
+            return [latent, crop_sides(latent)]
+        return self.clips(batch, "latent", "gait")
 
     def _noised(self, latents: Tensor, step: int, rank: int) -> Noised:
         seed = np.random.SeedSequence([self.seed, step, rank, _NOISE]).generate_state(1, np.uint64)[0]
@@ -165,7 +194,7 @@ class ContrastivePretext:
     """Tell sequences apart by two clips of each; see ``ContrastiveObjective``."""
 
     def __init__(self, config: PretrainConfig, backbone: Backbone, device: torch.device) -> None:
-        self.clips = _Clips(device)
+        self.clips = Clips(device)
         self.module = ContrastiveObjective(backbone, _head(config.contrastive, backbone))
 
     def parts(self) -> dict[str, nn.Module]:
@@ -174,15 +203,16 @@ class ContrastivePretext:
 
     def inputs(self, batch: PretrainBatch, step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         """Both clips (B, T', 64, 44) of each sequence, and which sequence it is."""
-        return self.clips.gait(batch), self.clips.second(batch), self.clips.owner(batch)
+        gait, second, owner = self.clips(batch, "gait", "second", "owner")
+        return gait, second, owner
 
-    def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
+    def diagnostics(self, batch: PretrainBatch, inputs: Inputs) -> dict[str, float]:
         """Distances of anchor-positive and anchor-negative pairs."""
-        return self.distances(batch, self.module.backbone)
+        return _distances(self.module.backbone, *inputs)
 
     def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:
         """Of both gait clips."""
-        return _distances(backbone, self.clips.gait(batch), self.clips.second(batch), self.clips.owner(batch))
+        return _distances(backbone, *self.clips(batch, "gait", "second", "owner"))
 
     def measure(self, batch: PretrainBatch) -> dict[str, Any]:
         """Nothing."""
@@ -190,7 +220,7 @@ class ContrastivePretext:
 
     def pictures(self, batch: PretrainBatch) -> dict[str, np.ndarray]:
         """Both clips of the first sequence."""
-        clips = {"clip": self.clips.gait(batch), "second": self.clips.second(batch)}
+        clips = dict(zip(("clip", "second"), self.clips(batch, "gait", "second"), strict=True))
         return {name: side_by_side(clip[0]) for name, clip in clips.items()}
 
 
@@ -200,7 +230,7 @@ class JointPretext:
     def __init__(
         self, config: PretrainConfig, backbone: Backbone, device: torch.device, diffusion: DiffusionPretext
     ) -> None:
-        self.diffusion, self.clips = diffusion, _Clips(device)
+        self.diffusion, self.clips = diffusion, Clips(device)
         head = _head(config.contrastive, backbone)
         self.module = JointObjective(diffusion.module, head, config.contrastive.weight)
 
@@ -210,15 +240,16 @@ class JointPretext:
 
     def inputs(self, batch: PretrainBatch, step: int, rank: int) -> tuple[Tensor, Tensor, Noised, Tensor, Tensor]:
         """What diffusion takes, second clips (B, T', 64, 44), and which sequence each sample is of."""
-        return *self.diffusion.inputs(batch, step, rank), self.clips.second(batch), self.clips.owner(batch)
+        latent, gait, second, owner = self.clips(batch, "latent", "gait", "second", "owner")
+        return *self.diffusion.made_of(latent, gait, step, rank), second, owner
 
-    def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
+    def diagnostics(self, batch: PretrainBatch, inputs: Inputs) -> dict[str, float]:
         """What diffusion watches, and the contrastive part of the loss."""
-        values = self.diffusion.diagnostics(batch, step, rank)
-        clips = torch.cat([self.clips.gait(batch), self.clips.second(batch)])
+        values = self.diffusion.diagnostics(batch, inputs)
+        _, gait, _, second, owner = inputs
         self.module.eval()
         with torch.no_grad():
-            loss = self.module.head(self.module.backbone(clips), self.clips.owner(batch))
+            loss = self.module.head(self.module.backbone(torch.cat([gait, second])), owner)
         self.module.train()
         return {**values, "contrastive_loss": float(loss)}
 
@@ -232,7 +263,7 @@ class JointPretext:
 
     def pictures(self, batch: PretrainBatch) -> dict[str, np.ndarray]:
         """What diffusion shows, and the second clip."""
-        return {**self.diffusion.pictures(batch), "second": side_by_side(self.clips.second(batch)[0])}
+        return {**self.diffusion.pictures(batch), "second": side_by_side(self.clips(batch, "second")[0][0])}
 
 
 def _distances(backbone: nn.Module, first: Tensor, second: Tensor, owner: Tensor) -> dict[str, float]:

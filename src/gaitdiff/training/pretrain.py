@@ -141,9 +141,9 @@ class PretrainStage:
         )
         return factor, factor * (min(max(step + 1 - hold, 0) / hold, 1.0) if hold else 1.0)
 
-    def diagnostics(self, batch: PretrainBatch, step: int, rank: int) -> dict[str, float]:
+    def diagnostics(self, batch: PretrainBatch, inputs: Inputs) -> dict[str, float]:
         """Distances of anchor-positive and anchor-negative pairs, and what the objective watches."""
-        return self.pretext.diagnostics(batch, step, rank)
+        return self.pretext.diagnostics(batch, inputs)
 
     def pictures(self, batch: PretrainBatch) -> dict[str, np.ndarray]:
         """The first sequence as the objective gets it."""
