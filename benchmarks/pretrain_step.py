@@ -43,6 +43,7 @@ from gaitdiff.data.batches import Prefetcher
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.denoiser import PRESETS, Denoiser
 from gaitdiff.diffusion.denoiser_reference import reference_state_dict
+from gaitdiff.diffusion.taesd import load_tiny
 from gaitdiff.models.registry import model_config
 from gaitdiff.models.smplgait import PlainBackbone
 from gaitdiff.training.device import keep_freed_memory, make_accelerator
@@ -251,7 +252,7 @@ class Theirs(Side):
         )
         pooling.load_state_dict(objective.pooling.state_dict())
         self.device, self.draw = device, objective.draw
-        self.tiny: nn.Module = pretext.autoencoder.codec.tiny  # type: ignore[assignment]
+        self.tiny = load_tiny(config.diffusion.autoencoder).to(device)
         self.module = PeerObjective(objective, backbone, denoiser, pooling).to(device)
         self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=config.optim.lr)
         self.clip = config.optim.clip_grad

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
-from gaitdiff.diffusion.taesd import VARIABLE, AutoencoderTiny
+from gaitdiff.diffusion.taesd import VARIABLE, AutoencoderTiny, Taesd
 from gaitdiff.errors import UserError
 from reference import RECORDED
 
@@ -159,9 +159,10 @@ def test_environment_variable_says_where_taesd_is(
 ) -> None:
     tiny, root = layouts
     monkeypatch.setenv(VARIABLE, str(root / "original"))
-    loaded = load_autoencoder("taesd").state_dict()
-    for key, tensor in tiny.state_dict().items():
-        assert torch.equal(loaded[f"codec.tiny.{key}"], tensor)
+    loaded, own = load_autoencoder("taesd").state_dict(), Taesd(tiny).state_dict()
+    assert loaded.keys() == {f"codec.{key}" for key in own}
+    for key, tensor in own.items():
+        assert torch.equal(loaded[f"codec.{key}"], tensor)
 
 
 def test_missing_and_broken_weights_are_one_sentence(tmp_path: Path, layouts: tuple[AutoencoderTiny, Path]) -> None:

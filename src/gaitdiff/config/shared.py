@@ -86,7 +86,7 @@ class MachineConfig:
 
     Attributes:
         device: "auto", "cpu", "cuda" or "mps".
-        precision: "auto" (bfloat16 on a GPU, or a CPU with AMX, that has it), "float32" or "bfloat16".
+        precision: "auto" (bfloat16 on a GPU, or on a CPU with AMX or AVX-512-BF16), "float32" or "bfloat16".
         threads: CPU threads of torch; 0 leaves torch's choice.
         cuda_graph: in pretraining on one GPU, record forward and backward once and replay them.
     """

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gaitdiff.diffusion.student import load_student
 from gaitdiff.errors import UserError
+from gaitdiff.utils.precision import has_fast_bfloat16
 from gaitdiff.utils.ranges import check_range
 
 
@@ -26,8 +27,8 @@ class Codec(Protocol):
 class Autoencoder(nn.Module):
     """A frozen codec over clips. It keeps no gradients, and stays in evaluation mode.
 
-    It computes in float32, on CUDA in bfloat16; latents and frames are always float32. ``chunk`` frames go through at
-    a time (on CUDA eight times as many), which bounds the memory it takes.
+    It computes in bfloat16 where that is fast (``gaitdiff.utils.precision``), otherwise in float32; latents and frames
+    are always float32. ``chunk`` frames go through at a time (on CUDA eight times as many), which bounds the memory.
     """
 
     def __init__(self, codec: nn.Module, chunk: int = 64) -> None:
@@ -71,7 +72,7 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def _in_chunks(self, function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
         kind = frames.device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=has_fast_bfloat16(kind)):
             parts = frames.float().split(self.chunk * (8 if kind == "cuda" else 1))
             return torch.cat([function(part).float() for part in parts])
 

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import cast
 
+import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
@@ -24,25 +25,53 @@ from gaitdiff.utils.files import parse_json, require_regular
 #: The environment variable that says where TAESD's weights are on this machine: a folder or a file.
 VARIABLE = "GAITDIFF_TAESD"
 HUB_ID = "madebyollin/taesd"
+_CLAMP = 3.0  # latents are bent into -3..3 before they are decoded
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 WAYS_OUT = 'use the autoencoder "student", or give the path of a folder with TAESD\'s safetensors'
 
 
 class Taesd(nn.Module):
-    """TAESD on silhouettes: three equal channels, -1..1 instead of 0..1."""
+    """TAESD on silhouettes, whose three channels are one.
+
+    The three are equal, so that what its first convolution makes of them is what the sum of its weights over them makes
+    of one, and the mean of the three that its last one gives is what their mean weights give: the same numbers but for
+    rounding. Frames are in 0..1 as they are for TAESD's own layers.
+    """
 
     def __init__(self, tiny: AutoencoderTiny) -> None:
         super().__init__()
-        self.tiny = tiny
+        first, *inner = tiny.encoder.layers
+        *outer, last = tiny.decoder.layers
+        self.encoder = nn.Sequential(_of_one_channel(first), *inner)
+        self.decoder = nn.Sequential(*outer, _to_one_channel(last))
+        for weight in self.parameters():
+            if weight.ndim == 4:  # as frames come, so that convolutions copy nothing
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """(N, 1, H, W) in 0..1 → (N, 4, H/8, W/8)."""
-        return self.tiny.encode(frames.expand(-1, 3, -1, -1) * 2 - 1).latents
+        # Permuted, not merely contiguous: one channel fits both layouts, and convolutions would answer in the other.
+        return self.encoder(frames.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
 
     def decode_frames(self, latents: Tensor) -> Tensor:
         """(N, 4, h, w) → (N, 1, 8h, 8w) in 0..1."""
-        rgb = self.tiny.decode(latents).sample
-        return ((rgb.mean(dim=1, keepdim=True) + 1) / 2).clamp(0, 1)
+        return self.decoder((latents / _CLAMP).tanh() * _CLAMP).clamp(0, 1)
+
+
+def _of_one_channel(convolution: nn.Module) -> nn.Conv2d:
+    """A convolution of equal channels as one of one of them."""
+    assert isinstance(convolution, nn.Conv2d)
+    folded = nn.Conv2d(1, convolution.out_channels, 3, padding=1)
+    folded.load_state_dict({**convolution.state_dict(), "weight": convolution.weight.detach().sum(1, keepdim=True)})
+    return folded
+
+
+def _to_one_channel(convolution: nn.Module) -> nn.Conv2d:
+    """A convolution whose only channel is the mean of another one's."""
+    assert isinstance(convolution, nn.Conv2d)
+    folded = nn.Conv2d(convolution.in_channels, 1, 3, padding=1)
+    folded.load_state_dict({key: value.mean(0, keepdim=True) for key, value in convolution.state_dict().items()})
+    return folded
 
 
 def load_taesd(source: str = "taesd") -> Taesd:
@@ -50,17 +79,22 @@ def load_taesd(source: str = "taesd") -> Taesd:
 
     Raises UserError when the weights are missing, unreachable, or not TAESD's.
     """
+    return Taesd(load_tiny(source))
+
+
+def load_tiny(source: str = "taesd") -> AutoencoderTiny:
+    """The same as diffusers has it, of three channels in -1..1."""
     if source == "taesd":
         source = os.environ.get(VARIABLE) or HUB_ID
         if source != HUB_ID and not Path(source).expanduser().exists():
             raise UserError(f"{VARIABLE} is set to {source}, where nothing is; correct it, or {WAYS_OUT}")
     path = Path(source).expanduser()
     if path.is_dir():
-        return Taesd(_from_folder(path))
+        return _from_folder(path)
     if path.is_file():
-        return Taesd(_from_file(path))
+        return _from_file(path)
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
-        return Taesd(_from_hub(source))
+        return _from_hub(source)
     raise UserError(f"there is no autoencoder at {source!r}; {WAYS_OUT}")
 
 

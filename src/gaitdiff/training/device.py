@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,6 +16,7 @@ from accelerate.state import AcceleratorState
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.errors import UserError
 from gaitdiff.utils.parallel import LAUNCHED, launched_processes
+from gaitdiff.utils.precision import has_fast_bfloat16
 
 #: Where launchers say which of the processes this one is.
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -73,8 +73,10 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("the device is mps, but torch finds none: choose cpu")
     _check_launch(device, world_size)
-    half = machine.precision == "bfloat16" or (machine.precision == "auto" and _has_fast_bfloat16(device))
     on_cpu = device == "cpu" or (world_size > 1 and device == "auto" and not _has_devices_for_groups())
+    half = machine.precision == "bfloat16" or (
+        machine.precision == "auto" and has_fast_bfloat16("cpu" if on_cpu else _kind(device))
+    )
     state = AcceleratorState._shared_state  # accelerate gives each run the precision and device of a process's first
     if state.get(_OURS):  # but what a caller has set up with accelerate for themselves stays
         AcceleratorState._reset_state(reset_partial_state=world_size == 1)
@@ -162,20 +164,16 @@ def _number(variable: str) -> int:
     return int(value)
 
 
+def _kind(device: str) -> str:
+    """What kind of device "auto" is; another one is its own."""
+    found = torch.accelerator.current_accelerator() if device == "auto" and torch.accelerator.is_available() else None
+    return device if device != "auto" else found.type if found is not None else "cpu"
+
+
 def _has_devices_for_groups() -> bool:
     """Whether there is an accelerator whose processes can form a group."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found is not None and found.type != "mps"
-
-
-def _has_fast_bfloat16(device: str) -> bool:
-    """Whether ``device`` multiplies matrices in bfloat16 faster than in float32."""
-    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device == "mps":
-        return False
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
-    return bool(capabilities.get("amx_bf16", False))
 
 
 @contextmanager
