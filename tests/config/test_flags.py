@@ -44,11 +44,11 @@ def test_other_verbs_know_the_long_name_too(verb: Any) -> None:
 def test_values() -> None:
     config = finetuning(
         *("--optim.lr", "1e-3", "--optim.milestones", "[3, 5]", "--optim.iterations", "1_000", "--init", "5"),
-        *("--optim.sync_batchnorm", "true", "--loss.cross_entropy", "null", "--model.overrides", "{rate: 1e-3}"),
+        *("--run.linear_probe", "true", "--loss.cross_entropy", "null", "--model.overrides", "{rate: 1e-3}"),
         *("--model.overrides.channels", "[4, 8]", "--model.overrides.block.kind", "p3d", "--seed", "1", "--seed", "2"),
     )
     assert (config.optim.lr, config.optim.milestones, config.optim.iterations) == (1e-3, (3, 5), 1000)
-    assert (config.init, config.optim.sync_batchnorm, config.loss.cross_entropy, config.seed) == ("5", True, None, 2)
+    assert (config.init, config.run.linear_probe, config.loss.cross_entropy, config.seed) == ("5", True, None, 2)
     assert config.model.overrides == {"rate": 1e-3, "channels": [4, 8], "block": {"kind": "p3d"}}
 
 
@@ -59,7 +59,7 @@ def test_values() -> None:
         (["--optim.lr", "nan"], "it must be a number"),
         (["--optim.iterations", "1.5"], "it must be a whole number"),
         (["--optim.iterations", "0"], "--optim.iterations cannot be 0: it must be at least 1"),
-        (["--optim.sync_batchnorm", "maybe"], "it must be true or false"),
+        (["--run.linear_probe", "maybe"], "it must be true or false"),
         (["--optim.milestones", "3"], "it must be a list, such as [3, 5]"),
         (["--optim.milestones", "[3, x]"], "cannot be 'x': it must be a whole number"),
         (["--model.overrides", "[3]"], "it must be a mapping"),

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
-from gaitdiff.training.pretrain import PretrainStage
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, kill_after, make_store, records
 
 PACE = ("--run.log_every", "2", "--run.evaluate_every", "5", "--run.save_every", "3", "--optim.iterations", "24")
@@ -85,46 +79,3 @@ def test_complete_run_is_left_alone(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert "is complete" in again.stderr
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
-
-
-#: A step in micro-batches, of a backbone that couples no samples.
-IN_PARTS = ("--optim.accumulate", "2", "--model.overrides.batch_norm", "false")
-
-
-@pytest.mark.parametrize("more", [(), IN_PARTS], ids=["whole", "in parts"])
-def test_two_processes_train_one_run(more: tuple[str, ...], tmp_path: Path) -> None:
-    """Under torchrun each process draws its own batches, and one of them writes."""
-    store = make_store(tmp_path / "store")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gaitdiff"]
-    flags = [*STAGES["pretrain"], "--data.store", str(store), "--out", str(tmp_path / "run"), "--optim.iterations", "6"]
-    flags += ["--machine.precision", "float32", *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, "pretrain", *flags], capture_output=True, text=True, env=environment, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    steps = [record["step"] for record in records(tmp_path / "run") if "loss" in record]
-    assert steps == [2, 4, 6]
-    # Alone, the first process's batches give other weights: the gradients of both were averaged.
-    averaged = average_of_two(store, tmp_path / "run", more)
-    trained = load_file(tmp_path / "run" / "checkpoints" / "step-00000006" / "backbone.safetensors")
-    for name, value in averaged.items():
-        assert torch.allclose(trained[name], value, atol=1e-4), name
-
-
-def average_of_two(store: Path, run: Path, more: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Trained weights by hand: both processes' gradients averaged in one process, no BatchNorm statistics compared."""
-    argv = [*STAGES["pretrain"], *more, "--data.store", str(store), "--out", str(run), "--optim.iterations", "6"]
-    config = parse_config(PretrainConfig, "gaitdiff pretrain", [*argv, "--machine.precision", "float32"])
-    stage = PretrainStage(config, torch.device("cpu"), world_size=2)
-    base = [group["lr"] for group in stage.optimizer.param_groups]
-    for step in range(6):
-        for group, lr, factor in zip(stage.optimizer.param_groups, base, stage.lr_factors(step), strict=True):
-            group["lr"] = lr * factor
-        stage.module.train()
-        for rank in range(2):
-            (stage.module(*stage.inputs(stage.make_batch(step, rank), step, rank)) / 2).backward()
-        torch.nn.utils.clip_grad_norm_(stage.module.parameters(), stage.clip_grad)
-        stage.optimizer.step()
-        stage.optimizer.zero_grad()
-    return {name: value.detach() for name, value in stage.module.backbone.named_parameters()}

@@ -94,7 +94,7 @@ class PretrainOptim:
 
     Attributes:
         iterations: training steps.
-        batch: sequences a step and process.
+        batch: sequences a step, which all processes of a run share.
         accumulate: micro-batches of a step, one after the other. Their gradients are averaged.
         lr: learning rate of the denoiser, and of contrastive.projector.
         backbone_lr_ratio: the backbone's learning rate is this times ``lr``.
@@ -104,7 +104,6 @@ class PretrainOptim:
             then grows over as many steps again. Of no effect without a denoiser.
         weight_decay: AdamW's.
         clip_grad: largest gradient norm; 0 does not clip.
-        sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
         ema: decay of a moving average of the backbone's weights; 0 is none. The average is exponential, and what is
             scored and transferred.
     """
@@ -119,7 +118,6 @@ class PretrainOptim:
     hold_backbone: CountOrNone = 0
     weight_decay: NotNegative = 0.01
     clip_grad: NotNegative = 1.0
-    sync_batchnorm: bool = False
     ema: Decay = 0.0
 
 
@@ -218,7 +216,6 @@ class FinetuneOptim:
         momentum: of "sgd".
         weight_decay: of any.
         clip_grad: largest gradient norm; 0 does not clip.
-        sync_batchnorm: take BatchNorm's statistics over the samples of all processes.
         ema: decay of a moving average of all weights; 0 is none. The average is exponential, and what is scored and
             transferred.
     """
@@ -233,7 +230,6 @@ class FinetuneOptim:
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 5e-4
     clip_grad: NotNegative = 0.0
-    sync_batchnorm: bool = False
     ema: Decay = 0.0
 
     def __post_init__(self) -> None:

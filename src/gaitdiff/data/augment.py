@@ -6,7 +6,7 @@ Walking Videos: A Benchmark"), which the paper names without numbers. Affine, pe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +40,10 @@ class AugmentPlan:
     dilate: np.ndarray
     dilate_band: np.ndarray
     blur_band: np.ndarray
+
+    def of(self, rows: slice) -> AugmentPlan:
+        """That of some of the sequences."""
+        return AugmentPlan(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def draw_plan(config: AugmentConfig, batch: int, height: int, width: int, rng: np.random.Generator) -> AugmentPlan:

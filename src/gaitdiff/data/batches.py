@@ -1,4 +1,7 @@
-"""Training batches as a pure function of (seed, step, rank): nothing to broadcast between processes, exact resume."""
+"""Training batches as a pure function of seed and step: exact resume, and nothing to send between processes.
+
+Each process of a run draws what the whole batch draws, and reads its share of the sequences.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from gaitdiff.data.clips import pad_sides, sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.utils.progress import say
+from gaitdiff.utils.shares import share
 
 T = TypeVar("T")
 
@@ -59,10 +63,12 @@ class PretrainBatches:
 
     Frames that were cut before get empty columns at their sides, for the autoencoder; the backbone does not see them.
 
-    Calling it with a step and a rank gives that step's batch, whatever was asked before. Sequences and gait clips are
-    the same for every objective; second clips come from random numbers of their own.
+    Calling it with a step and a rank gives that process's share of the step's batch, whatever was asked before; without
+    a rank, all of it. Sequences and gait clips are the same for every objective; second clips come from random numbers
+    of their own.
 
     Args:
+        batch: sequences of a whole batch, a multiple of ``world_size``.
         objective: "diffusion" wants latent clips, "contrastive" second ones, "both" both.
     """
 
@@ -97,24 +103,28 @@ class PretrainBatches:
         self.latent_frames, self.gait_frames, self.sampling = latent_frames, gait_frames, sampling
         self.augment, self.same_clip, self.objective = augment, same_clip, objective
 
-    def __call__(self, step: int, rank: int = 0) -> PretrainBatch:
-        """The batch of ``step`` (from 0) on process ``rank``."""
-        rng, other = (np.random.default_rng([self.seed, step, rank, stream]) for stream in (_CLIPS, _SECOND))
-        chosen, none = self._sequences(step, rank), np.zeros(0, np.int64)
-        latent, gait, second = [], [], []
+    def __call__(self, step: int, rank: int | None = None) -> PretrainBatch:
+        """The batch of ``step`` (from 0), or the share of process ``rank``."""
+        rng, other = (np.random.default_rng([self.seed, step, 0, stream]) for stream in (_CLIPS, _SECOND))
+        mine = slice(None) if rank is None else share(self.batch, rank, self.world_size)
+        chosen, none = self._sequences(step), np.zeros(0, np.int64)
+        drawn: list[tuple[int, list[np.ndarray]]] = []
         for row in chosen:
             available = self.store.rows[row].frames
-            window = sample_clip("consecutive", available, self.latent_frames, rng)
-            latent.append(self._clip(row, none if self.objective == "contrastive" else window))
-            index = window if self.same_clip else sample_clip(self.sampling, available, self.gait_frames, rng)
-            gait.append(self._clip(row, index))
-            another = sample_clip(self.sampling, available, self.gait_frames, other)
-            second.append(self._clip(row, none if self.objective == "diffusion" else another))
-        draw = np.random.default_rng([self.seed, step, rank, _AUGMENT])
+            latent = sample_clip("consecutive", available, self.latent_frames, rng)
+            gait = latent if self.same_clip else sample_clip(self.sampling, available, self.gait_frames, rng)
+            second = sample_clip(self.sampling, available, self.gait_frames, other)
+            wanted = self.objective != "contrastive", True, self.objective != "diffusion"
+            clips = zip((latent, gait, second), wanted, strict=True)
+            drawn.append((int(row), [index if taken else none for index, taken in clips]))
+        read = [[self._clip(row, index) for index in indices] for row, indices in drawn[mine]]
+        draw = np.random.default_rng([self.seed, step, 0, _AUGMENT])
         latent_plan = self._plan(draw)
         gait_plan = latent_plan if self.same_clip else self._plan(draw)
-        clips = (np.stack(latent), np.stack(gait), np.stack(second))
-        return PretrainBatch(*clips, latent_plan, gait_plan, self._plan(other), chosen)
+        second_plan = self._plan(other).of(mine)
+        latent_plan, gait_plan = latent_plan.of(mine), gait_plan.of(mine)
+        latents, gaits, seconds = (np.stack(clips) for clips in zip(*read, strict=True))
+        return PretrainBatch(latents, gaits, seconds, latent_plan, gait_plan, second_plan, chosen[mine])
 
     def _clip(self, row: int, index: np.ndarray) -> np.ndarray:
         """Whole frames; where there are none, no sequence is decoded."""
@@ -125,10 +135,9 @@ class PretrainBatches:
         size = self.store.height
         return draw_plan(self.augment, self.batch, size, size, rng)
 
-    def _sequences(self, step: int, rank: int) -> np.ndarray:
-        """Row numbers of a batch: the positions step·B.. of the endless list of shuffled epochs."""
-        first = (step * self.world_size + rank) * self.batch
-        positions = np.arange(first, first + self.batch)
+    def _sequences(self, step: int) -> np.ndarray:
+        """Row numbers of a whole batch: the positions step·B.. of the endless list of shuffled epochs."""
+        positions = np.arange(step * self.batch, (step + 1) * self.batch)
         epochs, within = np.divmod(positions, len(self.rows))
         chosen = np.empty(self.batch, np.int64)
         for epoch in np.unique(epochs):
@@ -139,7 +148,10 @@ class PretrainBatches:
 
 
 class IdentityBatches:
-    """Labelled batches of ``people`` identities times ``sequences`` sequences each (the field's P x K)."""
+    """Labelled batches of ``people`` identities times ``sequences`` sequences each (the field's P x K).
+
+    Calling it is as for ``PretrainBatches``; a whole batch has a multiple of ``world_size`` clips.
+    """
 
     def __init__(
         self,
@@ -153,6 +165,7 @@ class IdentityBatches:
         augment: AugmentConfig,
         frames_max: int = 0,
         seed: int = 0,
+        world_size: int = 1,
     ) -> None:
         check_frames(store)
         if frames_max and frames_max < frames:
@@ -169,6 +182,7 @@ class IdentityBatches:
             raise UserError(f"batch.people is {people}, but telling walkers apart takes at least 2 in a batch")
         self.store, self.people, self.sequences, self.seed = store, people, sequences, seed
         self.frames, self.frames_max, self.sampling, self.augment = frames, frames_max, sampling, augment
+        self.world_size = world_size
         self.subjects = sorted({store.rows[row].subject for row in rows})
         number = {subject: i for i, subject in enumerate(self.subjects)}
         self.by_label: list[list[int]] = [[] for _ in self.subjects]
@@ -196,20 +210,21 @@ class IdentityBatches:
                 f"set --batch.people {len(self.subjects)}{' or less' if len(self.subjects) > 2 else ''}"
             )
 
-    def __call__(self, step: int, rank: int = 0) -> LabelledBatch:
-        """The batch of ``step`` on process ``rank``; who has fewer than K sequences gives some twice."""
-        rng = np.random.default_rng([self.seed, step, rank, _PEOPLE])
+    def __call__(self, step: int, rank: int | None = None) -> LabelledBatch:
+        """The batch of ``step``, or the share of process ``rank``; who has fewer than K sequences gives some twice."""
+        rng = np.random.default_rng([self.seed, step, 0, _PEOPLE])
         labels = np.repeat(rng.choice(len(self.subjects), self.people, replace=False), self.sequences)
+        mine = slice(None) if rank is None else share(len(labels), rank, self.world_size)
         frames = int(rng.integers(self.frames, self.frames_max + 1)) if self.frames_max else self.frames
-        clips = []
+        drawn: list[tuple[int, np.ndarray]] = []
         for label in labels[:: self.sequences]:
             owned = self.by_label[label]
-            for row in rng.choice(owned, self.sequences, replace=len(owned) < self.sequences):
-                index = sample_clip(self.sampling, self.store.rows[row].frames, frames, rng)
-                clips.append(self.store.clip(int(row), index))
-        draw = np.random.default_rng([self.seed, step, rank, _AUGMENT])
+            rows = rng.choice(owned, self.sequences, replace=len(owned) < self.sequences)
+            drawn += [(int(r), sample_clip(self.sampling, self.store.rows[r].frames, frames, rng)) for r in rows]
+        draw = np.random.default_rng([self.seed, step, 0, _AUGMENT])
         plan = draw_plan(self.augment, len(labels), self.store.height, self.store.width, draw)
-        return LabelledBatch(np.stack(clips), plan, labels)
+        clips = [self.store.clip(row, index) for row, index in drawn[mine]]
+        return LabelledBatch(np.stack(clips), plan.of(mine), labels[mine])
 
 
 def check_frames(store: SequenceStore) -> None:

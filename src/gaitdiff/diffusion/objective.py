@@ -16,6 +16,7 @@ from torch.func import functional_call
 from gaitdiff.diffusion.schedule import NoiseSchedule
 from gaitdiff.diffusion.weighting import loss_weight
 from gaitdiff.errors import UserError, nearest
+from gaitdiff.utils.shares import gathered, own, processes
 
 #: How a gait feature (B, C, P) becomes a condition: the paper's three, and all parts side by side.
 POOLINGS = ("mean", "max", "mean+max", "all-parts")
@@ -167,11 +168,11 @@ class DiffusionObjective(nn.Module):
         """
         frozen = {name: value.detach() for name, value in self.denoiser.named_parameters()}
         none = torch.zeros_like(noised.drop)
-        wrong = self.per_sample(latents, condition.roll(1, 0), noised, none, frozen)
+        wrong = self.per_sample(latents, _others(condition), noised, none, frozen)
         gap = (wrong - right) / right.detach().clamp(min=1e-6)
         each = _CONTRAST_SCALE * nn.functional.softplus(-gap / _CONTRAST_SCALE)
         kept = (~noised.drop).float()  # without a condition there is no right one
-        return (each * kept).sum() / kept.sum().clamp(min=1)
+        return (each * kept).sum() * processes() / gathered(kept).sum().clamp(min=1)  # their mean is the whole's
 
     def per_sample(
         self,
@@ -227,10 +228,11 @@ class DiffusionObjective(nn.Module):
         self.eval()
         condition = self.pooling(self.backbone(gait_clip))
         none, every = torch.zeros_like(noised.drop), torch.ones_like(noised.drop)
-        right = self.per_sample(latents, condition, noised, none)
-        other = self.per_sample(latents, condition.roll(1, 0), noised, none)
-        without = self.per_sample(latents, condition, noised, every)
+        right = gathered(self.per_sample(latents, condition, noised, none))
+        other = gathered(self.per_sample(latents, _others(condition), noised, none))
+        without = gathered(self.per_sample(latents, condition, noised, every))
         self.train(was_training)
+        owner = gathered(owner)
         different = (owner != owner.roll(1, 0)).float().repeat_interleave(len(right) // len(owner))
         shuffled = ((other - right) * different).sum() / different.sum().clamp(min=1)
         return {
@@ -273,6 +275,11 @@ class DiffusionObjective(nn.Module):
             found["error"].append(share * float(gap.std()) / len(gap) ** 0.5 if len(gap) > 1 else math.nan)
         self.train(was_training)
         return found
+
+
+def _others(condition: Tensor) -> Tensor:
+    """The condition (B, width) of another sample of the whole batch for each sample, the one before it."""
+    return own(gathered(condition).roll(1, 0))
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gaitdiff.diffusion.objective import DiffusionObjective, Noised
 from gaitdiff.errors import UserError
 from gaitdiff.models.layers.parts import PartLinear
+from gaitdiff.utils.shares import gathered
 
 
 def info_nce(first: Tensor, second: Tensor, owner: Tensor, temperature: float = 0.07) -> Tensor:
@@ -82,8 +83,8 @@ class ContrastiveHead(nn.Module):
 
     def forward(self, features: Tensor, owner: Tensor) -> Tensor:
         """The loss of features (2B, C, P), those of all first clips before those of all second ones; a scalar."""
-        first, second = self.projector(features).chunk(2)
-        return info_nce(first, second, owner, self.temperature)
+        first, second = (gathered(some) for some in self.projector(features).chunk(2))
+        return info_nce(first, second, gathered(owner), self.temperature)
 
 
 class ContrastiveObjective(nn.Module):

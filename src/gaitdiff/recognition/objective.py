@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from gaitdiff.config.schema import LossConfig
 from gaitdiff.models import GaitModel
 from gaitdiff.recognition.losses import cross_entropy, triplet_terms
+from gaitdiff.utils.shares import gathered
 
 
 class RecognitionObjective(nn.Module):
@@ -26,9 +27,13 @@ class RecognitionObjective(nn.Module):
         return self
 
     def forward(self, clips: Tensor, labels: Tensor) -> Tensor:
-        """The loss of clips (n, T, 64, 44) with labels (n,), a scalar."""
+        """The loss of clips (n, T, 64, 44) with labels (n,), a scalar; of several processes the mean counts.
+
+        Triplets are of the whole batch, whose clips may be shared among processes.
+        """
         output = self.model(clips)
-        loss = triplet_terms(output.embedding, labels, self.config.margin, self.config.distance).loss.mean()
+        embedding, whose = gathered(output.embedding), gathered(labels)
+        loss = triplet_terms(embedding, whose, self.config.margin, self.config.distance).loss.mean()
         if output.logits is not None:
             entropy = cross_entropy(output.logits, labels, self.config.scale, self.config.smoothing)
             loss = loss + self.cross_entropy_weight * entropy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gaitdiff.config.schema import NO_AUGMENT
-from gaitdiff.data.augment import AugmentPlan, augment, draw_plan
+from gaitdiff.data.augment import augment, draw_plan
 from gaitdiff.data.clips import crop_sides, pad_sides, sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.autoencoder import load_autoencoder
@@ -44,7 +44,7 @@ def augmented(frames: np.ndarray, names: tuple[str, ...], seed: int = 0) -> np.n
     still = clip[:: max(1, len(clip) // 4)]
     change = (augment(still.expand(_DRAWS, *still.shape), plan) - still).abs().mean((1, 2, 3))
     median = int(change.argsort()[_DRAWS // 2])
-    return augment(clip[None], _one(plan, median))[0].numpy()
+    return augment(clip[None], plan.of(slice(median, median + 1)))[0].numpy()
 
 
 def each_augmented(frames: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -125,10 +125,6 @@ def latent_example(
     a, b = clip > 0.5, decoded > 0.5
     iou = float((a & b).sum() / (a | b).sum().clamp(min=1))
     return LatentExample(_frames(clip), latents[0].cpu().numpy(), _frames(decoded), iou, tuple(levels))
-
-
-def _one(plan: AugmentPlan, i: int) -> AugmentPlan:
-    return AugmentPlan(**{field.name: getattr(plan, field.name)[i : i + 1] for field in fields(plan)})
 
 
 def _clip(store: SequenceStore, row: int, index: np.ndarray, device: torch.device) -> Tensor:

@@ -42,6 +42,7 @@ from gaitdiff.training.starting import find_start
 from gaitdiff.training.step import fused
 from gaitdiff.training.together import peers_told
 from gaitdiff.utils.progress import say
+from gaitdiff.utils.shares import gathered, require_shares
 
 #: The learning rate goes by milestones alone: more iterations are the same run, longer.
 GROWING = ("optim.iterations",)
@@ -86,7 +87,12 @@ class FinetuneStage:
         self.size = f"--batch.people {batch.people} --batch.sequences {batch.sequences} --data.frames {frames}"
         pixels = batch.people * batch.sequences * frames * self.store.height * self.store.width
         require_memory(pixels, self.size)
-        self.provenance = provenance(self.store.header.manifest_sha256, rows, world_size)
+        self.provenance = provenance(self.store.header.manifest_sha256, rows)
+        require_shares(
+            batch.people * batch.sequences,
+            f"batch.people {batch.people} times batch.sequences {batch.sequences}",
+            world_size,
+        )
         start, choice = _begun(config) or starting_point(config)
         if start is not None:
             read_checkpoint_info(start).require_height(self.store)
@@ -114,11 +120,12 @@ class FinetuneStage:
             sampling=model.backbone.sampling,
             augment=config.augment,
             seed=config.seed,
+            world_size=world_size,
         )
         if start is not None:
             load_into(model.backbone, read_tensors(start, "backbone"), str(start))
         self.module = RecognitionObjective(model, config.loss, weight, frozen=config.mode == "frozen")
-        if config.optim.sync_batchnorm and world_size > 1:
+        if world_size > 1:
             synchronize(self.module, device)
         self.optimizer = _optimizer(config, model, device)
         self.ema, self.average = config.optim.ema, Average(model, config.optim.ema, device)
@@ -144,7 +151,7 @@ class FinetuneStage:
         clips, labels = inputs
         self.module.eval()
         with torch.no_grad():
-            embedding = self.module.model(clips).embedding
+            embedding, labels = gathered(self.module.model(clips).embedding), gathered(labels)
         self.module.train()
         loss = self.config.loss
         terms = triplet_terms(embedding, labels, loss.margin, loss.distance)

@@ -39,6 +39,7 @@ from gaitdiff.training.step import Step
 from gaitdiff.training.together import CONTINUES, stops_together
 from gaitdiff.training.told import in_words, tell_scores
 from gaitdiff.utils.progress import ProgressHandle, progress_bar, say
+from gaitdiff.utils.shares import alone
 from gaitdiff.utils.signals import follow
 
 Batch = TypeVar("Batch")
@@ -117,7 +118,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     """Train to the end, from the newest checkpoint if there is one.
 
     Batches, noise and augmentations are functions of (seed, step, rank), so a run that was killed and started again
-    goes through the same numbers as one that was not. With several processes, what is logged is the first one's share.
+    goes through the same numbers as one that was not, and so does one of another number of processes.
 
     Raises:
         UserError: loss or gradient is not finite (the batch is kept), or a file cannot be read or written.
@@ -302,7 +303,9 @@ def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> 
         say(f"{folder.path.name}: step {step}{whose}: {in_words(scores)}")
         origin = Origin(str(folder.path), step, stage.iterations, stage.ema)
         record |= {"evaluation": scores, "about": stage.about(origin)}
-    record |= stage.measure() if main else {}
+    if main:
+        with alone():
+            record |= stage.measure()
     if len(record) > 1:
         folder.append(record)
     return record

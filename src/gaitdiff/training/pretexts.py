@@ -29,6 +29,7 @@ from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoin
 from gaitdiff.training.graph import Inputs
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.run_folder import read_config
+from gaitdiff.utils.shares import gathered, share
 
 #: A step whose batch no run comes to.
 UNTRAINED = 10**9
@@ -133,6 +134,7 @@ class DiffusionPretext:
 
     def __init__(self, config: PretrainConfig, backbone: Backbone, device: torch.device) -> None:
         self.seed, self.same_clip, self.clips = config.seed, config.data.same_clip, Clips(device)
+        self.batch = config.optim.batch
         self.module = build_objective(backbone, config.diffusion)
         if config.diffusion.start and not list_checkpoints(Path(config.out)):
             _start(self.module.denoiser, config.diffusion.start, config.diffusion.schedule)
@@ -185,9 +187,11 @@ class DiffusionPretext:
         return self.clips(batch, "latent", "gait")
 
     def _noised(self, latents: Tensor, step: int, rank: int) -> Noised:
-        seed = np.random.SeedSequence([self.seed, step, rank, _NOISE]).generate_state(1, np.uint64)[0]
+        seed = np.random.SeedSequence([self.seed, step, 0, _NOISE]).generate_state(1, np.uint64)[0]
         generator = torch.Generator(latents.device).manual_seed(int(seed >> np.uint64(1)))
-        return self.module.draw(latents, generator)
+        whole = latents[:1].expand(self.batch, *latents.shape[1:])  # as many as the whole batch has: their shape counts
+        shares = self.batch // len(latents)
+        return Noised(*(part[share(len(part), rank, shares)] for part in self.module.draw(whole, generator)))
 
 
 class ContrastivePretext:
@@ -270,7 +274,7 @@ def _distances(backbone: nn.Module, first: Tensor, second: Tensor, owner: Tensor
     was_training = backbone.training
     backbone.eval()
     with torch.no_grad():
-        values = pair_distances(backbone(first), backbone(second), owner)
+        values = pair_distances(gathered(backbone(first)), gathered(backbone(second)), gathered(owner))
     backbone.train(was_training)
     return values
 

@@ -37,6 +37,7 @@ from gaitdiff.training.run_folder import RunFolder, provenance, read_config
 from gaitdiff.training.starting import find_start, load_parts
 from gaitdiff.training.step import fused
 from gaitdiff.training.together import peers_told
+from gaitdiff.utils.shares import require_shares
 
 __all__ = ["build_objective", "load_objective", "pretrain"]
 
@@ -74,8 +75,9 @@ class PretrainStage:
         self.fitted = rows[np.linspace(0, len(rows) - 1, min(len(rows), _FITTED)).round().astype(int)]
         protocol = store_protocol(self.store, config.run.protocol).name
         self.config = config = replace(config, run=replace(config.run, protocol=protocol))
-        self.provenance = provenance(self.store.header.manifest_sha256, rows, world_size)
+        self.provenance = provenance(self.store.header.manifest_sha256, rows)
         optim = config.optim
+        require_shares(optim.batch, f"optim.batch {optim.batch}", world_size)
         self.iterations, self.clip_grad, self.accumulate = optim.iterations, optim.clip_grad, optim.accumulate
         _check_micro_batches(optim)
         frames = clip_frames(config)
@@ -91,7 +93,7 @@ class PretrainStage:
                 start, _ = find_start(config.init, config.model)
                 read_checkpoint_info(start).require_height(self.store)
                 load_parts(start, self.pretext.parts())
-            if optim.sync_batchnorm and world_size > 1:
+            if world_size > 1:
                 synchronize(self.module, device)
         self.batches = PretrainBatches(
             self.store,
@@ -151,7 +153,7 @@ class PretrainStage:
 
     def measure(self) -> dict[str, Any]:
         """On a batch that is not trained on what the objective measures, and AN and AP of what is kept."""
-        batch = self.make_batch(UNTRAINED, 0)
+        batch = self.batches(UNTRAINED)
         pairs = self.pretext.distances(batch, self.average.network)
         return {**self.pretext.measure(batch), "pairs": {**pairs, LABEL_FREE: pairs["an"] - pairs["ap"]}}
 

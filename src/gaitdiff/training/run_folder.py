@@ -91,7 +91,7 @@ class RunFolder:
         """Create the folder ``config.out``, or take up a run of the same stage and configuration.
 
         Args:
-            provenance: what else a run must have in common with the one it continues: its data, its processes.
+            provenance: what else a run must have in common with the one it continues: its data.
             write: whether this process is the one that writes; it then holds the folder's lock.
             growing: settings that may be larger than before, since no number depends on them that is there already.
 
@@ -237,9 +237,22 @@ def read_config(run: Path) -> dict[str, Any]:
         for old, new in names.items():
             if isinstance(settings, dict) and old in settings:
                 settings[new] = settings.pop(old)
+    _count_whole_batches(config)
     if lacking := _complete(config):
         raise UserError(f"{file} is damaged (it lacks {lacking}): choose another --out")
     return config
+
+
+def _count_whole_batches(config: dict[str, Any]) -> None:
+    """Give a run begun when batch sizes were each process's those of the whole step; BatchNorm is always of all now."""
+    made_from, optim = config.get("made_from"), config.get("optim")
+    processes = made_from.pop("processes", 1) if isinstance(made_from, dict) else 1
+    if not isinstance(optim, dict) or not isinstance(processes, int):
+        return
+    optim.pop("sync_batchnorm", None)
+    for settings, name in ((optim, "batch"), (config.get("batch"), "people")):
+        if isinstance(settings, dict) and isinstance(settings.get(name), int):
+            settings[name] *= processes
 
 
 def _complete(config: dict[str, Any]) -> str:
@@ -319,10 +332,10 @@ def _same(key: str, old: Any, new: Any) -> bool:
     return bool(old == new)
 
 
-def provenance(manifest_sha256: str, rows: np.ndarray, processes: int) -> dict[str, Any]:
-    """What a run is made from: its data, which sequences of them it learns from, how many processes share it."""
+def provenance(manifest_sha256: str, rows: np.ndarray) -> dict[str, Any]:
+    """What a run is made from: its data, and which sequences of them it learns from."""
     sequences = hashlib.sha256(np.ascontiguousarray(rows, dtype=np.int64).tobytes()).hexdigest()
-    return {"manifest_sha256": manifest_sha256, "sequences_sha256": sequences, "processes": processes}
+    return {"manifest_sha256": manifest_sha256, "sequences_sha256": sequences}
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from gaitdiff.training.accumulate import in_micro_batches
 from gaitdiff.training.average import Average
 from gaitdiff.training.graph import GraphedBackward, Inputs
+from gaitdiff.utils.shares import processes
 
 
 class Trained(Protocol):
@@ -78,6 +80,8 @@ class Step:
         norm = torch.as_tensor(norm, device=loss.device)
         self._taken.append((loss.clone(), norm))  # a graph writes the next loss to the same place
         self._failed = torch.maximum(self._failed, (~torch.isfinite(loss + norm)).float())
+        if processes() > 1:
+            dist.all_reduce(self._failed, dist.ReduceOp.MAX)
         if self._fused:
             held: Any = self._stage.optimizer
             held.found_inf = self._failed
@@ -88,13 +92,16 @@ class Step:
         self._stage.average.step(self._failed)
 
     def look(self) -> Look:
-        """Wait for the device, and see what steps came to since the last look."""
+        """Wait for the device, and see what steps came to since the last look; all processes look together."""
         if not self._taken:
             return Look([], None)
-        values = torch.stack([torch.stack((loss.float(), norm.float())) for loss, norm in self._taken]).tolist()
+        values = torch.stack([torch.stack((loss.float(), norm.float())) for loss, norm in self._taken])
+        if processes() > 1:  # each has the loss of its share
+            dist.all_reduce(values)
+            values /= processes()
         self._taken = []
         losses: list[float] = []
-        for loss, norm in values:
+        for loss, norm in values.tolist():
             if not math.isfinite(loss + norm):
                 return Look(losses, (loss, norm))
             losses.append(loss)

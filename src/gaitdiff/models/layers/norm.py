@@ -107,10 +107,12 @@ class SyncBatchNorm(_BatchNorm):
         others = [axis for axis in range(input.ndim) if axis != 1]
         each = (-1, *(1 for _ in others[1:]))
         wide = input.to(torch.promote_types(input.dtype, torch.float32))
-        total = _Shared.apply(torch.cat([wide.sum(others), wide.new_tensor([input.numel() // input.shape[1]])]))
-        mean, count = total[:-1] / total[-1], total[-1]
+        sums = wide.sum(others, dtype=torch.double)
+        total = _Shared.apply(torch.cat([sums, sums.new_tensor([input.numel() // input.shape[1]])]))
+        mean, count = (total[:-1] / total[-1]).to(wide.dtype), total[-1]
         centred = wide - mean.view(each)
-        variance = _Shared.apply(centred.square().sum(others)) / count
+        squares = centred.square().sum(others, dtype=torch.double)
+        variance = (_Shared.apply(squares) / count).to(wide.dtype)
         _remember(self, mean, variance, int(count))
         normed = centred * (variance + self.eps).rsqrt().view(each)
         if self.affine:
