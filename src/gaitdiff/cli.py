@@ -56,7 +56,8 @@ _PAIRS = ("set", "override")
 _WHAT = "gait recognition that learns from unlabelled walks"
 
 #: What several processes can share, started by torchrun.
-_SHARED = ("pretrain", "finetune")
+_TRAIN = ("pretrain", "finetune")
+_SHARED = (*_TRAIN, "evaluate", "embed")
 
 #: What else the same command continues after a signal.
 _RESUMED = ("quickstart", "data import", "label-curve", "reproduce", "sweep", "claims")
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = "a file" if error.filename is None else f"{error.filename}"
         return _refuse(f"{what} cannot be used ({error.strerror or error}): choose another")
     except KeyboardInterrupt as stop:
-        if verb in _SHARED:
+        if verb in _TRAIN:
             again = " at once; the same command goes on from the newest checkpoint, or begins where there is none"
         else:
             again = "; the same command continues it" if verb in _RESUMED else ""

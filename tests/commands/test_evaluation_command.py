@@ -168,7 +168,7 @@ def test_mistakes_are_one_sentence(
     monkeypatch.chdir(tmp_path)
     Path("mine").write_text("mine")
     Path("mine.json").write_text('{"mine": {"all": 1}}')
-    for work in ("load_checkpoint", "gait_energy_images", "extract"):
+    for work in ("load_checkpoint", "gait_energy_images", "extract_shared_to"):
         monkeypatch.setattr(scores, work, None)
     store = typed_store(tmp_path / "store", ["nm-05"], ["001"])
     assert main(["evaluate", str(run), "--data", str(store), "--device", "cpu", *flags]) == 2

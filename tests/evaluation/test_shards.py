@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from gaitdiff.models import GaitModel, create_model
 from gaitdiff.training.finetune import FinetuneStage
 from gaitdiff.training.pretrain import PretrainStage
 from reference import golden_document
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, records, torchrun
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_run, make_store, records, torchrun
 
 COUNTS = (1, 2, 7, 601)
 STAGES = {
@@ -109,6 +111,30 @@ def test_two_processes_log_the_scores_of_one(command: str, tmp_path: Path) -> No
     for step in (2, 4):
         stage.load(run / "checkpoints" / f"step-{step:08d}")
         assert stage.evaluate() == logged[step]
+
+
+def test_two_processes_evaluate_and_embed_as_one_does(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    store = make_store(tmp_path / "test", people=8, test_people=8, frames=9)
+    for name, start in (("one", [sys.executable, "-m", "gaitdiff"]), ("two", [])):
+        folder = tmp_path / name
+        folder.mkdir()
+        scores = ["evaluate", run, "--data", store, "--device", "cpu", "--json", folder / "scores.json"]
+        scores += ["--save-features", folder / "features.npy"]
+        walks = ["embed", run, store, "--device", "cpu", "--out", folder / "walks.npz"]
+        for words in (scores, walks):
+            if start:
+                subprocess.run([*start, *map(str, words)], check=True, capture_output=True)
+            else:
+                torchrun("-m", "gaitdiff", *words)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert json.loads((one / "scores.json").read_text()) == json.loads((two / "scores.json").read_text())
+    mine, theirs = (np.load(folder / "features.npy") for folder in (one, two))
+    np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    with np.load(one / "walks.npz") as mine, np.load(two / "walks.npz") as theirs:
+        assert mine.files == theirs.files
+        np.testing.assert_allclose(mine["features"], theirs["features"], atol=1e-5)
+        assert all((mine[name] == theirs[name]).all() for name in mine.files if name != "features")
 
 
 if __name__ == "__main__":

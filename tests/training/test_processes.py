@@ -73,7 +73,7 @@ def test_half_a_launch_is_refused(environment: dict[str, str], sentence: str, tm
 
 def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     several = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
-    for words in (["quickstart", "--out", tmp_path / "q"], ["evaluate", tmp_path, "--data", tmp_path]):
+    for words in (["quickstart", "--out", tmp_path / "q"], ["submit", tmp_path, "--data", tmp_path]):
         sentence = one_sentence(gaitdiff(*words, environment=several))
         assert "without torchrun" in sentence
         assert "in 2" in sentence

@@ -11,9 +11,10 @@ import numpy as np
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import extract
+from gaitdiff.evaluation.shards import extract_shared_to
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.together import peers_told
 from gaitdiff.utils.files import atomic_file, require_new
 from gaitdiff.utils.progress import say
 
@@ -32,11 +33,11 @@ def embed_store(
     split: str | None = None,
     resize: bool = False,
     device: str = "auto",
-) -> Path:
+) -> Path | None:
     """Write the features of a store's walks, in the store's order, as arrays that ``numpy.load`` gives by name.
 
     ``features`` (N, C, P) float32, and ``subject``, ``condition``, ``view``, ``sequence`` and ``split`` (N,), as the
-    manifest has them. No feature is held in memory.
+    manifest has them. No feature is held in memory. Processes that torchrun started share the work.
 
     Args:
         out: ``.npz`` file to create; it appears when it is whole.
@@ -45,7 +46,7 @@ def embed_store(
         resize: convert frames of another height than the checkpoint's.
 
     Returns:
-        ``out``.
+        ``out``; None in other processes than the first.
 
     Raises:
         UserError: no checkpoint, no such walks, features that the checkpoint does not have, frames of another height;
@@ -56,7 +57,8 @@ def embed_store(
             f"--out is {out}, but features with names are a .npz file: call it {out.stem or 'features'}.npz"
         )
     require_new(out)
-    place = make_accelerator(MachineConfig(device=device)).device
+    accelerator = make_accelerator(MachineConfig(device=device))
+    place = accelerator.device
     info, store = read_checkpoint_info(checkpoint), SequenceStore(data)
     rows = store.select(split)
     if len(rows) == 0:
@@ -73,7 +75,10 @@ def embed_store(
     names: dict[str, Any] = {name: np.array([getattr(row, name) for row in chosen]) for name in NAMES}
     with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
         file = Path(folder) / "features.npy"
-        found = extract(network, store, rows, place, file, height=info.height if resize else None)
+        with peers_told(accelerator.num_processes):
+            found = extract_shared_to(file, network, store, rows, place, info.height if resize else None)
+        if found is None:  # the first process has all
+            return None
         with atomic_file(out) as draft, draft.open("wb") as stream:
             np.savez(stream, features=found, **names)
         people, (_, channels, parts) = len(set(names["subject"])), found.shape

@@ -17,12 +17,14 @@ from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, Origin, about, compared
-from gaitdiff.evaluation.features import AUTO, evaluate_store, extract, gait_energy_images, names_of, store_protocol
+from gaitdiff.evaluation.features import AUTO, evaluate_store, gait_energy_images, names_of, store_protocol
 from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.evaluation.protocols import Protocol, protocols_with_submission
 from gaitdiff.evaluation.scoring import as_names, headline_metrics
+from gaitdiff.evaluation.shards import extract_shared_to
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.together import peers_told
 from gaitdiff.utils.files import json_object, require_output, write_whole
 
 #: The row of what any method must beat.
@@ -87,7 +89,8 @@ def score_checkpoint(
 ) -> dict[str, dict[str, Any]]:
     """Score a checkpoint on held-out people, print the table and what it is of, return the scores by row.
 
-    Features pass through files on disk, so that no test set is too large for memory.
+    Features pass through files on disk, so that no test set is too large for memory. Processes that torchrun started
+    share the work; the first one prints and returns the scores.
 
     Args:
         features: see ``gaitdiff.training.checkpoint.pick_features``.
@@ -100,12 +103,13 @@ def score_checkpoint(
         split: "test" or "val".
 
     Returns:
-        For each row what ``evaluate`` gives, and ``about``, what names the scores.
+        For each row what ``evaluate`` gives, and ``about``, what names the scores; in other processes nothing.
 
     Raises:
         UserError: no checkpoint, no test split, embeddings asked of a checkpoint without a trained head, …
     """
-    place = make_accelerator(MachineConfig(device=device)).device
+    accelerator = make_accelerator(MachineConfig(device=device))
+    place = accelerator.device
     info, store = read_checkpoint_info(checkpoint), SequenceStore(data)
     how = store_protocol(store, protocol)
     _check_files(how, {"--json": json_file, "--submission": submission, "--save-features": save_features})
@@ -123,12 +127,15 @@ def score_checkpoint(
     scores: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
         energy, ours = Path(folder) / "energy.npy", save_features or Path(folder) / "features.npy"
+        with peers_told(accelerator.num_processes):
+            found = extract_shared_to(ours, network, store, rows, place, resized)
+        if found is None:  # the first process has all
+            return {}
         if not how.secret:
             images = gait_energy_images(store, rows, energy)
             scores[BASELINE] = evaluate_store(images, store, rows, how.name, metric, place, **settings)
             scores[BASELINE]["about"] = about(what, Origin(), BASELINE, metric)
             del images
-        found = extract(network, store, rows, place, ours, height=resized)
         scores[row_name] = evaluate_store(found, store, rows, how.name, metric, place, **settings)
         scores[row_name]["about"] = about(what, info.origin, row_name, metric)
         if submission is not None and how.submission is not None:

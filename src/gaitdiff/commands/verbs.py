@@ -100,7 +100,8 @@ def embed(
 
     prepare(device)
     part = None if split == "all" else split
-    print(embed_store(checkpoint, store, out, features=features, split=part, resize=resize, device=device))
+    if made := embed_store(checkpoint, store, out, features=features, split=part, resize=resize, device=device):
+        print(made)
 
 
 def compare_walks(

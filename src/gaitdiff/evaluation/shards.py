@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -9,6 +12,8 @@ from torch import Tensor, nn
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.features import extract
+from gaitdiff.evaluation.ranking import Features
+from gaitdiff.utils.files import atomic_file
 
 #: Rows of features that each process sends at a time.
 _ROWS_AT_ONCE = 256
@@ -31,34 +36,76 @@ def deal_round_robin(count: int, batch: int, world_size: int) -> np.ndarray:
     return (np.arange(filled) % count).reshape(-1, world_size, batch // world_size).swapaxes(0, 1)
 
 
-def extract_shared(network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device) -> Tensor | None:
+def extract_shared(
+    network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device, height: int | None = None
+) -> Tensor | None:
     """``extract``, its work shared by all processes of a run, which must all call it; alone it is ``extract``.
 
-    All compute with the first one's BatchNorm statistics: each process sees batches of its own while it trains.
-
     Args:
-        network, rows: as for ``extract``, the same in all processes.
+        network, rows, height: as for ``extract``, the same in all processes.
 
     Returns:
         (N, C, P) float32 on the CPU in the order of ``rows``, in the first process; None in the others, and of no rows.
     """
     if len(rows) == 0:
         return None
-    if not (dist.is_available() and dist.is_initialized()):
-        return extract(network, store, rows, device)
-    for buffer in network.buffers():
+    if not _several():
+        return extract(network, store, rows, device, height=height)
+    for buffer in network.buffers():  # BatchNorm's statistics are the same but for rounding
         dist.broadcast(buffer, 0)
-    world_size, rank = dist.get_world_size(), dist.get_rank()
-    places = deal_round_robin(len(rows), world_size, world_size)[:, :, 0]
-    share = extract(network, store, rows[places[rank]], device)
-    whole = torch.empty(len(rows), *share.shape[1:]) if rank == 0 else None
-    received = torch.empty(world_size, min(_ROWS_AT_ONCE, len(share)), *share.shape[1:], device=device)
+    places = _dealt(len(rows))
+    share = extract(network, store, rows[places[dist.get_rank()]], device, height=height)
+    whole = torch.empty(len(rows), *share.shape[1:]) if dist.get_rank() == 0 else None
+    _gather(share, whole, places, device)
+    return whole
+
+
+def extract_shared_to(
+    out: Path,
+    network: nn.Module,
+    store: SequenceStore,
+    rows: np.ndarray,
+    device: torch.device,
+    height: int | None = None,
+) -> np.ndarray | None:
+    """The same into a ``.npy`` file of the first process, none of them holding features in memory.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if not _several():
+        return extract(network, store, rows, device, out, height=height)
+    places = _dealt(len(rows))
+    with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
+        mine = rows[places[dist.get_rank()]]
+        share = extract(network, store, mine, device, Path(folder) / "share.npy", height=height)
+        if dist.get_rank() != 0:
+            _gather(share, None, places, device)
+            return None
+        with atomic_file(out, "choose another place for the features") as draft:
+            whole = np.lib.format.open_memmap(draft, "w+", np.float32, (len(rows), *share.shape[1:]))
+            _gather(share, torch.from_numpy(whole), places, device)
+            whole.flush()
+    return np.load(out, mmap_mode="r")
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _dealt(count: int) -> np.ndarray:
+    """(world_size, n) positions of each process."""
+    return deal_round_robin(count, dist.get_world_size(), dist.get_world_size())[:, :, 0]
+
+
+def _gather(share: Features, whole: Tensor | None, places: np.ndarray, device: torch.device) -> None:
+    """Write all processes' shares to their places in ``whole``, the first process's."""
+    received = torch.empty(len(places), min(_ROWS_AT_ONCE, len(share)), *share.shape[1:], device=device)
     for first in range(0, len(share), _ROWS_AT_ONCE):
         span = slice(first, first + _ROWS_AT_ONCE)
-        sent = share[span].to(device)
+        sent = torch.as_tensor(np.array(share[span])).to(device)
         parts = list(received[:, : len(sent)])
         dist.gather(sent, None if whole is None else parts)
         if whole is not None:
             for there, some in zip(places, parts, strict=True):
                 whole[torch.from_numpy(there[span])] = some.cpu()  # a repeated row falls on the one it repeats
-    return whole
