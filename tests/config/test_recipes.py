@@ -18,7 +18,7 @@ BEFORE: dict[str, dict[str, Any]] = json.loads((RECORDED / "recipes.json").read_
 #: What settings are that came later; and the protocol, which has since been that of the store's data set.
 SINCE = {
     **{"run.track": "none", "run.linear_probe": False, "run.change": False, "run.best": "rank1"},
-    **{"run.protocol": "auto", "machine.cuda_graph": True},
+    **{"run.protocol": "auto", "machine.cuda_graph": True, "machine.compile": False},
     **{"optim.ema": 0.0, "run.patience": 0},
 }
 SINCE_FINETUNING = {"optim.layer_decay": 1.0, "optim.freeze_blocks": 0}

@@ -89,9 +89,12 @@ class MachineConfig:
         precision: "auto" (bfloat16 on a GPU, or on a CPU with AMX or AVX-512-BF16), "float32" or "bfloat16".
         threads: CPU threads of torch; 0 leaves torch's choice.
         cuda_graph: in pretraining on one GPU, record forward and backward once and replay them.
+        compile: have torch.compile make kernels for the networks, which takes minutes first; they are computed as usual
+            where it fails.
     """
 
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: Threads = 0
     cuda_graph: bool = True
+    compile: bool = False

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gaitdiff.config.schema import FinetuneConfig, FinetuneData, LossConfig, ModelConfig
 from gaitdiff.data.augment import augment, prepare
@@ -127,6 +127,7 @@ class FinetuneStage:
         self.module = RecognitionObjective(model, config.loss, weight, frozen=config.mode == "frozen")
         if world_size > 1:
             synchronize(self.module, device)
+        self.compiled: Sequence[nn.Module] = [model.backbone, model.head] if config.machine.compile else []
         self.optimizer = _optimizer(config, model, device)
         self.ema, self.average = config.optim.ema, Average(model, config.optim.ema, device)
 

@@ -31,6 +31,7 @@ from gaitdiff.training.checkpoint_files import (
     refuse_lost,
     save_checkpoint,
 )
+from gaitdiff.training.compiled import compile_each
 from gaitdiff.training.device import memory_told
 from gaitdiff.training.failure import FAILED, failure_folder, keep_failure
 from gaitdiff.training.graph import Inputs, inputs_ahead
@@ -58,6 +59,7 @@ class Stage(Protocol, Generic[Batch]):
         average: of the weights, which is what is scored and kept.
         ema: its decay, 0 where there is none.
         size: settings that its memory goes by, as a command line has them.
+        compiled: what of its modules torch.compile is to make kernels for.
         graphed: whether each step's inputs have the same shapes and its loss looks at no value on the device.
     """
 
@@ -68,6 +70,7 @@ class Stage(Protocol, Generic[Batch]):
     unscored: str
     size: str
     graphed: bool
+    compiled: Sequence[nn.Module]
     accumulate: int
     average: Average
     ema: float
@@ -132,6 +135,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     if main:
         _begin(stage, folder, run, base, first)
     stage.module.to(accelerator.device)
+    compile_each(stage.compiled)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
     best = Best(folder.path, run, stage.validates, main)
     if first == 0 and run.evaluate_every:

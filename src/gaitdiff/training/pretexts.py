@@ -48,6 +48,9 @@ class Pretext(Protocol):
     def parts(self) -> dict[str, nn.Module]:
         """What a checkpoint holds, by file: the backbone first."""
 
+    def networks(self) -> list[nn.Module]:
+        """What takes a step's time: modules worth compiling."""
+
     def inputs(self, batch: PretrainBatch, step: int, rank: int) -> Inputs:
         """What the module's forward takes of a batch, on the device."""
 
@@ -144,6 +147,11 @@ class DiffusionPretext:
         """Backbone, denoiser, and the condition's running statistics."""
         return {stem: getattr(self.module, stem) for stem in ("backbone", "denoiser", "pooling")}
 
+    def networks(self) -> list[nn.Module]:
+        """Backbone, denoiser, and the frozen encoder."""
+        encoder = getattr(self.autoencoder.codec, "encoder", None)
+        return [self.module.backbone, self.module.denoiser, *([encoder] if encoder is not None else [])]
+
     def inputs(self, batch: PretrainBatch, step: int, rank: int) -> tuple[Tensor, Tensor, Noised]:
         """Latents (B, 4, T, 8, 8) of the latent clips, gait clips (B, T', 64, 44), and the noise of this step."""
         latent, gait = self._both(batch)
@@ -205,6 +213,10 @@ class ContrastivePretext:
         """The backbone, and the projector if there is one."""
         return {"backbone": self.module.backbone, **_projector(self.module.head)}
 
+    def networks(self) -> list[nn.Module]:
+        """The backbone."""
+        return [self.module.backbone]
+
     def inputs(self, batch: PretrainBatch, step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         """Both clips (B, T', 64, 44) of each sequence, and which sequence it is."""
         gait, second, owner = self.clips(batch, "gait", "second", "owner")
@@ -241,6 +253,10 @@ class JointPretext:
     def parts(self) -> dict[str, nn.Module]:
         """What diffusion holds, and the projector if there is one."""
         return {**self.diffusion.parts(), **_projector(self.module.head)}
+
+    def networks(self) -> list[nn.Module]:
+        """Those of diffusion."""
+        return self.diffusion.networks()
 
     def inputs(self, batch: PretrainBatch, step: int, rank: int) -> tuple[Tensor, Tensor, Noised, Tensor, Tensor]:
         """What diffusion takes, second clips (B, T', 64, 44), and which sequence each sample is of."""

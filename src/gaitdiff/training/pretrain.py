@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ class PretrainStage:
             objective=config.objective,
         )
         self.graphed = config.machine.cuda_graph and device.type == "cuda" and world_size == 1
+        self.compiled: Sequence[nn.Module] = self.pretext.networks() if config.machine.compile else []
         backbone, *others = self.pretext.parts().values()
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             [

@@ -1,0 +1,91 @@
+"""Features of a test set: ours, several sequences at a time, beside one sequence at a time as the field does it.
+
+    python -m benchmarks.embed [--device cuda] [--threads 2] [--models smplgait gaitbase] [--presets walkers gait3d]
+
+Both sides read the same store and compute with the same weights; each turn is the whole set of walks of 20 to 100
+frames. Reported are sequences a second of both, and how many times one at a time takes our time, the median over turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measure import alternate, commit, machine, summary, write
+from gaitdiff.data.clips import crop_sides
+from gaitdiff.data.store import SequenceStore, StoreWriter
+from gaitdiff.evaluation.features import extract
+from gaitdiff.models import create_model, list_models
+from gaitdiff.models.base import evaluating
+from gaitdiff.training.device import keep_freed_memory
+from gaitdiff.walkers import render_sequence
+
+SHORTEST, LONGEST = 20, 100  # frames
+ONE = "one at a time"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--models", nargs="+", choices=list_models(), default=list_models(), metavar="MODEL")
+    parser.add_argument("--presets", nargs="+", default=["walkers", "gait3d"])
+    parser.add_argument("--sequences", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.device == "cpu":
+        keep_freed_memory()
+    result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(args.device)}
+    result |= {"sequences": args.sequences, "frames": [SHORTEST, LONGEST], "models": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        store = make_store(Path(folder) / "walks", args.sequences)
+        for name in args.models:
+            for preset in args.presets:
+                result["models"][f"{name} {preset}"] = told = compare(name, preset, store, args.device, args.repeats)
+                print(f"{name:12s} {preset:8s}", told, flush=True)
+    print(write("embed" if args.device == "cpu" else "embed_" + args.device.split(":")[0], result))
+
+
+def make_store(path: Path, sequences: int) -> SequenceStore:
+    """Walks of unequal lengths."""
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, width=64, crop="full", source="benchmark") as writer:
+        for number in range(sequences):
+            frames = render_sequence(0, number, 0, frames=int(rng.integers(SHORTEST, LONGEST + 1)))
+            writer.add(frames, subject=f"p{number}", condition="", view="", sequence="0", split="test", role="")
+    return SequenceStore(path)
+
+
+def compare(name: str, preset: str, store: SequenceStore, device: str, repeats: int) -> dict[str, float]:
+    """Sequences a second of both sides, and their ratio."""
+    torch.manual_seed(0)
+    model, rows, place = create_model(name, preset).to(device).eval(), np.arange(len(store.rows)), torch.device(device)
+
+    def one_at_a_time() -> torch.Tensor:
+        found = []
+        with torch.no_grad():
+            for row in rows:
+                frames = crop_sides(store.clip(int(row), np.arange(store.rows[row].frames)))
+                clip = torch.from_numpy(np.ascontiguousarray(frames)).to(place).float().div(255)
+                found.append(model(clip[None]).embedding.cpu())
+        return torch.cat(found)
+
+    with evaluating(model):
+        ours = partial(extract, model, store, rows, place)
+        apart = float((ours() - one_at_a_time()).abs().max())
+        times = summary(alternate({"ours": ours, ONE: one_at_a_time}, repeats, warm_up=1), ONE)
+    rates = {side: round(len(rows) / told["median_s"], 2) for side, told in times.items()}
+    return {**rates, "speed_up": times["ours"]["speed_up"], "differ_by": round(apart, 7)}
+
+
+if __name__ == "__main__":
+    main()
