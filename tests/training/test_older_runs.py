@@ -12,8 +12,10 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from gaitdiff.cli import main
+from gaitdiff.config.recipe import STAGES, parse_config
 from gaitdiff.training.run_folder import read_config
 from reference import GOLDEN
+from refusals import refused
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
 
 #: Begun at commit 979b9ce, on the store that ``make_store`` makes, 4 steps each, saved at the second.
@@ -70,6 +72,29 @@ def test_a_setting_that_a_run_does_not_know_has_its_default(
 def test_a_setting_that_had_another_name_is_known() -> None:
     assert "drop:" in (RUNS / "pretrain" / "config.yaml").read_text()
     assert read_config(RUNS / "pretrain")["diffusion"]["p_uncond"] == 0.15
+
+
+def test_a_run_of_processes_with_batches_of_their_own_is_refused(tmp_path: Path) -> None:
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    shutil.copytree(RUNS / "finetune", run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["made_from"]["processes"] = 2
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    before = (run / "config.yaml").read_bytes()
+    sentence = refused("finetune", *TINY_SCRATCH, "--data.store", str(store), "--out", str(run))
+    assert "was begun by 2 processes" in sentence
+    assert (run / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_an_older_run_is_a_recipe(verb: str, tmp_path: Path) -> None:
+    """Settings that have another name now, or are there no more, among them."""
+    config = yaml.safe_load((RUNS / verb / "config.yaml").read_text())
+    config["optim"]["sync_batchnorm"] = False
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    words = ["--recipe", str(tmp_path / "config.yaml"), "--data.store", "store", "--out", "out"]
+    made = parse_config(STAGES[verb], "gaitdiff", words)
+    assert made.optim.iterations == config["optim"]["iterations"]
 
 
 def test_logging_and_saving_may_change_on_the_way(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.diffusion.objective import DiffusionObjective
+from gaitdiff.recognition.objective import RecognitionObjective
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_metrics
@@ -123,6 +124,19 @@ def test_a_step_that_is_found_later_is_kept_as_one_found_at_once(
         assert all(torch.equal(one[key], other[key]) for key in one if "running" not in key and "num_b" not in key)
     with np.load(first["batch-process-0.npz"]) as one, np.load(second["batch-process-0.npz"]) as other:
         assert all(np.array_equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_a_first_step_that_fails_leaves_sgd_as_if_it_had_not_begun(
+    eager: bool, store: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RecognitionObjective, "forward", lambda self, clips, labels: self.model(clips).logits.sum() / 0)
+    monkeypatch.setattr(Step, "eager", eager)
+    flags = ["--optim.optimizer", "sgd", "--optim.iterations", "4", "--run.log_every", "3", "--run.evaluate_every", "0"]
+    sentence = refused("finetune", *TINY_SCRATCH, "--data.store", store, "--out", out, *flags)
+    assert "the loss of step 1 is" in sentence
+    kept = load_file(next(out.glob("nonfinite-step-1/checkpoints/*/optimizer.safetensors")))
+    assert not any(value.any() for value in kept.values())
 
 
 def limited() -> None:

@@ -50,6 +50,7 @@ def cases() -> dict[str, list[str]]:
         found[f"finetune {model}"] = ["finetune", *SCRATCH, *named]
     named = ("--model.name", "smplgait", "--model.preset", "tiny")
     found["in parts"] = ["pretrain", *PRETRAIN, *named, *IN_PARTS]
+    found["averaged"] = ["finetune", *SCRATCH, *named, "--optim.ema", "0.5"]
     found["levers"] = ["pretrain", *PRETRAIN, *named, *LEVERS]
     for objective in ("contrastive", "both"):
         found[objective] = ["pretrain", *PRETRAIN, *named, "--objective", objective]
@@ -129,6 +130,13 @@ def test_a_run_goes_on_in_another_number_of_processes(folder: Path, tmp_path: Pa
         shutil.rmtree(tmp_path / "two" / name / "checkpoints" / "step-00000004")
         train(cases()[name], folder / "store", tmp_path / "two" / name)
         assert_alike(tmp_path / "whole" / name, tmp_path / "two" / name)
+
+
+def test_micro_batches_are_of_a_share(folder: Path, tmp_path: Path) -> None:
+    words = [*PRETRAIN, "--model.name", "smplgait", "--data.store", str(folder / "store"), "--out", str(tmp_path)]
+    words += ["--optim.batch", "12", "--optim.accumulate", "4"]
+    with pytest.raises(UserError, match="each of 2 processes has 6 sequences"):
+        PretrainStage(parse_config(PretrainConfig, "gaitdiff", words), torch.device("cpu"), 2)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(folder: Path, tmp_path: Path) -> None:

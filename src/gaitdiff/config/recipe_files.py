@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gaitdiff.config.earlier import as_now
 from gaitdiff.config.help import first_sentence
 from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.errors import UserError, nearest, shown
@@ -117,7 +118,7 @@ def _read(name: str, source: Traversable | Path) -> tuple[Recipe, str | None]:
     if base is not None and not (isinstance(base, str) and base):
         raise UserError(f"recipe {name}: base must be the name of a recipe or of a file beside it, not {shown(base)}")
     if stage is not None:
-        content = {key: value for key, value in content.items() if key not in _OF_A_RUN}
+        content = as_now({key: value for key, value in content.items() if key not in _OF_A_RUN})
     return Recipe(name, None if stage is None else str(stage), content), base
 
 

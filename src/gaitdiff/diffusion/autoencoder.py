@@ -27,14 +27,16 @@ class Codec(Protocol):
 class Autoencoder(nn.Module):
     """A frozen codec over clips. It keeps no gradients, and stays in evaluation mode.
 
-    It computes in bfloat16 where that is fast (``gaitdiff.utils.precision``), otherwise in float32; latents and frames
-    are always float32. ``chunk`` frames go through at a time (on CUDA eight times as many), which bounds the memory.
+    It computes in bfloat16 where that is fast (``gaitdiff.utils.precision``), otherwise in float32, unless ``in_half``
+    says which; latents and frames are always float32. ``chunk`` frames go through at a time (on CUDA eight times as
+    many), which bounds the memory.
     """
 
     def __init__(self, codec: nn.Module, chunk: int = 64) -> None:
         super().__init__()
         self.codec = codec.eval().requires_grad_(False)
         self.chunk = chunk
+        self.in_half: bool | None = None
         self.training = False
 
     def encode(self, clips: Tensor, check_values: bool = True) -> Tensor:
@@ -72,7 +74,8 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def _in_chunks(self, function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
         kind = frames.device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=has_fast_bfloat16(kind)):
+        half = has_fast_bfloat16(kind) if self.in_half is None else self.in_half
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=half):
             parts = frames.float().split(self.chunk * (8 if kind == "cuda" else 1))
             return torch.cat([function(part).float() for part in parts])
 

@@ -14,6 +14,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.ranking import Features
 from gaitdiff.utils.files import atomic_file
+from gaitdiff.utils.shares import processes
 
 #: Rows of features that each process sends at a time.
 _ROWS_AT_ONCE = 256
@@ -49,7 +50,7 @@ def extract_shared(
     """
     if len(rows) == 0:
         return None
-    if not _several():
+    if processes() == 1:
         return extract(network, store, rows, device, height=height)
     for buffer in network.buffers():  # BatchNorm's statistics are the same but for rounding
         dist.broadcast(buffer, 0)
@@ -73,7 +74,7 @@ def extract_shared_to(
     Raises:
         UserError: the file cannot be written.
     """
-    if not _several():
+    if processes() == 1:
         return extract(network, store, rows, device, out, height=height)
     places = _dealt(len(rows))
     with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
@@ -87,10 +88,6 @@ def extract_shared_to(
             _gather(share, torch.from_numpy(whole), places, device)
             whole.flush()
     return np.load(out, mmap_mode="r")
-
-
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _dealt(count: int) -> np.ndarray:

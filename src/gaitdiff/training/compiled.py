@@ -6,33 +6,38 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
 from gaitdiff.utils.progress import say
 
 
-def compile_each(modules: Iterable[nn.Module]) -> None:
+def compile_each(modules: Iterable[nn.Module], trained: nn.Module) -> None:
     """Have modules compiled as they are first called, in place: weights keep their names.
 
-    Those that train are compiled for training alone: test sequences come in all lengths, and each would be compiled
-    anew. One that cannot be compiled, for want of a C++ compiler or of an operator's translation, computes as usual,
-    which is said once.
+    Those within ``trained`` are compiled for training alone: test sequences come in all lengths, and each would be
+    compiled anew. One that cannot be compiled, for want of a C++ compiler or of an operator's translation, computes as
+    usual, which is said once.
     """
+    torch._functorch.config.force_non_lazy_backward_lowering = True  # what cannot be compiled is known at once
+    within = set(trained.modules())
     for module in modules:
-        compiled: Any = _Guarded(module)
+        compiled: Any = _Guarded(module, in_training=module in within)
         module._compiled_call_impl = compiled  # where nn.Module.compile puts it, too
 
 
 class _Guarded:
     """A module's call, compiled for as long as that works."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module, self._compiled = module, torch.compile(module._call_impl, dynamic=False)
-        self._frozen = not any(parameter.requires_grad for parameter in module.parameters())
+    def __init__(self, module: nn.Module, in_training: bool) -> None:
+        def whole(*inputs: Any, **named: Any) -> Any:  # of torch's own modules the call itself is not looked into
+            return module._call_impl(*inputs, **named)
+
+        self._module, self._in_training, self._compiled = module, in_training, torch.compile(whole, dynamic=False)
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
-        if not (self._frozen or self._module.training):
+        if self._in_training and not self._module.training:
             return self._module._call_impl(*inputs, **named)
         try:
             return self._compiled(*inputs, **named)

@@ -11,6 +11,7 @@ from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.training.device import make_accelerator, memory_told
 from gaitdiff.training.finetune import FinetuneStage
 from gaitdiff.training.pretrain import PretrainStage
+from gaitdiff.training.step import Step
 
 _STATES = 3  # a parameter's value and the optimiser's two moments
 _BYTES = 4
@@ -33,17 +34,14 @@ def measure_step(stage: Any, config: Any, steps: int = 2) -> float:
         UserError: it does not fit into memory.
     """
     accelerator = make_accelerator(config.machine)
-    stage.module.to(accelerator.device).train()
+    stage.module.to(accelerator.device)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
-    seconds = []
+    take_step, seconds = Step(stage, module, optimizer, accelerator), []
     with memory_told(stage.size):
         for step in range(steps + 1):
             started = time.perf_counter()
-            loss = module(*stage.inputs(stage.make_batch(step, 0), step, 0))
-            accelerator.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            float(loss.detach())  # waits for the device
+            take_step(stage.inputs(stage.make_batch(step, 0), step, 0))
+            take_step.look()
             seconds.append(time.perf_counter() - started)
     return min(seconds[1:])
 

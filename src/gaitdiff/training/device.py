@@ -70,6 +70,8 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("the device is cuda, but torch finds no CUDA device: choose cpu")
+    if machine.compile and world_size > 1:  # one that cannot compile would leave the others waiting
+        raise UserError("machine.compile is for one process: leave it out, or start the run without torchrun")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("the device is mps, but torch finds none: choose cpu")
     _check_launch(device, world_size)

@@ -29,7 +29,8 @@ def keep_failure(
     """Keep a batch, and the run as it stands before its step: a checkpoint, from which the same settings repeat it.
 
     Noise and augmentation come from the seed and the number of the step. Of the weights only statistics of
-    BatchNorm have seen the batch, which training does not read. Where it cannot be kept, that is said.
+    BatchNorm have seen the batch, on a GPU later ones too, which training does not read. Where it cannot be kept, that
+    is said.
 
     Args:
         run: folder of the run.

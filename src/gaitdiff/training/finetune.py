@@ -127,6 +127,10 @@ class FinetuneStage:
         self.module = RecognitionObjective(model, config.loss, weight, frozen=config.mode == "frozen")
         if world_size > 1:
             synchronize(self.module, device)
+        if config.machine.compile and config.data.frames_max:
+            raise UserError(
+                "machine.compile makes kernels for clips of one length, but data.frames_max has them vary: leave it out"
+            )
         self.compiled: Sequence[nn.Module] = [model.backbone, model.head] if config.machine.compile else []
         self.optimizer = _optimizer(config, model, device)
         self.ema, self.average = config.optim.ema, Average(model, config.optim.ema, device)
@@ -207,6 +211,7 @@ class FinetuneStage:
         arrays = (batch.clips, prepare(batch.plan, *batch.clips.shape[2:]), batch.labels)
         frames, plan, labels = send(arrays, self.device)
         clips = augment(frames.float().div_(255), plan)
+        labels = labels.clone()  # small, where it was sent with all the clips
         return (crop_sides(clips) if self.store.width == self.store.height else clips), labels
 
 

@@ -135,7 +135,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     if main:
         _begin(stage, folder, run, base, first)
     stage.module.to(accelerator.device)
-    compile_each(stage.compiled)
+    compile_each(stage.compiled, stage.module)
     module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
     best = Best(folder.path, run, stage.validates, main)
     if first == 0 and run.evaluate_every:
@@ -159,9 +159,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 inputs = take()
                 take_step(inputs)
             stopping = stop.agreed()
-            logs = done % run.log_every == 0 or last
-            scores = run.evaluate_every > 0 and (done % run.evaluate_every == 0 or last)
-            saves = done % run.save_every == 0 or last or bool(stopping)
+            logs, scores, saves = _due(run, done, last, bool(stopping))
             if take_step.eager or logs or scores or saves:
                 pending += _look(take_step, stage, folder, looked, pending, accelerator)
                 looked = done
@@ -175,6 +173,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 }
                 pending = []
                 _log(folder, record, bar, main)
+            del inputs
             if scores:
                 record = _evaluate(stage, folder, done, main)
                 best.look(record, partial(_contents, stage, folder, done, pending))
@@ -192,6 +191,13 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 follow(stopping, f"after step {done} of {stage.iterations}, which is saved; {CONTINUES}")
     best.tell(stage.iterations)
     tell_scores(folder.path, wanted=main)
+
+
+def _due(run: RunConfig, done: int, last: bool, stopping: bool) -> tuple[bool, bool, bool]:
+    """Whether a line of metrics, scores and a checkpoint are due after a step."""
+    every = (run.log_every, run.evaluate_every, run.save_every)
+    logs, scores, saves = (bool(often) and (done % often == 0 or last) for often in every)
+    return logs, scores, saves or stopping
 
 
 def _look(

@@ -98,23 +98,8 @@ class Clips:
 
     def __call__(self, batch: PretrainBatch, *names: str) -> list[Tensor]:
         """Those of a batch, by their names."""
-        made: list[Tensor] = []
-        for name, sent in zip(
-            names, send(tuple(self._arrays(batch, name) for name in names), self.device), strict=True
-        ):
-            if name == "owner":
-                made.append(sent)
-                continue
-            clips, plan = sent
-            clips = augment(clips.float().div_(255), plan)
-            made.append(clips if name == "latent" else crop_sides(clips))
-        return made
-
-    def _arrays(self, batch: PretrainBatch, name: str) -> Any:
-        if name == "owner":
-            return batch.sequence
-        clips = getattr(batch, name)
-        return clips, prepare(getattr(batch, f"{name}_plan"), *clips.shape[2:])
+        there = send(tuple(_arrays(batch, name) for name in names), self.device)
+        return [_made(name, *arrays) for name, arrays in zip(names, there, strict=True)]
 
 
 def _arrays(batch: PretrainBatch, name: str) -> tuple[Any, ...]:
@@ -127,7 +112,7 @@ def _arrays(batch: PretrainBatch, name: str) -> tuple[Any, ...]:
 
 def _made(name: str, values: Tensor, plan: Prepared | None = None) -> Tensor:
     if plan is None:
-        return values
+        return values.clone()  # small, where it was sent with all the clips
     clips = augment(values.float().div_(255), plan)
     return clips if name == "latent" else crop_sides(clips)
 
@@ -142,6 +127,7 @@ class DiffusionPretext:
         if config.diffusion.start and not list_checkpoints(Path(config.out)):
             _start(self.module.denoiser, config.diffusion.start, config.diffusion.schedule)
         self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
+        self.autoencoder.in_half = {"float32": False, "bfloat16": True}.get(config.machine.precision)
 
     def parts(self) -> dict[str, nn.Module]:
         """Backbone, denoiser, and the condition's running statistics."""

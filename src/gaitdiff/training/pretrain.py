@@ -79,7 +79,7 @@ class PretrainStage:
         optim = config.optim
         require_shares(optim.batch, f"optim.batch {optim.batch}", world_size)
         self.iterations, self.clip_grad, self.accumulate = optim.iterations, optim.clip_grad, optim.accumulate
-        _check_micro_batches(optim)
+        _check_micro_batches(optim, world_size)
         frames = clip_frames(config)
         told = " ".join(f"--data.{name} {count}" for name, count in dict(frames).items())
         self.size = f"--optim.batch {optim.batch} {told}"
@@ -224,8 +224,15 @@ def load_objective(run: Path, device: torch.device) -> DiffusionObjective:
     return objective.eval().to(device)
 
 
-def _check_micro_batches(optim: PretrainOptim) -> None:
-    if optim.accumulate > 1 and (optim.batch % optim.accumulate or optim.batch < 2 * optim.accumulate):
+def _check_micro_batches(optim: PretrainOptim, world_size: int) -> None:
+    share = optim.batch // world_size
+    if optim.accumulate > 1 and (share % optim.accumulate or optim.batch < 2 * optim.accumulate):
+        if world_size > 1:
+            raise UserError(
+                f"optim.accumulate is {optim.accumulate}, but each of {world_size} processes has {share} sequences of "
+                f"optim.batch {optim.batch}, which cannot be split into so many micro-batches of one size: choose "
+                "another one"
+            )
         raise UserError(
             f"optim.accumulate is {optim.accumulate}, but optim.batch {optim.batch} cannot be split into so many "
             "micro-batches of one size, at least 2 sequences each: choose another one"

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import yaml
 
+from gaitdiff.config.earlier import as_now
 from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.recipe import STAGES
 from gaitdiff.config.safe_yaml import read_mapping
@@ -33,8 +34,6 @@ from gaitdiff.version import __version__
 _FREE = ("machine", "run", "out", "data.store", "made_with", "identity", "made_from.sequences_sha256")
 #: Settings that may be paths; the same place counts as the same, however it is written.
 _PATHS = ("init", "diffusion.autoencoder", "diffusion.start")
-#: Settings that had another name in runs begun earlier, by group.
-_RENAMED = {"diffusion": {"drop": "p_uncond"}}
 #: Where a configuration tells data by their digest, and settings that the shapes of weights follow from.
 DATA, _ROWS = "made_from.manifest_sha256", "made_from.sequences_sha256"
 _BUILT = (
@@ -114,6 +113,7 @@ class RunFolder:
             content = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode("utf-8")
             changes, others = [], []
             if before:
+                _refuse_old_shares(path, before)
                 changes = _changes(path, before, resolved, growing, config.run.change)
                 others = _other_versions(path, before.get("made_with"), resolved["made_with"])
             elif lock is not None:
@@ -232,27 +232,10 @@ def read_config(run: Path) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read ({error.strerror}): mend it, or choose another --out") from error
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}): choose another --out") from error
-    for group, names in _RENAMED.items():
-        settings = config.get(group)
-        for old, new in names.items():
-            if isinstance(settings, dict) and old in settings:
-                settings[new] = settings.pop(old)
-    _count_whole_batches(config)
+    as_now(config)
     if lacking := _complete(config):
         raise UserError(f"{file} is damaged (it lacks {lacking}): choose another --out")
     return config
-
-
-def _count_whole_batches(config: dict[str, Any]) -> None:
-    """Give a run begun when batch sizes were each process's those of the whole step; BatchNorm is always of all now."""
-    made_from, optim = config.get("made_from"), config.get("optim")
-    processes = made_from.pop("processes", 1) if isinstance(made_from, dict) else 1
-    if not isinstance(optim, dict) or not isinstance(processes, int):
-        return
-    optim.pop("sync_batchnorm", None)
-    for settings, name in ((optim, "batch"), (config.get("batch"), "people")):
-        if isinstance(settings, dict) and isinstance(settings.get(name), int):
-            settings[name] *= processes
 
 
 def _complete(config: dict[str, Any]) -> str:
@@ -282,6 +265,17 @@ def _finite(value: Any) -> Any:
 def _is_free(path: Path) -> bool:
     """Whether a run may begin in a folder that has no configuration."""
     return not path.exists() or (path.is_dir() and all(entry.name in _BEGUN for entry in path.iterdir()))
+
+
+def _refuse_old_shares(path: Path, before: dict[str, Any]) -> None:
+    """Refuse a run of several processes that an earlier version began, when each of them had batches of its own."""
+    made_from = before.get("made_from")
+    count = made_from.get("processes", 1) if isinstance(made_from, dict) else 1
+    if count != 1:
+        raise UserError(
+            f"{path} was begun by {count} processes, each with batches of its own, which now share one: choose another "
+            "--out"
+        )
 
 
 def _changes(

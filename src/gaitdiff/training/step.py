@@ -8,6 +8,7 @@ the optimiser is told on the device, as a gradient scaler tells it, and ``look``
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -22,6 +23,8 @@ from gaitdiff.training.accumulate import in_micro_batches
 from gaitdiff.training.average import Average
 from gaitdiff.training.graph import GraphedBackward, Inputs
 from gaitdiff.utils.shares import processes
+
+_AHEAD = 2
 
 
 class Trained(Protocol):
@@ -63,6 +66,7 @@ class Step:
         self._backward = _backward(stage, module, accelerator)
         self._failed = torch.zeros((), dtype=torch.float32, device=accelerator.device)
         self._taken: list[tuple[Tensor, Tensor]] = []
+        self._ahead: deque[Any] = deque()
         if not self._fused:
             _keep_counters_on_cpu(stage.optimizer)
 
@@ -82,14 +86,23 @@ class Step:
         self._failed = torch.maximum(self._failed, (~torch.isfinite(loss + norm)).float())
         if processes() > 1:
             dist.all_reduce(self._failed, dist.ReduceOp.MAX)
-        if self._fused:
-            held: Any = self._stage.optimizer
-            held.found_inf = self._failed
-        elif bool(self._failed):
+        if self.eager and bool(self._failed):
             return
+        _begin_momentum(self._stage.optimizer)
+        held: Any = self._stage.optimizer
+        held.found_inf = self._failed if self._fused else None
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._stage.average.step(self._failed)
+        self._keep_pace()
+
+    def _keep_pace(self) -> None:
+        """Let a GPU fall two steps behind at most: what it has not computed yet takes its memory."""
+        if self._accelerator.device.type != "cuda":
+            return
+        self._ahead.append(torch.cuda.current_stream().record_event())
+        if len(self._ahead) > _AHEAD:
+            self._ahead.popleft().synchronize()
 
     def look(self) -> Look:
         """Wait for the device, and see what steps came to since the last look; all processes look together."""
@@ -124,6 +137,15 @@ def _backward(stage: Trained, module: nn.Module, accelerator: Accelerator) -> Ca
 
     recorded = GraphedBackward(module, share, parts) if stage.graphed else share
     return in_micro_batches(recorded, parts, partial(accelerator.no_sync, module))
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give SGD zeros to begin its momentum with, the same as none: a held step would leave it what memory holds."""
+    for group in optimizer.param_groups:
+        if group.get("momentum"):
+            for parameter in group["params"]:
+                if parameter.grad is not None and "momentum_buffer" not in optimizer.state[parameter]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _keep_counters_on_cpu(optimizer: torch.optim.Optimizer) -> None:

@@ -71,6 +71,7 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
         values = values.contiguous()
+        ctx.place = share(len(values) * processes(), dist.get_rank(), processes())
         parts = [torch.empty_like(values) for _ in range(processes())]
         dist.all_gather(parts, values)
         return torch.cat(parts)
@@ -79,4 +80,4 @@ class _Gathered(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
-        return own(grad)
+        return grad[ctx.place]

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gaitdiff.utils.shares import processes
+
 #: Numbers whose statistics are taken at a time: few enough to stay in a core's cache.
 _BLOCK = 1 << 20
 
@@ -102,7 +104,7 @@ class SyncBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, …) → (N, C, …)."""
-        if not self.training or torch.distributed.get_world_size() == 1:
+        if not self.training or processes() == 1:
             return super().forward(input)
         others = [axis for axis in range(input.ndim) if axis != 1]
         each = (-1, *(1 for _ in others[1:]))
