@@ -3,9 +3,9 @@
     python -m benchmarks.busy_machine [--threads 2] [--iterations 12] [--spins none 0 1000 10000]
 
 libgomp's threads spin in a loop while they wait for each other, which saves waking them up, and takes the processor
-from whoever else could use it. GOMP_SPINCOUNT is for how many turns; "none" leaves the variable unset, which is what
-``import torch`` gives, and "ours" is what ``gaitdiff`` sets. Each number is seconds of a step of walkers/pretrain, from
-the run's own metrics, without its first lines; side by side it is the slower run's.
+from whoever else could use it. GOMP_SPINCOUNT is for how many turns; "none" leaves the variable unset. Each number is
+seconds of a step of walkers/pretrain, from the run's own metrics, without its first lines; side by side it is the slower
+run's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--threads", type=int, default=2, help="of each run")
     parser.add_argument("--iterations", type=int, default=12)
-    parser.add_argument("--spins", nargs="+", default=["none", "ours", "0", "1000", "10000"])
+    parser.add_argument("--spins", nargs="+", default=["none", "0", "1000", "10000"])
     args = parser.parse_args()
     result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(), "seconds_a_step": {}}
     result["machine"] |= {"processors": os.cpu_count(), "threads": args.threads}
@@ -51,12 +51,9 @@ def main() -> None:
 def seconds(outs: list[Path], store: Path, spins: str, threads: int, iterations: int) -> list[float]:
     """Seconds of a step of runs that go at the same time; of one that was given up, what its last line allows."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
-    if spins != "ours":
+    if spins != "none":
         environment["GOMP_SPINCOUNT"] = spins
     start = [sys.executable, "-m", "gaitdiff"]
-    if spins == "none":
-        del environment["GOMP_SPINCOUNT"]
-        start = [sys.executable, "-c", "import torch, gaitdiff.cli; gaitdiff.cli.main()"]
     words = ["pretrain", "--recipe", "walkers/pretrain", "--data.store", str(store), "--run.evaluate_every", "0"]
     words += ["--run.log_every", "1", "--optim.iterations", str(iterations), "--machine.threads", str(threads)]
     words += ["--machine.device", "cpu", "--machine.precision", "float32"]
