@@ -4,8 +4,8 @@
 
 libgomp's threads spin in a loop while they wait for each other, which saves waking them up, and takes the processor
 from whoever else could use it. GOMP_SPINCOUNT is for how many turns; "none" leaves the variable unset. Each number is
-seconds of a step of walkers/pretrain, from the run's own metrics, without its first lines; side by side it is the slower
-run's.
+seconds of a step of walkers/pretrain, from the run's own metrics, without its first lines; side by side it is that of
+the slower run.
 """
 
 from __future__ import annotations
