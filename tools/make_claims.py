@@ -66,7 +66,7 @@ def _keep(folder: Path) -> None:
             print(f"{file} is not taken: its runs were not made at a commit ({seen['commit']})")
         else:
             ledger[file.stem]["seen"] = seen
-    dumped = yaml.safe_dump(ledger, sort_keys=False, allow_unicode=True, width=120)
+    dumped = yaml.safe_dump(ledger, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     _LEDGER.write_text(comment + dumped, encoding="utf-8")
 
 
