@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor, nn
 
 from gaitdiff.config.schema import AugmentConfig
@@ -118,18 +119,17 @@ class PlainSMPLGait(nn.Module):
 
 
 class PeerObjective(nn.Module):
-    """TAESD, backbone, pooling and Unet3D as one module whose forward is the loss.
+    """Backbone, pooling and Unet3D as one module whose forward is the loss.
 
     Args:
-        ours: whose weights it takes, but for the denoiser's, which ours takes from it.
-        tiny: diffusers' AutoencoderTiny.
+        ours: whose noise levels, and their weights, it takes.
     """
 
     def __init__(self, ours: DiffusionObjective, backbone: nn.Module, unet: nn.Module, pooling: nn.Module) -> None:
         super().__init__()
         self.backbone, self.unet, self.pooling = backbone, unet, pooling
         self.schedule, self.weighting, self.gamma = ours.schedule, ours.weighting, ours.gamma
-        self.frames_apart, self.p_uncond = ours.frames_apart, ours.p_uncond
+        self.frames_apart = ours.frames_apart
 
     def forward(self, latents: Tensor, gait: Tensor, noised: Noised) -> Tensor:
         """The loss, a scalar, of latents (B, 4, T, 8, 8) and gait clips (B, T', 64, 44)."""
@@ -148,9 +148,9 @@ class PeerObjective(nn.Module):
         return self.unet(x_t, noised.t, cond=condition, null_cond_prob=0.0)
 
 
-def encode(tiny: nn.Module, clips: Tensor) -> Tensor:
+def encode(tiny: AutoencoderTiny, clips: Tensor) -> Tensor:
     """Clips (B, T, 64, 64) in [0, 1] → latents (B, 4, T, 8, 8), through TAESD's three channels."""
     with torch.no_grad():
         rgb = clips.flatten(0, 1)[:, None].repeat(1, 3, 1, 1) * 2 - 1
-        latents: Tensor = tiny.encode(rgb).latents  # type: ignore[operator]
+        latents: Tensor = tiny.encode(rgb).latents
     return latents.unflatten(0, clips.shape[:2]).transpose(1, 2)

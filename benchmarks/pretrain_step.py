@@ -6,9 +6,9 @@ A step reads sequences, cuts and augments both clips, encodes one of them, adds 
 backbone and denoiser, clips the gradient and lets AdamW move the weights. The other side is ``benchmarks.peer`` (it
 needs the package video-diffusion-pytorch); it begins with our weights. Ours runs with the same TAESD, in float32 like
 the other side and as ``machine.precision auto`` has it, and with the student. Sides take turns in one process, one step
-each; nothing is read ahead. Besides: that both compute the same loss of the same clips, what parts of a step take,
-floating-point operations of a step over what a matrix product reaches here, kernels a step, memory of each side in a
-process of its own, and how long our loop waits for data.
+each; nothing is read ahead. Besides: how far both are apart on the same clips, what parts of a step take,
+floating-point operations of a step over what a matrix product reaches here, memory of each side in a process of its own,
+and how long our loop waits for data.
 
 Sizes: "walkers" is the recipe walkers/pretrain; "paper" gait3d/pretrain_smplgait, on a CPU with 4 sequences of 30
 frames a step, on a GPU with 64.
@@ -25,9 +25,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import torch
@@ -75,7 +76,8 @@ def main() -> None:
         keep_freed_memory()  # as our commands do; both sides gain from it
     if args.only:
         return tell_memory(args)
-    result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(args.device)}
+    told = ["TAESD" if word == args.taesd else word for word in sys.argv[1:]]
+    result: dict[str, Any] = {"commit": commit(), "command": told, "machine": machine(args.device)}
     half = make_accelerator(MachineConfig(device=args.device)).mixed_precision == "bf16"
     kinds = list(KINDS) if half else ["float32"]
     result["matrix_product_gflops"] = ceilings = {kind: round(ceiling(kind, args.device)) for kind in kinds}
@@ -98,8 +100,8 @@ def measure(args: argparse.Namespace, size: str, ceilings: dict[str, int]) -> di
     ours, peer = sides["ours, TAESD, float32"], sides[PEER]
     assert isinstance(ours, Ours)
     assert isinstance(peer, Theirs)
-    found: dict[str, Any] = {"recipe": RECIPES[size], "losses_differ_by": losses_differ(ours, peer)}
-    print(f"\n{size}: losses of the same clips differ by {found['losses_differ_by']:.1e}")
+    found: dict[str, Any] = {"recipe": RECIPES[size], "differ_by": differences(ours, peer)}
+    print(f"\n{size}: of the same clips, before any step, both sides differ by {found['differ_by']}")
     found["sides"] = times = summary(alternate(steps, args.repeats), PEER)
     for name, side in sides.items():
         flops = count_operations(side)
@@ -130,15 +132,14 @@ def make_sides(args: argparse.Namespace, size: str) -> dict[str, Side]:
     return {PEER: Theirs(next(iter(chosen.values())), network), **chosen}
 
 
-class Side:
+class Side(Protocol):
     """One who takes steps."""
 
     def step(self) -> None:
         """Take one."""
-        raise NotImplementedError
 
 
-class Ours(Side):
+class Ours:
     """A stage as ``gaitdiff pretrain`` makes it, stepped as its loop steps it."""
 
     def __init__(self, args: argparse.Namespace, size: str, autoencoder: str, precision: str) -> None:
@@ -151,9 +152,7 @@ class Ours(Side):
         self.accelerator = make_accelerator(self.config.machine)
         self.half = self.accelerator.mixed_precision == "bf16"
         self.stage = PretrainStage(self.config, self.accelerator.device, 1)
-        self.stage.module.to(self.accelerator.device)
-        module, optimizer = self.accelerator.prepare(self.stage.module, self.stage.optimizer)
-        self.take = Step(self.stage, module, optimizer, self.accelerator)
+        self.take = Step(self.stage, self.accelerator)
         self.done = 0
 
     def step(self) -> None:
@@ -222,7 +221,7 @@ class Ours(Side):
 STEP_PARTS = ("backbone, forward", "denoiser, forward", "backward")
 
 
-class Theirs(Side):
+class Theirs:
     """The peer, with the weights of one of ours, at its settings."""
 
     def __init__(self, ours: Ours, unet: type[nn.Module]) -> None:
@@ -283,16 +282,25 @@ def backbone_of(pretext: DiffusionPretext) -> PlainBackbone:
     return backbone
 
 
-def losses_differ(ours: Ours, peer: Theirs) -> float:
-    """Relative difference of both sides' first losses of the same clips and noise, each with latents of its own."""
+def differences(ours: Ours, peer: Theirs) -> dict[str, float]:
+    """How far both sides are apart on the same clips and noise, each with latents of its own, before any step.
+
+    Relative difference of losses; and the largest of conditions, over their root mean square: a denoiser that starts
+    from one without a condition does not hear them yet, so that losses alone say nothing of the backbones.
+    """
+    pretext = ours.stage.pretext
+    assert isinstance(pretext, DiffusionPretext)
     with torch.no_grad():
         batch = ours.stage.make_batch(0, 0)
         latents, gait, noised = ours.stage.inputs(batch, 0, 0)
-        pretext = ours.stage.pretext
-        assert isinstance(pretext, DiffusionPretext)
         theirs = peer.module(encode(peer.tiny, pretext.clips(batch, "latent")[0]), gait, noised)
         mine = ours.stage.module(latents, gait, noised)
-    return abs(float(mine.double() / theirs.double() - 1))
+        condition = pretext.module.pooling(pretext.module.backbone(gait))
+        apart = (condition - peer.module.pooling(peer.module.backbone(gait))).abs().max()
+    return {
+        "loss": abs(float(mine.double() / theirs.double() - 1)),
+        "condition": float(apart / condition.square().mean().sqrt()),
+    }
 
 
 def count_operations(side: Side) -> int:
@@ -333,20 +341,18 @@ class Clock:
     """Seconds of named parts, waiting for the device at both ends."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds = device, {}  # type: ignore[var-annotated]
+        self.device = device
+        self.seconds: dict[str, float] = {}
         self._hooks: list[Any] = []
 
-    def __call__(self, name: str) -> Clock:
-        """Begin a part, as a context."""
-        self._name = name
-        self._open = getattr(self, "_open", [])
-        return self
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time a block as a part."""
+        started = self.now()
+        yield
+        self._add(name, started)
 
-    def __enter__(self) -> None:
-        self._open.append((self._name, self.now()))
-
-    def __exit__(self, *_: object) -> None:
-        name, started = self._open.pop()
+    def _add(self, name: str, started: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - started
 
     def now(self) -> float:
@@ -362,7 +368,7 @@ class Clock:
             began.append(self.now())
 
         def after(*_: object) -> None:
-            self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began.pop()
+            self._add(name, began.pop())
 
         self._hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 

@@ -55,7 +55,7 @@ _PAIRS = ("set", "override")
 
 _WHAT = "gait recognition that learns from unlabelled walks"
 
-#: What several processes can share, started by torchrun.
+#: What trains, and what several processes can share, started by torchrun.
 _TRAIN = ("pretrain", "finetune")
 _SHARED = (*_TRAIN, "evaluate", "embed")
 

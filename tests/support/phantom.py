@@ -66,6 +66,9 @@ class Process:
     def __init__(self) -> None:
         self.device = torch.device(DEVICE)
 
+    def prepare(self, *parts: Any) -> tuple[Any, ...]:
+        return parts
+
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
@@ -95,7 +98,7 @@ def observe(verb: str, words: list[str]) -> dict[str, Any]:
         tuned = parse_config(FinetuneConfig, "phantom", words)
         stage = FinetuneStage(tuned, torch.device("cpu"), 1)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, moved(stage, mode):
-        step = Step(stage, stage.module, stage.optimizer, Process())  # type: ignore[arg-type]
+        step = Step(stage, Process())  # type: ignore[arg-type]
         found: dict[str, Any] = {}
         for number in range(2):
             batch = stage.make_batch(number, 0)
@@ -130,6 +133,7 @@ def moved(stage: Any, mode: FakeTensorMode) -> Iterator[None]:
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.device.type == "cpu":
                 module._buffers[name] = phantom(buffer)
+    stage.module.to = lambda _: stage.module  # it is there, and a fake tensor cannot be moved
     for group in stage.optimizer.param_groups:
         group["params"] = [parameters[value] for value in group["params"]]
     from_numpy, generator = torch.from_numpy, torch.Generator

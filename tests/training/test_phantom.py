@@ -31,14 +31,14 @@ def case(stage: str, *words: str) -> str:
     return ",".join((stage, *words))
 
 
-def phantom(store: Path, out: Path, *cases: str) -> subprocess.CompletedProcess[str]:
+def phantom(program: list[str], store: Path, out: Path, *cases: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SUPPORT)}
-    command = [sys.executable, str(SUPPORT / "phantom.py"), str(store), str(out), *cases]
+    command = [sys.executable, *program, str(store), str(out), *cases]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=900)
 
 
 def observed(tmp_path: Path, *cases: str) -> dict[str, dict[str, Any]]:
-    done = phantom(make_store(tmp_path / "store"), tmp_path / "run", *cases)
+    done = phantom([str(SUPPORT / "phantom.py")], make_store(tmp_path / "store"), tmp_path / "run", *cases)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, dict[str, Any]] = {}
     for line in done.stdout.splitlines():
@@ -102,9 +102,6 @@ def test_a_step_that_is_not_fit_is_found(fault: str, said: str, tmp_path: Path) 
         "Objective.forward = forward\n"
         "phantom.main(*sys.argv[1:])\n"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SUPPORT)}
-    words = [str(store), str(tmp_path / "run"), case("pretrain", *PRETRAIN, *SMPLGAIT)]
-    command = [sys.executable, "-c", script, *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    done = phantom(["-c", script], store, tmp_path / "run", case("pretrain", *PRETRAIN, *SMPLGAIT))
     assert done.returncode == 1
     assert said in done.stderr

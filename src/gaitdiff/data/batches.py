@@ -106,7 +106,7 @@ class PretrainBatches:
     def __call__(self, step: int, rank: int | None = None) -> PretrainBatch:
         """The batch of ``step`` (from 0), or the share of process ``rank``."""
         rng, other = (np.random.default_rng([self.seed, step, 0, stream]) for stream in (_CLIPS, _SECOND))
-        mine = slice(None) if rank is None else share(self.batch, rank, self.world_size)
+        mine = share(self.batch, rank, self.world_size)
         chosen, none = self._sequences(step), np.zeros(0, np.int64)
         drawn: list[tuple[int, list[np.ndarray]]] = []
         for row in chosen:
@@ -114,9 +114,8 @@ class PretrainBatches:
             latent = sample_clip("consecutive", available, self.latent_frames, rng)
             gait = latent if self.same_clip else sample_clip(self.sampling, available, self.gait_frames, rng)
             second = sample_clip(self.sampling, available, self.gait_frames, other)
-            wanted = self.objective != "contrastive", True, self.objective != "diffusion"
-            clips = zip((latent, gait, second), wanted, strict=True)
-            drawn.append((int(row), [index if taken else none for index, taken in clips]))
+            latent = none if self.objective == "contrastive" else latent
+            drawn.append((int(row), [latent, gait, none if self.objective == "diffusion" else second]))
         read = [[self._clip(row, index) for index in indices] for row, indices in drawn[mine]]
         draw = np.random.default_rng([self.seed, step, 0, _AUGMENT])
         latent_plan = self._plan(draw)
@@ -214,7 +213,7 @@ class IdentityBatches:
         """The batch of ``step``, or the share of process ``rank``; who has fewer than K sequences gives some twice."""
         rng = np.random.default_rng([self.seed, step, 0, _PEOPLE])
         labels = np.repeat(rng.choice(len(self.subjects), self.people, replace=False), self.sequences)
-        mine = slice(None) if rank is None else share(len(labels), rank, self.world_size)
+        mine = share(len(labels), rank, self.world_size)
         frames = int(rng.integers(self.frames, self.frames_max + 1)) if self.frames_max else self.frames
         drawn: list[tuple[int, np.ndarray]] = []
         for label in labels[:: self.sequences]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from gaitdiff.utils.nested import leaves, replaced
 
 #: Where an array may begin in the block that is sent, in bytes: its elements are aligned, whatever they are.
 _ALIGNMENT = 16
@@ -19,12 +20,12 @@ def send(values: Any, device: torch.device) -> Any:
     To an accelerator they go as one block, to a GPU from pinned memory, so that nobody waits. On the CPU a tensor
     shares the memory of its array.
     """
-    return _each(values, torch.from_numpy) if device.type == "cpu" else as_block(values, device)
+    return replaced(values, np.ndarray, torch.from_numpy) if device.type == "cpu" else as_block(values, device)
 
 
 def as_block(values: Any, device: torch.device) -> Any:
     """The same as views of one block of bytes, which any device may hold."""
-    arrays = [np.ascontiguousarray(array) for array in _arrays(values)]
+    arrays = [np.ascontiguousarray(array) for array in leaves(values, np.ndarray)]
     starts, size = [], 0
     for array in arrays:
         starts.append(size)
@@ -41,21 +42,4 @@ def as_block(values: Any, device: torch.device) -> Any:
         kind = torch.from_numpy(array[:0]).dtype
         return there[start : start + array.nbytes].view(kind).view(array.shape)
 
-    return _each(values, view)
-
-
-def _arrays(values: Any) -> Iterator[np.ndarray]:
-    if isinstance(values, np.ndarray):
-        yield values
-    elif isinstance(values, tuple):
-        for value in values:
-            yield from _arrays(value)
-
-
-def _each(values: Any, make: Callable[[np.ndarray], Tensor]) -> Any:
-    if isinstance(values, np.ndarray):
-        return make(values)
-    if not isinstance(values, tuple):
-        return values
-    parts = [_each(value, make) for value in values]
-    return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)
+    return replaced(values, np.ndarray, view)

@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 from typing import cast
 
-import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
 from gaitdiff.utils.files import parse_json, require_regular
+from gaitdiff.utils.layout import as_images, channels_last
 
 #: The environment variable that says where TAESD's weights are on this machine: a folder or a file.
 VARIABLE = "GAITDIFF_TAESD"
@@ -44,14 +44,11 @@ class Taesd(nn.Module):
         *outer, last = tiny.decoder.layers
         self.encoder = nn.Sequential(_of_one_channel(first), *inner)
         self.decoder = nn.Sequential(*outer, _to_one_channel(last))
-        for weight in self.parameters():
-            if weight.ndim == 4:  # as frames come, so that convolutions copy nothing
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        channels_last(self)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """(N, 1, H, W) in 0..1 → (N, 4, H/8, W/8)."""
-        # Permuted, not merely contiguous: one channel fits both layouts, and convolutions would answer in the other.
-        return self.encoder(frames.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+        return self.encoder(as_images(frames[:, 0]))
 
     def decode_frames(self, latents: Tensor) -> Tensor:
         """(N, 4, h, w) → (N, 1, 8h, 8w) in 0..1."""

@@ -37,13 +37,11 @@ def deal_round_robin(count: int, batch: int, world_size: int) -> np.ndarray:
     return (np.arange(filled) % count).reshape(-1, world_size, batch // world_size).swapaxes(0, 1)
 
 
-def extract_shared(
-    network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device, height: int | None = None
-) -> Tensor | None:
+def extract_shared(network: nn.Module, store: SequenceStore, rows: np.ndarray, device: torch.device) -> Tensor | None:
     """``extract``, its work shared by all processes of a run, which must all call it; alone it is ``extract``.
 
     Args:
-        network, rows, height: as for ``extract``, the same in all processes.
+        network, rows: as for ``extract``, the same in all processes.
 
     Returns:
         (N, C, P) float32 on the CPU in the order of ``rows``, in the first process; None in the others, and of no rows.
@@ -51,11 +49,11 @@ def extract_shared(
     if len(rows) == 0:
         return None
     if processes() == 1:
-        return extract(network, store, rows, device, height=height)
+        return extract(network, store, rows, device)
     for buffer in network.buffers():  # BatchNorm's statistics are the same but for rounding
         dist.broadcast(buffer, 0)
     places = _dealt(len(rows))
-    share = extract(network, store, rows[places[dist.get_rank()]], device, height=height)
+    share = extract(network, store, rows[places[dist.get_rank()]], device)
     whole = torch.empty(len(rows), *share.shape[1:]) if dist.get_rank() == 0 else None
     _gather(share, whole, places, device)
     return whole

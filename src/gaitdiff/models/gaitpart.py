@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
 from gaitdiff.models.layers.heads import PartHead
-from gaitdiff.models.layers.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
+from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
+from gaitdiff.utils.layout import channels_last
 
 
 @dataclass(frozen=True)

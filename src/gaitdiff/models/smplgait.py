@@ -16,8 +16,9 @@ from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
 from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead
 from gaitdiff.models.layers.norm import FrameNorm
-from gaitdiff.models.layers.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
+from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
+from gaitdiff.utils.layout import channels_last
 
 #: Of the LeakyReLUs.
 _SLOPE = 0.01

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 
 from torch import Tensor
 
-from gaitdiff.training.graph import Inputs, each_tensor
+from gaitdiff.training.graph import Inputs
+from gaitdiff.utils.nested import replaced
 
 
 def micro_batches(inputs: Inputs, parts: int) -> list[Inputs]:
@@ -16,7 +17,7 @@ def micro_batches(inputs: Inputs, parts: int) -> list[Inputs]:
     def part(i: int) -> Callable[[Tensor], Tensor]:
         return lambda value: value[i * len(value) // parts : (i + 1) * len(value) // parts]
 
-    return [each_tensor(inputs, part(i)) for i in range(parts)]
+    return [replaced(inputs, Tensor, part(i)) for i in range(parts)]
 
 
 def in_micro_batches(

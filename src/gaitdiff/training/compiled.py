@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch._functorch.config
 from torch import nn
-from torch._dynamo.exc import TorchDynamoException
 
 from gaitdiff.utils.progress import say
 
@@ -20,6 +18,8 @@ def compile_each(modules: Iterable[nn.Module], trained: nn.Module) -> None:
     compiled anew. One that cannot be compiled, for want of a C++ compiler or of an operator's translation, computes as
     usual, which is said once.
     """
+    import torch._functorch.config  # the compiler takes a second to import, which runs without it need not wait for
+
     torch._functorch.config.force_non_lazy_backward_lowering = True  # what cannot be compiled is known at once
     within = set(trained.modules())
     for module in modules:
@@ -37,6 +37,8 @@ class _Guarded:
         self._module, self._in_training, self._compiled = module, in_training, torch.compile(whole, dynamic=False)
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
+        from torch._dynamo.exc import TorchDynamoException
+
         if self._in_training and not self._module.training:
             return self._module._call_impl(*inputs, **named)
         try:

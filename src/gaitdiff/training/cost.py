@@ -34,9 +34,7 @@ def measure_step(stage: Any, config: Any, steps: int = 2) -> float:
         UserError: it does not fit into memory.
     """
     accelerator = make_accelerator(config.machine)
-    stage.module.to(accelerator.device)
-    module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
-    take_step, seconds = Step(stage, module, optimizer, accelerator), []
+    take_step, seconds = Step(stage, accelerator), []
     with memory_told(stage.size):
         for step in range(steps + 1):
             started = time.perf_counter()

@@ -70,15 +70,14 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("the device is cuda, but torch finds no CUDA device: choose cpu")
-    if machine.compile and world_size > 1:  # one that cannot compile would leave the others waiting
-        raise UserError("machine.compile is for one process: leave it out, or start the run without torchrun")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("the device is mps, but torch finds none: choose cpu")
     _check_launch(device, world_size)
-    on_cpu = device == "cpu" or (world_size > 1 and device == "auto" and not _has_devices_for_groups())
-    half = machine.precision == "bfloat16" or (
-        machine.precision == "auto" and has_fast_bfloat16("cpu" if on_cpu else _kind(device))
-    )
+    if machine.compile and world_size > 1:  # one that cannot compile would leave the others waiting
+        raise UserError("machine.compile is for one process: leave it out, or start the run without torchrun")
+    kind = _kind_of_device(world_size) if device == "auto" else device
+    on_cpu = device == "cpu" or (world_size > 1 and kind == "cpu")
+    half = machine.precision == "bfloat16" or (machine.precision == "auto" and has_fast_bfloat16(kind))
     state = AcceleratorState._shared_state  # accelerate gives each run the precision and device of a process's first
     if state.get(_OURS):  # but what a caller has set up with accelerate for themselves stays
         AcceleratorState._reset_state(reset_partial_state=world_size == 1)
@@ -166,16 +165,10 @@ def _number(variable: str) -> int:
     return int(value)
 
 
-def _kind(device: str) -> str:
-    """What kind of device "auto" is; another one is its own."""
-    found = torch.accelerator.current_accelerator() if device == "auto" and torch.accelerator.is_available() else None
-    return device if device != "auto" else found.type if found is not None else "cpu"
-
-
-def _has_devices_for_groups() -> bool:
-    """Whether there is an accelerator whose processes can form a group."""
+def _kind_of_device(world_size: int) -> str:
+    """What kind of device "auto" is: an accelerator, where there is one on which so many processes form a group."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found is not None and found.type != "mps"
+    return "cpu" if found is None or (world_size > 1 and found.type == "mps") else found.type
 
 
 @contextmanager

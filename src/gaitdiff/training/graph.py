@@ -6,12 +6,13 @@ A narrow backbone and denoiser take thousands of kernels a step, each shorter th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from gaitdiff.utils.nested import leaves, replaced
 from gaitdiff.utils.progress import say
 
 Batch = TypeVar("Batch")
@@ -48,7 +49,7 @@ def inputs_ahead(
         def take() -> Inputs:
             current = torch.cuda.current_stream(device)
             current.wait_event(ready)
-            for value in _tensors(made):
+            for value in leaves(made, Tensor):
                 value.record_stream(current)
             return made
 
@@ -81,7 +82,7 @@ class GraphedBackward:
                 self._try_recording(inputs)
         if self._graph is None:
             return self._usual(inputs)
-        for mine, given in zip(_tensors(self._inputs), _tensors(inputs), strict=True):
+        for mine, given in zip(leaves(self._inputs, Tensor), leaves(inputs, Tensor), strict=True):
             mine.copy_(given)
         self._graph.replay()
         for parameter, gradient in self._gradients:
@@ -105,7 +106,7 @@ class GraphedBackward:
                 buffer.copy_(value)
 
     def _record(self, inputs: Inputs) -> None:
-        self._inputs = each_tensor(inputs, Tensor.clone)
+        self._inputs = replaced(inputs, Tensor, Tensor.clone)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -121,19 +122,3 @@ class GraphedBackward:
         self._loss = loss.detach()
         self._gradients = [(p, p.grad) for p in self._module.parameters() if p.grad is not None]
         self._graph = graph
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    else:
-        for value in values:
-            yield from _tensors(value)
-
-
-def each_tensor(values: Any, make: Callable[[Tensor], Tensor]) -> Any:
-    """Inputs with something made of each tensor in place of it."""
-    if isinstance(values, Tensor):
-        return make(values)
-    parts = [each_tensor(value, make) for value in values]
-    return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)

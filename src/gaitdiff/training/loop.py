@@ -12,13 +12,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from gaitdiff.config.schema import RunConfig
 from gaitdiff.data.batches import Prefetcher
 from gaitdiff.errors import NotFiniteError, UserError
 from gaitdiff.evaluation.about import Origin
-from gaitdiff.training.average import Average
 from gaitdiff.training.best import Best
 from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
 from gaitdiff.training.checkpoint_files import (
@@ -31,12 +30,11 @@ from gaitdiff.training.checkpoint_files import (
     refuse_lost,
     save_checkpoint,
 )
-from gaitdiff.training.compiled import compile_each
 from gaitdiff.training.device import memory_told
 from gaitdiff.training.failure import FAILED, failure_folder, keep_failure
 from gaitdiff.training.graph import Inputs, inputs_ahead
 from gaitdiff.training.run_folder import DATA, RunFolder, read_config, read_metrics
-from gaitdiff.training.step import Step
+from gaitdiff.training.step import Step, Trained
 from gaitdiff.training.together import CONTINUES, stops_together
 from gaitdiff.training.told import in_words, tell_scores
 from gaitdiff.utils.progress import ProgressHandle, progress_bar, say
@@ -46,42 +44,24 @@ from gaitdiff.utils.signals import follow
 Batch = TypeVar("Batch")
 
 
-class Stage(Protocol, Generic[Batch]):
+class Stage(Trained, Protocol, Generic[Batch]):
     """What the loop trains: stage 1 and stage 2 each are one of these.
 
     Attributes:
-        optimizer: over the module's parameters; the groups' ``lr`` are the base learning rates.
-        iterations, clip_grad: see the optimiser's configuration.
+        iterations: see the optimiser's configuration.
         device: where it computes.
         validates: whether scores are of people to choose a checkpoint by.
         unscored: why there are no scores, or "".
-        accumulate: in how many micro-batches a step is computed.
-        average: of the weights, which is what is scored and kept.
-        ema: its decay, 0 where there is none.
+        ema: the average's decay, 0 where there is none.
         size: settings that its memory goes by, as a command line has them.
-        compiled: what of its modules torch.compile is to make kernels for.
-        graphed: whether each step's inputs have the same shapes and its loss looks at no value on the device.
     """
 
-    optimizer: torch.optim.Optimizer
     iterations: int
-    clip_grad: float
     validates: bool
     unscored: str
     size: str
-    graphed: bool
-    compiled: Sequence[nn.Module]
-    accumulate: int
-    average: Average
     ema: float
     device: torch.device
-
-    @property
-    def module(self) -> nn.Module:
-        """All that is trained, as one module.
-
-        Its forward makes the loss, so that it can be wrapped for several processes.
-        """
 
     def make_batch(self, step: int, rank: int) -> Batch:
         """The batch of a step, in host memory; called from another thread."""
@@ -120,7 +100,7 @@ class Stage(Protocol, Generic[Batch]):
 def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: Accelerator) -> None:
     """Train to the end, from the newest checkpoint if there is one.
 
-    Batches, noise and augmentations are functions of (seed, step, rank), so a run that was killed and started again
+    Batches, noise and augmentations are functions of (seed, step), so a run that was killed and started again
     goes through the same numbers as one that was not, and so does one of another number of processes.
 
     Raises:
@@ -134,13 +114,10 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     base = [group["lr"] for group in stage.optimizer.param_groups]
     if main:
         _begin(stage, folder, run, base, first)
-    stage.module.to(accelerator.device)
-    compile_each(stage.compiled, stage.module)
-    module, optimizer = accelerator.prepare(stage.module, stage.optimizer)
+    take_step = Step(stage, accelerator)
     best = Best(folder.path, run, stage.validates, main)
     if first == 0 and run.evaluate_every:
         _evaluate(stage, folder, 0, main)
-    take_step = Step(stage, module, optimizer, accelerator)
     make = inputs_ahead(
         lambda step: stage.make_batch(step, rank), lambda batch, step: stage.inputs(batch, step, rank), stage.device
     )
@@ -154,7 +131,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
         for step, (batch, take) in batches if not over else ():
             done, last = step + 1, step + 1 == stage.iterations
             stop.at(step, saved)
-            _set_rates(optimizer, base, stage.lr_factors(step))
+            _set_rates(stage.optimizer, base, stage.lr_factors(step))
             with memory_told(stage.size):
                 inputs = take()
                 take_step(inputs)
@@ -168,7 +145,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                     "step": done,
                     "loss": math.fsum(pending) / len(pending),
                     **stage.diagnostics(batch, inputs),
-                    "lr": [group["lr"] for group in optimizer.param_groups],
+                    "lr": [group["lr"] for group in stage.optimizer.param_groups],
                     "seconds_per_step": round((time.perf_counter() - started) / (done - begun), 5),
                 }
                 pending = []

@@ -29,6 +29,7 @@ from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoin
 from gaitdiff.training.graph import Inputs
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.run_folder import read_config
+from gaitdiff.utils.precision import has_fast_bfloat16
 from gaitdiff.utils.shares import gathered, share
 
 #: A step whose batch no run comes to.
@@ -127,7 +128,8 @@ class DiffusionPretext:
         if config.diffusion.start and not list_checkpoints(Path(config.out)):
             _start(self.module.denoiser, config.diffusion.start, config.diffusion.schedule)
         self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
-        self.autoencoder.in_half = {"float32": False, "bfloat16": True}.get(config.machine.precision)
+        chosen = {"float32": False, "bfloat16": True}
+        self.autoencoder.in_half = chosen.get(config.machine.precision, has_fast_bfloat16(device.type))
 
     def parts(self) -> dict[str, nn.Module]:
         """Backbone, denoiser, and the condition's running statistics."""

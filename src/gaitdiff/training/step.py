@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
 from gaitdiff.training.accumulate import in_micro_batches
 from gaitdiff.training.average import Average
+from gaitdiff.training.compiled import compile_each
 from gaitdiff.training.graph import GraphedBackward, Inputs
 from gaitdiff.utils.shares import processes
 
@@ -28,13 +28,30 @@ _AHEAD = 2
 
 
 class Trained(Protocol):
-    """What a step needs of a stage; see ``gaitdiff.training.loop.Stage``."""
+    """What a step needs of a stage.
+
+    Attributes:
+        optimizer: over the module's parameters; the groups' ``lr`` are the base learning rates.
+        clip_grad: see the optimiser's configuration.
+        graphed: whether each step's inputs have the same shapes and its loss looks at no value on the device.
+        compiled: what of its modules torch.compile is to make kernels for.
+        accumulate: in how many micro-batches a step is computed.
+        average: of the weights, which is what is scored and kept.
+    """
 
     optimizer: torch.optim.Optimizer
     clip_grad: float
     graphed: bool
+    compiled: Sequence[nn.Module]
     accumulate: int
     average: Average
+
+    @property
+    def module(self) -> nn.Module:
+        """All that is trained, as one module.
+
+        Its forward makes the loss, so that it can be wrapped for several processes.
+        """
 
 
 class Look(NamedTuple):
@@ -50,20 +67,16 @@ class Look(NamedTuple):
 
 
 class Step:
-    """Takes steps.
+    """Takes steps of a stage, whose module it puts on the device, has compiled where that is asked for, and wraps."""
 
-    Args:
-        stage: whose module is trained.
-        module: that module as it is wrapped for several processes.
-        optimizer: the stage's as it is wrapped.
-    """
-
-    def __init__(
-        self, stage: Trained, module: nn.Module, optimizer: AcceleratedOptimizer, accelerator: Accelerator
-    ) -> None:
-        self._stage, self._module, self._optimizer, self._accelerator = stage, module, optimizer, accelerator
+    def __init__(self, stage: Trained, accelerator: Accelerator) -> None:
+        self._stage, self._accelerator = stage, accelerator
+        stage.module.to(accelerator.device)
+        if stage.compiled:
+            compile_each(stage.compiled, stage.module)
+        self._module, self._optimizer = accelerator.prepare(stage.module, stage.optimizer)
         self._fused = bool(stage.optimizer.defaults.get("fused"))
-        self._backward = _backward(stage, module, accelerator)
+        self._backward = _backward(stage, self._module, accelerator)
         self._failed = torch.zeros((), dtype=torch.float32, device=accelerator.device)
         self._taken: list[tuple[Tensor, Tensor]] = []
         self._ahead: deque[Any] = deque()
@@ -86,11 +99,10 @@ class Step:
         self._failed = torch.maximum(self._failed, (~torch.isfinite(loss + norm)).float())
         if processes() > 1:
             dist.all_reduce(self._failed, dist.ReduceOp.MAX)
-        if self.eager and bool(self._failed):
+        if not self.eager:
+            _hold_where(self._failed, self._stage.optimizer)
+        elif bool(self._failed):
             return
-        _begin_momentum(self._stage.optimizer)
-        held: Any = self._stage.optimizer
-        held.found_inf = self._failed if self._fused else None
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._stage.average.step(self._failed)
@@ -139,8 +151,12 @@ def _backward(stage: Trained, module: nn.Module, accelerator: Accelerator) -> Ca
     return in_micro_batches(recorded, parts, partial(accelerator.no_sync, module))
 
 
-def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Give SGD zeros to begin its momentum with, the same as none: a held step would leave it what memory holds."""
+def _hold_where(failed: Tensor, optimizer: Any) -> None:
+    """Have a fused optimiser's next step change nothing where ``failed`` is 1.
+
+    SGD gets zeros to begin its momentum with, the same as none: a held first step would leave it what memory holds.
+    """
+    optimizer.found_inf = failed
     for group in optimizer.param_groups:
         if group.get("momentum"):
             for parameter in group["params"]:

@@ -31,8 +31,10 @@ def alone() -> Iterator[None]:
         _alone.reset(token)
 
 
-def share(count: int, rank: int, world_size: int) -> slice:
-    """Which of ``count`` samples a process has."""
+def share(count: int, rank: int | None, world_size: int) -> slice:
+    """Which of ``count`` samples a process has; None has all."""
+    if rank is None:
+        return slice(None)
     each = count // world_size
     return slice(rank * each, (rank + 1) * each)
 

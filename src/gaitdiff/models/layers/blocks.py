@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from gaitdiff.models.base import Backbone
 from gaitdiff.models.layers.norm import FrameNorm
-from gaitdiff.models.layers.parts import HorizontalPooling, channels_last, image_frames, initialize, temporal_max
+from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import Rules
+from gaitdiff.utils.layout import channels_last
 
 #: (in_channels, channels, stride) → block
 BlockMaker = Callable[[int, int, int], "ResidualBlock"]

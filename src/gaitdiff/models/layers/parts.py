@@ -11,19 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gaitdiff.utils.layout import as_images
+
 
 def image_frames(clip: Tensor) -> Tensor:
-    """(B, T, H, W) → (B·T, 1, H, W), frames as images whose channels lie together, as convolutions like them."""
-    # Permuted, not merely contiguous: one channel fits both layouts, and convolutions would answer in the other.
-    return clip.flatten(0, 1).unsqueeze(3).contiguous().permute(0, 3, 1, 2)
-
-
-def channels_last(module: nn.Module) -> None:
-    """Lay the weights of 2-D convolutions out as the frames come, so that convolutions copy nothing."""
-    for weight in module.parameters():
-        if weight.ndim == 4:
-            # A 1x1 kernel fits both layouts: contiguous() would keep its strides, which its gradient has not.
-            weight.data = weight.data.clone(memory_format=torch.channels_last)
+    """(B, T, H, W) → (B·T, 1, H, W), frames as images."""
+    return as_images(clip.flatten(0, 1))
 
 
 def temporal_max(frames: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
