@@ -7,8 +7,8 @@ backbone and denoiser, clips the gradient and lets AdamW move the weights. The o
 needs the package video-diffusion-pytorch); it begins with our weights. Ours runs with the same TAESD, in float32 like
 the other side and as ``machine.precision auto`` has it, and with the student. Sides take turns in one process, one step
 each; nothing is read ahead. Besides: how far both are apart on the same clips, what parts of a step take,
-floating-point operations of a step over what a matrix product reaches here, memory of each side in a process of its own,
-and how long our loop waits for data.
+floating-point operations of a step over what a matrix product reaches here, memory of each side in a process of its
+own, and how long our loop waits for data.
 
 Sizes: "walkers" is the recipe walkers/pretrain; "paper" gait3d/pretrain_smplgait, on a CPU with 4 sequences of 30
 frames a step, on a GPU with 64.
@@ -17,9 +17,7 @@ frames a step, on a GPU with 64.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import resource
 import statistics
 import subprocess
 import sys
@@ -326,15 +324,19 @@ def memory_of(args: argparse.Namespace, size: str, name: str) -> int:
     words = [sys.executable, "-m", "benchmarks.pretrain_step", "--taesd", args.taesd, "--size", size]
     words += ["--threads", str(args.threads), "--only", name, "--store", str(args.store)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return int(json.loads(done.stdout.splitlines()[-1]))
+    return int(done.stdout.splitlines()[-1])
 
 
 def tell_memory(args: argparse.Namespace) -> None:
-    """Print the peak memory of some steps of one side."""
+    """Print the peak memory of some steps of one side, MB (Linux)."""
     side = make_sides(args, args.size[0])[args.only]
     for _ in range(3):
         side.step()
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
+    status = Path(
+        "/proc/self/status"
+    ).read_text()  # getrusage would tell the peak of who started this
+    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    print(int(peak) // 1024)
 
 
 class Clock:
