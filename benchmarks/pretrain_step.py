@@ -332,9 +332,7 @@ def tell_memory(args: argparse.Namespace) -> None:
     side = make_sides(args, args.size[0])[args.only]
     for _ in range(3):
         side.step()
-    status = Path(
-        "/proc/self/status"
-    ).read_text()  # getrusage would tell the peak of who started this
+    status = Path("/proc/self/status").read_text()  # getrusage would tell the peak of who started this
     (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     print(int(peak) // 1024)
 
