@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import nn
 
-from gaitdiff.models.layers.blocks import PointwiseConv2d
-from layers import WIDTHS
+from gaitdiff.models.layers.convolution import ClipConv3d, PointwiseConv2d
+from layers import LENGTHS, WIDTHS
 
 #: What ``ONEDNN_MAX_CPU_ISA`` is set to; "" leaves this machine's own.
 INSTRUCTION_SETS = ("", "AVX512_CORE", "AVX2", "SSE41")
 #: Largest distance to float64, see ``layers.errors``; rounding alone is a fifth of it or less.
 LIMITS = {"float32": 2e-3, "bfloat16": 5e-2}
-NARROW = ("walkers", *(f"width {width}" for width in WIDTHS))
+NARROW = ("walkers", *(f"width {width}" for width in WIDTHS), *(f"clip of {length}" for length in LENGTHS))
 
 
 def wrong_layers(precision: str, threads: int, instructions: str, only: tuple[str, ...] = ()) -> list[str]:
@@ -76,5 +76,23 @@ def test_pointwise_convolution_is_that_of_torch(stride: int) -> None:
         frames = x.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
         conv(frames).square().sum().backward()
         results.append((conv(frames), frames.grad, conv.weight.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 1), (3, 2)])
+def test_convolution_of_a_clip_is_that_of_torch(size: int, stride: int, frames: int) -> None:
+    torch.manual_seed(0)
+    ours = ClipConv3d(5, 7, size, stride).double()
+    edge = size // 2
+    theirs = nn.Conv3d(5, 7, (3, size, size), (1, stride, stride), (1, edge, edge), bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 5, frames, 11, 8, dtype=torch.double)
+    results = []
+    for conv in (ours, theirs):
+        clips = x.clone().contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+        conv(clips).square().sum().backward()
+        results.append((conv(clips), clips.grad, conv.weight.grad))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)

@@ -24,6 +24,8 @@ from gaitdiff.models import create_model, list_models, list_presets
 
 #: Widths of a user's own narrow models: fewer channels than a register of any CPU holds, and no power of two.
 WIDTHS = (3, 4, 8, 12)
+#: Frames of short clips, of which those with a convolution over time make one and two at most.
+LENGTHS = (1, 2, 6)
 
 
 def narrow(name: str, width: int) -> dict[str, Any]:
@@ -43,6 +45,9 @@ def models() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[Tensor, ...]]
         for width in WIDTHS:
             kept = narrow(name, width)
             yield f"{name} width {width}", lambda n=name, k=kept: create_model(n, "walkers", 5, **k), (many,)
+        for length in LENGTHS:
+            short = torch.rand(2, length, 64, 44)
+            yield f"{name} clip of {length}", lambda n=name: create_model(n, "walkers", 5), (short,)
     for mode in ("2d", "3d"):
         yield f"deepgaitv2 {mode}", lambda m=mode: create_model("deepgaitv2", "walkers", 5, mode=m), (many,)
     t, condition, keep = torch.tensor([3, 700]), torch.rand(2, 24), torch.tensor([False, True])

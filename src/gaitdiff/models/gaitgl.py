@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
+from gaitdiff.models.layers.convolution import ClipConv3d
 from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead, input_norm, over_columns
 from gaitdiff.models.layers.parts import PartLinear, initialize, temporal_max
 from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
@@ -49,8 +50,8 @@ class GlobalLocal(nn.Module):
     def __init__(self, in_channels: int, channels: int, halvings: int) -> None:
         super().__init__()
         self.strips = 2**halvings
-        self.whole = _conv(in_channels, channels)
-        self.strip = _conv(in_channels, channels)
+        self.whole = ClipConv3d(in_channels, channels)
+        self.strip = ClipConv3d(in_channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, C', T, H, W): the sum of both, each behind its LeakyReLU."""
@@ -100,13 +101,13 @@ class GlobalLocalBackbone(Backbone):
         first, second, third, *fourth = config.channels
         last = fourth[0] if doubled else third
         halvings = 1 if doubled else 3
-        self.stem = nn.ModuleList([_conv(1, first, config.stem_stride)])
+        self.stem = nn.ModuleList([ClipConv3d(1, first, stride=config.stem_stride)])
         self.shorten = nn.Conv3d(first, first, (3, 1, 1), stride=(3, 1, 1), bias=False)
         self.early = nn.ModuleList([GlobalLocal(first, second, halvings)])
         self.middle = nn.ModuleList([GlobalLocal(second, third, halvings)])
         self.late = nn.ModuleList([GlobalLocal(third, last, halvings)])
         if doubled:
-            self.stem.append(_conv(first, first))
+            self.stem.append(ClipConv3d(first, first))
             self.early.append(GlobalLocal(second, second, halvings))
             self.middle.append(GlobalLocal(third, third, halvings))
             self.late.append(GlobalLocal(last, last, halvings))
@@ -160,10 +161,6 @@ class GaitGLHead(Head):
         """Feature (B, C, P) → embedding (B, C, P), logits (B, K, P) or None."""
         embedding = self.bn(self.fc(over_columns(self.norm, feature)))
         return embedding, self.classifier(embedding) if self.classifier is not None else None
-
-
-def _conv(in_channels: int, channels: int, stride: int = 1) -> nn.Conv3d:
-    return nn.Conv3d(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
 
 
 def _activate(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitdiff.models.base import Backbone
+from gaitdiff.models.layers.convolution import ClipConv3d, PointwiseConv2d
 from gaitdiff.models.layers.norm import FrameNorm
 from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import Rules
@@ -19,22 +20,6 @@ from gaitdiff.utils.layout import channels_last
 
 #: (in_channels, channels, stride) → block
 BlockMaker = Callable[[int, int, int], "ResidualBlock"]
-
-
-class PointwiseConv2d(nn.Conv2d):
-    """A 1x1 convolution without bias that takes its stride before it convolves: the same numbers as ``nn.Conv2d``.
-
-    Given the stride, torch's CPU library reads and writes beyond its buffers in the weight gradient where the input has
-    fewer channels than a vector register (oneDNN issue 6035): gradients are wrong, or the process ends.
-    """
-
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__(in_channels, channels, 1, stride, bias=False)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, C', ⌈H/s⌉, ⌈W/s⌉)."""
-        down, right = self.stride
-        return F.conv2d(frames[:, :, ::down, ::right], self.weight)
 
 
 class ResidualBlock(nn.Module):
@@ -79,7 +64,7 @@ class P3DBlock(BasicBlock):
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels, stride)
-        self.conv_time = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
+        self.conv_time = ClipConv3d(channels, channels, size=1)
         self.bn_time = FrameNorm(channels)
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
@@ -94,9 +79,9 @@ class Conv3dBlock(ResidualBlock):
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels, stride)
-        self.conv1 = nn.Conv3d(in_channels, channels, 3, (1, stride, stride), padding=1, bias=False)
+        self.conv1 = ClipConv3d(in_channels, channels, stride=stride)
         self.bn1 = FrameNorm(channels)
-        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = ClipConv3d(channels, channels)
         self.bn2 = FrameNorm(channels)
 
     def forward(self, frames: Tensor, length: int) -> Tensor:
@@ -166,7 +151,7 @@ def stage_names(number: int, layer: str) -> Rules:
     ]
 
 
-def over_time(conv: nn.Conv3d, frames: Tensor, length: int) -> Tensor:
+def over_time(conv: ClipConv3d, frames: Tensor, length: int) -> Tensor:
     """Apply a 3-D convolution, without change of length, to clips that lie frame after frame: (B·T, C, H, W)."""
     clips = frames.unflatten(0, (-1, length)).transpose(1, 2)  # (B, C, T, H, W)
     return conv(clips).transpose(1, 2).flatten(0, 1)
