@@ -1,7 +1,7 @@
 """What one would put together for stage 1 from public packages: the other side of ``benchmarks.pretrain_step``.
 
 A pickle of silhouettes a sequence, OpenCV augmentation frame by frame in the main process, TAESD on three equal
-channels, ``video_diffusion_pytorch.Unet3D``, and SMPLGait w/o 3D as plain PyTorch layers in their usual memory format.
+channels, ``video_diffusion_pytorch.Unet3D``, and the backbone of ``benchmarks.plain_models``.
 Schedule, weights of noise levels and pooling, a few lines each, are shared with ours, so that losses can be compared.
 """
 
@@ -24,7 +24,6 @@ from gaitdiff.data.clips import sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.objective import DiffusionObjective, Noised
 from gaitdiff.diffusion.weighting import loss_weight
-from gaitdiff.models.smplgait import PlainBackbone, SMPLGaitConfig
 
 
 def write_pickles(store: SequenceStore, folder: Path) -> list[Path]:
@@ -80,42 +79,6 @@ def augment_frame(frame: np.ndarray, plan: AugmentPlan) -> np.ndarray:
         smooth = cv2.GaussianBlur(frame[top:bottom], (3, 3), 0)
         frame[top:bottom] = (smooth > 0.2 * 255) * np.uint8(255)
     return frame
-
-
-class PlainSMPLGait(nn.Module):
-    """SMPLGait w/o 3D layer by layer: each convolution, BatchNorm if any, LeakyReLU; then pooling."""
-
-    def __init__(self, config: SMPLGaitConfig) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        before = 1
-        for stage, width in enumerate(config.channels):
-            for _ in range(2):
-                first = not layers
-                kernel, stride = (5, config.stem_stride) if first else (3, 1)
-                layers.append(nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False))
-                layers += [nn.BatchNorm2d(width)] if config.batch_norm else []
-                layers.append(nn.LeakyReLU(inplace=True))
-                before = width
-            if stage == 1 or (stage == 0 and config.stem_stride == 1):
-                layers.append(nn.MaxPool2d(2))
-        self.layers, self.bins = nn.Sequential(*layers), config.bins
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, T, 64, 44) → (B, C, P)."""
-        planes = self.layers(clip.flatten(0, 1)[:, None])
-        planes = planes.unflatten(0, clip.shape[:2]).max(1)[0]
-        n, c = planes.shape[:2]
-        strips = [planes.view(n, c, b, -1) for b in self.bins]
-        return torch.cat([strip.mean(-1) + strip.max(-1)[0] for strip in strips], -1)
-
-    def take(self, backbone: PlainBackbone) -> None:
-        """The weights of ours."""
-        kinds = (nn.Conv2d, nn.BatchNorm2d)
-        ours = [layer for layer in backbone.layers if isinstance(layer, kinds)]
-        mine = [layer for layer in self.layers if isinstance(layer, kinds)]
-        for one, other in zip(mine, ours, strict=True):
-            one.load_state_dict(other.state_dict())
 
 
 class PeerObjective(nn.Module):

@@ -1,0 +1,235 @@
+"""What the benchmarks of whole training steps share: our side of a step, its parts, operations, memory and waiting."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import alternate, summary
+from gaitdiff.data.batches import Prefetcher
+from gaitdiff.training.graph import inputs_ahead
+from gaitdiff.training.step import Step
+
+KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Side(Protocol):
+    """One who takes steps."""
+
+    def step(self) -> None:
+        """Take one."""
+
+
+class Ours:
+    """A stage, stepped as our training loop steps it.
+
+    Args:
+        watched: modules whose forward pass is a part of its own, by its name.
+    """
+
+    def __init__(self, stage: Any, accelerator: Accelerator, watched: Mapping[str, nn.Module]) -> None:
+        self.stage, self.accelerator, self._watched = stage, accelerator, watched
+        self.half = accelerator.mixed_precision == "bf16"
+        self.take = Step(stage, accelerator)
+        self.done = 0
+
+    def step(self) -> None:
+        """Take one."""
+        batch = self.stage.make_batch(self.done, 0)
+        self.take(self.stage.inputs(batch, self.done, 0))
+        self.take.look()
+        self.done += 1
+
+    def parts(self, turns: int = 3) -> dict[str, float]:
+        """Seconds of the parts of a step, the median of some."""
+        clock = Clock(self.accelerator.device)
+        for name, module in self._watched.items():
+            clock.watch(module, name)
+        told: dict[str, list[float]] = {}
+        with self.ungraphed(clock):
+            for _ in range(turns):
+                clock.seconds.clear()
+                with clock("data"):
+                    batch = self.stage.make_batch(self.done, 0)
+                with clock("inputs"):
+                    inputs = self.stage.inputs(batch, self.done, 0)
+                with clock("step"):
+                    self.take(inputs)
+                    self.take.look()
+                rest = clock.seconds.pop("step") - sum(clock.seconds[key] for key in (*self._watched, "backward"))
+                for name, value in {**clock.seconds, "losses, clipping and optimiser": rest}.items():
+                    told.setdefault(name, []).append(value)
+        clock.forget()
+        return {name: round(statistics.median(values), 4) for name, values in told.items()}
+
+    @contextmanager
+    def ungraphed(self, clock: Clock | None = None) -> Iterator[None]:
+        """Steps that replay no CUDA graph: hooks and counters are no part of one."""
+        clock = clock or Clock(self.accelerator.device)
+
+        def backward(inputs: Any) -> Tensor:
+            with self.accelerator.autocast():
+                loss: Tensor = self.stage.module(*inputs)
+            with clock("backward"):
+                self.accelerator.backward(loss)
+            return loss.detach()
+
+        graphed, self.take._backward = self.take._backward, backward
+        yield
+        self.take._backward = graphed
+
+    def waiting(self, steps: int = 12) -> float:
+        """Share of the time of some steps in which the loop waits for a batch."""
+        make = inputs_ahead(
+            lambda step: self.stage.make_batch(step, 0),
+            lambda batch, step: self.stage.inputs(batch, step, 0),
+            self.accelerator.device,
+        )
+        waited, started = 0.0, time.perf_counter()
+        before = started
+        for i, (_, (_, inputs)) in enumerate(Prefetcher(make, self.done, self.done + steps)):
+            now = time.perf_counter()
+            if i < 3:  # the first ones have nobody ahead of them
+                waited, started = 0.0, now
+            else:
+                waited += now - before
+            self.take(inputs())
+            self.take.look()
+            before = time.perf_counter()
+        return round(waited / (time.perf_counter() - started), 4)
+
+
+def measure_sides(
+    sides: Mapping[str, Side], reference: str, repeats: int, ceilings: Mapping[str, int], memory: Callable[[str], int]
+) -> dict[str, dict[str, Any]]:
+    """What is told of each side: seconds, how many times the reference takes them, operations, kernels, memory, parts.
+
+    Args:
+        reference: the name of the side that others are compared with.
+        ceilings: GFLOP/s of a matrix product, by precision.
+        memory: gives a side's peak memory, MB, by its name.
+    """
+    told = summary(alternate({name: side.step for name, side in sides.items()}, repeats), reference)
+    for name, side in sides.items():
+        flops, operators = count_operations(side)
+        kind = "bfloat16" if isinstance(side, Ours) and side.half else "float32"
+        rate = flops / told[name]["median_s"] / 1e9
+        told[name] |= {"gflop": round(flops / 1e9, 1), "of_matrix_product": round(rate / ceilings[kind], 3)}
+        told[name] |= {"operators": operators, "peak_memory_mb": memory(name)}
+        if isinstance(side, Ours):
+            told[name] |= {"seconds_of_parts": side.parts(), "waiting_for_data": side.waiting()}
+        print(f"  {name}: {told[name]}", flush=True)
+    return told
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that a device is told to run; views, which take no kernel, are left out."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count one, and run it."""
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def count_operations(side: Side) -> tuple[int, int]:
+    """Floating-point operations of a step, those of convolutions and matrix products; and how many operators it has."""
+    if isinstance(side, Ours):
+        with side.ungraphed():
+            return _counted(side)
+    return _counted(side)
+
+
+def _counted(side: Side) -> tuple[int, int]:
+    with FlopCounterMode(display=False) as flops:
+        side.step()
+    with Operators() as operators:
+        side.step()
+    return flops.get_total_flops(), operators.count
+
+
+def ceiling(kind: str, device: str, size: int = 2048) -> float:
+    """GFLOP/s of the best of some square matrix products."""
+    a = torch.randn(size, size, device=device, dtype=KINDS[kind])
+    seconds = alternate({"product": lambda: a @ a}, 5)["product"]
+    return 2 * size**3 / min(seconds) / 1e9
+
+
+def add_memory_options(parser: argparse.ArgumentParser) -> None:
+    """What a process is told that is there for one side's memory alone."""
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
+
+
+def memory_elsewhere(module: str, words: list[str]) -> int:
+    """Peak memory, MB, that a side tells in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+def tell_memory(side: Side, device: str) -> None:
+    """Print the peak memory of some steps, MB: the process's own on a CPU (Linux), or the GPU's."""
+    for _ in range(3):
+        side.step()
+    if device != "cpu":
+        print(torch.cuda.max_memory_allocated() >> 20)
+        return
+    status = Path("/proc/self/status").read_text()  # getrusage would tell the peak of who started this
+    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    print(int(peak) >> 10)
+
+
+class Clock:
+    """Seconds of named parts, waiting for the device at both ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self._hooks: list[Any] = []
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time a block as a part."""
+        started = self.now()
+        yield
+        self._add(name, started)
+
+    def _add(self, name: str, started: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - started
+
+    def now(self) -> float:
+        """Seconds, once the device has done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def watch(self, module: nn.Module, name: str) -> None:
+        """Time a module's forward passes as a part."""
+        began: list[float] = []
+
+        def before(*_: object) -> None:
+            began.append(self.now())
+
+        def after(*_: object) -> None:
+            self._add(name, began.pop())
+
+        self._hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+    def forget(self) -> None:
+        """Watch nothing any more."""
+        for hook in self._hooks:
+            hook.remove()

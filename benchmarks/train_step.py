@@ -1,0 +1,204 @@
+"""A whole step of stage 2, ours beside what one would put together today: data, network, losses, optimiser.
+
+    python -m benchmarks.train_step [--models smplgait gaitbase] [--presets walkers gait3d] [--device cuda]
+
+A step reads sequences of some people, cuts clips, goes forward and backward through network, triplet loss and
+cross-entropy, and lets the recipe's optimiser move the weights, from scratch. The other side reads a pickle a sequence,
+and computes with ``benchmarks.plain_models``, a batch-all triplet loss by masks, and torch's own cross-entropy, in
+float32; it begins with our weights. Ours runs in float32 too, and as ``machine.precision auto`` has it. Sides take
+turns in one process; nothing is read ahead. What is told besides: ``benchmarks.stepping``.
+
+Presets: "walkers" is walkers/scratch; "gait3d" gait3d/scratch_…, on a CPU with 4 people and 2 sequences of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.measure import commit, machine, write
+from benchmarks.peer import write_pickles
+from benchmarks.plain_models import differ_by, plain_model, take_weights
+from benchmarks.stepping import (
+    KINDS,
+    Ours,
+    Side,
+    add_memory_options,
+    ceiling,
+    measure_sides,
+    memory_elsewhere,
+    tell_memory,
+)
+from gaitdiff.config.recipe import parse_config
+from gaitdiff.config.schema import FinetuneConfig, MachineConfig
+from gaitdiff.data.clips import sample_clip
+from gaitdiff.data.store import SequenceStore
+from gaitdiff.models import list_models
+from gaitdiff.training.device import keep_freed_memory, make_accelerator
+from gaitdiff.training.finetune import FinetuneStage
+from gaitdiff.walkers import generate
+
+PEOPLE, SEQUENCES, FRAMES = 40, 4, 60
+PEER = "peer, float32"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--models", nargs="+", choices=list_models(), default=list_models(), metavar="MODEL")
+    parser.add_argument("--presets", nargs="+", choices=["walkers", "gait3d"], default=["walkers", "gait3d"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--repeats", type=int, default=5)
+    add_memory_options(parser)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.device == "cpu":
+        keep_freed_memory()  # as our commands do; both sides gain from it
+    if args.only:
+        sides = make_sides(args, args.models[0], args.presets[0])
+        return tell_memory(sides[args.only], args.device)
+    result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(args.device)}
+    half = make_accelerator(MachineConfig(device=args.device)).mixed_precision == "bf16"
+    kinds = list(KINDS) if half else ["float32"]
+    result["matrix_product_gflops"] = ceilings = {kind: round(ceiling(kind, args.device)) for kind in kinds}
+    with tempfile.TemporaryDirectory() as folder:
+        args.store = Path(folder) / "walks"
+        generate(args.store, people=PEOPLE, sequences=SEQUENCES, frames=FRAMES)
+        for name in args.models:
+            for preset in args.presets:
+                result[f"{name} {preset}"] = measure(args, name, preset, ceilings)
+    print(write("train_step" + ("" if args.device == "cpu" else "_" + args.device.split(":")[0]), result))
+
+
+def measure(args: argparse.Namespace, name: str, preset: str, ceilings: dict[str, int]) -> dict[str, Any]:
+    """All that is told of one model in one size."""
+    sides = make_sides(args, name, preset)
+    ours, peer = sides["ours, float32"], sides[PEER]
+    assert isinstance(ours, Ours)
+    assert isinstance(peer, Theirs)
+    clips, _ = ours.stage.inputs(ours.stage.make_batch(0, 0), 0, 0)
+    apart = differ_by(peer.network, ours.stage.module.model, clips)
+    print(f"\n{name} {preset}: embeddings of the same clips, before any step, differ by {apart:.1e} of their RMS")
+    words = ["--models", name, "--presets", preset, "--device", args.device, "--threads", str(args.threads)]
+    words += ["--store", str(args.store)]
+
+    def memory(side: str) -> int:
+        return memory_elsewhere("benchmarks.train_step", [*words, "--only", side])
+
+    told = measure_sides(sides, PEER, args.repeats, ceilings, memory)
+    return {"sequences": len(clips), "frames": clips.shape[1], "differ_by": apart, "sides": told}
+
+
+def make_sides(args: argparse.Namespace, name: str, preset: str) -> dict[str, Side]:
+    """Each side by its name."""
+    precisions = {"ours, float32": "float32"}
+    if make_accelerator(MachineConfig(device=args.device)).mixed_precision == "bf16":
+        precisions["ours"] = "auto"
+    if args.only in precisions:
+        return {args.only: make_ours(args, name, preset, precisions[args.only])}
+    first, *others = precisions
+    taken = make_ours(args, name, preset, precisions[first])
+    peer = {PEER: Theirs(taken, name, preset)}
+    if args.only:
+        return dict(peer)
+    return {**peer, first: taken, **{side: make_ours(args, name, preset, precisions[side]) for side in others}}
+
+
+def make_ours(args: argparse.Namespace, name: str, preset: str, precision: str) -> Ours:
+    """A stage as ``gaitdiff finetune`` makes it."""
+    recipe = "walkers/scratch" if preset == "walkers" else f"gait3d/scratch_{name}"
+    words = ["--recipe", recipe, "--data.store", str(args.store), "--out", str(args.store / "no-run")]
+    words += ["--model.name", name, "--model.preset", preset, "--run.evaluate_every", "0"]
+    words += ["--machine.device", args.device.split(":")[0], "--machine.precision", precision]
+    if preset == "gait3d" and args.device == "cpu":
+        words += ["--batch.people", "4", "--batch.sequences", "2"]
+    config = parse_config(FinetuneConfig, "benchmarks.train_step", words)
+    accelerator = make_accelerator(config.machine)
+    stage = FinetuneStage(config, accelerator.device, 1)
+    model = stage.module.model
+    return Ours(stage, accelerator, {"backbone, forward": model.backbone, "head, forward": model.head})
+
+
+class Theirs:
+    """The peer, with the weights and settings of one of ours."""
+
+    def __init__(self, ours: Ours, name: str, preset: str) -> None:
+        self.config: FinetuneConfig = ours.stage.config
+        self.device, self.sampling = ours.accelerator.device, ours.stage.module.model.backbone.sampling
+        model = ours.stage.module.model
+        self.network = plain_model(name, preset, model.head.num_classes)
+        take_weights(self.network, model)
+        self.network.to(self.device)
+        self.weight = ours.stage.module.cross_entropy_weight
+        optim = self.config.optim
+        settings: dict[str, Any] = {"lr": optim.lr, "weight_decay": optim.weight_decay}
+        if optim.optimizer == "sgd":
+            settings["momentum"] = optim.momentum
+        kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        self.optimizer: torch.optim.Optimizer = kinds[optim.optimizer](self.network.parameters(), **settings)
+        store = SequenceStore(self.config.data.store)
+        folder = Path(str(store.path) + "-pickles")
+        folder.mkdir(exist_ok=True)
+        self.people: dict[str, list[Path]] = {}
+        for row, path in zip(store.rows, write_pickles(store, folder), strict=True):
+            if row.split == "train":
+                self.people.setdefault(row.subject, []).append(path)
+        self.rng = np.random.default_rng(0)
+
+    def step(self) -> None:
+        """Take one."""
+        clips, labels = (part.to(self.device) for part in self._batch())
+        embedding, logits = self.network(clips)
+        loss = self._triplet(embedding, labels)
+        if logits is not None:
+            settings = self.config.loss
+            rows = logits.permute(0, 2, 1).flatten(0, 1) * settings.scale
+            whose = labels.repeat_interleave(logits.shape[2])
+            loss = loss + self.weight * F.cross_entropy(rows, whose, label_smoothing=settings.smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.config.optim.clip_grad:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optim.clip_grad)
+        self.optimizer.step()
+        if not np.isfinite(loss.item()):
+            raise SystemExit("the peer's loss is not finite")
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        clips, labels, everyone = [], [], list(self.people)
+        for person in self.rng.choice(len(everyone), self.config.batch.people, replace=False):
+            paths = self.people[everyone[person]]
+            for i in self.rng.choice(len(paths), self.config.batch.sequences, len(paths) < self.config.batch.sequences):
+                frames = pickle.loads(paths[i].read_bytes())
+                drawn = sample_clip(self.sampling, len(frames), self.config.data.frames, self.rng)
+                clips.append(frames[drawn][..., 10:54].astype(np.float32) / 255)
+                labels.append(person)
+        return torch.from_numpy(np.stack(clips)), torch.tensor(labels)
+
+    def _triplet(self, embedding: Tensor, labels: Tensor) -> Tensor:
+        """Batch-all, by part: every anchor with every positive, itself too, and every negative."""
+        x = embedding.permute(2, 0, 1)  # (P, n, C)
+        if self.config.loss.distance == "cosine":
+            x = F.normalize(x, dim=-1)
+            distance = 1 - x @ x.transpose(1, 2)
+        else:
+            distance = torch.cdist(x, x)
+        same = labels[:, None] == labels[None]
+        n = len(labels)
+        positive = distance[:, same].view(len(distance), n, -1, 1)
+        negative = distance[:, ~same].view(len(distance), n, 1, -1)
+        over = F.relu(positive - negative + self.config.loss.margin).flatten(1)
+        return (over.sum(1) / (over > 0).sum(1).clamp(min=1)).mean()
+
+
+if __name__ == "__main__":
+    main()
