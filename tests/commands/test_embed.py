@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -54,6 +55,24 @@ def test_the_features_are_those_that_were_asked_for(run: Path, store: Path, tmp_
     assert np.allclose(raw, gaitdiff.embed(gaitdiff.load_checkpoint(run).backbone, opened[:]), atol=1e-6)
     tall = named_store(tmp_path / "tall", [("p", "", "", "train", "")], height=128)
     assert embedded(run, tall, tmp_path / "g.npz", "--resize")["features"].shape[0] == 1
+
+
+def test_features_in_bfloat16_are_close_and_scores_say_so(
+    run: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = embedded(run, store, tmp_path / "f.npz")["features"]
+    half = embedded(run, store, tmp_path / "h.npz", "--precision", "bfloat16")["features"]
+    assert half.dtype == np.float32
+    assert 1e-5 < np.linalg.norm(half - whole) / np.linalg.norm(whole) < 0.02
+    scores = ["evaluate", str(run), "--data", str(store), "--device", "cpu", "--protocol", "leave-one-out"]
+    for precision in ("bfloat16", "float32"):
+        json_file, features = tmp_path / f"{precision}.json", tmp_path / f"{precision}.npy"
+        words = ["--precision", precision, "--json", str(json_file), "--save-features", str(features)]
+        assert main([*scores, *words]) == 0
+        about = json.loads(json_file.read_text())["embeddings"]["about"]
+        assert about["precision"] == precision
+        assert ("computed in bfloat16" in capsys.readouterr().out) is (precision == "bfloat16")
+    assert not np.array_equal(np.load(tmp_path / "bfloat16.npy"), np.load(tmp_path / "float32.npy"))
 
 
 def test_mistakes_in_embedding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ from safetensors.torch import load_file
 import gaitdiff
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
+from gaitdiff.diffusion.objective import DiffusionObjective
 from gaitdiff.errors import UserError
 from gaitdiff.training.finetune import FinetuneStage, finetune
 from gaitdiff.training.pretrain import PretrainStage, pretrain
+from gaitdiff.training.step import Step
 from gaitdiff.walkers import generate
 from worlds import records, torchrun
 
@@ -38,6 +41,10 @@ NOTHING = ("projector.0.bias", "projector.1.running_mean", "projector.3.bias", "
 #: A step in micro-batches, of a backbone that couples no samples.
 IN_PARTS = ("--optim.accumulate", "2", "--model.overrides.batch_norm", "false")
 GO_ON = ("pretrain smplgait", "finetune gaitset")
+#: In place of the run that a case starts from, which lies beside the store.
+START = "START"
+#: A case whose third loss is infinite in the second process alone, which each sees at once, or when it looks.
+BROKEN = {"broken at once": True, "broken and seen later": False}
 LEVERS = ("--diffusion.projector", "8", "--diffusion.contrast", "1", "--diffusion.frames_apart", "true")
 
 
@@ -51,6 +58,7 @@ def cases() -> dict[str, list[str]]:
     named = ("--model.name", "smplgait", "--model.preset", "tiny")
     found["in parts"] = ["pretrain", *PRETRAIN, *named, *IN_PARTS]
     found["averaged"] = ["finetune", *SCRATCH, *named, "--optim.ema", "0.5"]
+    found["frozen"] = ["finetune", *SCRATCH, "--mode", "frozen", "--init", START]
     found["levers"] = ["pretrain", *PRETRAIN, *named, *LEVERS]
     for objective in ("contrastive", "both"):
         found[objective] = ["pretrain", *PRETRAIN, *named, "--objective", objective]
@@ -58,7 +66,7 @@ def cases() -> dict[str, list[str]]:
 
 
 def train(words: list[str], store: Path, out: Path) -> Path:
-    verb, *flags = words
+    verb, *flags = [str(store.resolve().parent / "start") if word == START else word for word in words]
     flags += ["--data.store", str(store), "--out", str(out)]
     if verb == "pretrain":
         return pretrain(parse_config(PretrainConfig, "gaitdiff pretrain", flags))
@@ -68,7 +76,28 @@ def train(words: list[str], store: Path, out: Path) -> Path:
 def worker(folder: Path, *names: str) -> None:
     torch.set_num_threads(1)
     for name in names or cases():
-        train(cases()[name], folder / "store", folder / "two" / name)
+        if name in BROKEN:
+            broken(folder, name)
+        else:
+            train(cases()[name], folder / "store", folder / "two" / name)
+
+
+def broken(folder: Path, name: str) -> None:
+    real, calls = DiffusionObjective.forward, 0
+
+    def forward(self: DiffusionObjective, *inputs: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += self.training
+        loss: torch.Tensor = real(self, *inputs)
+        return loss / 0 if calls == 3 and self.training and os.environ["RANK"] == "1" else loss
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiffusionObjective, "forward", forward)
+        patch.setattr(Step, "eager", BROKEN[name])
+        words = [*cases()["pretrain smplgait"], "--run.log_every", "4", "--run.evaluate_every", "0"]
+        with pytest.raises(UserError) as refused:
+            train(words, folder / "store", folder / "two" / name)
+    print(refused.value, file=sys.stderr)
 
 
 def numbers(record: Any, prefix: str = "") -> dict[str, float]:
@@ -85,6 +114,7 @@ def numbers(record: Any, prefix: str = "") -> dict[str, float]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shares")
     generate(folder / "store", people=9, sequences=3, frames=8, test_people=3, workers=1)  # bars are too much alike
+    train(cases()["pretrain smplgait"], folder / "store", folder / "start")
     return folder
 
 
@@ -130,6 +160,20 @@ def test_a_run_goes_on_in_another_number_of_processes(folder: Path, tmp_path: Pa
         shutil.rmtree(tmp_path / "two" / name / "checkpoints" / "step-00000004")
         train(cases()[name], folder / "store", tmp_path / "two" / name)
         assert_alike(tmp_path / "whole" / name, tmp_path / "two" / name)
+
+
+def test_a_step_that_fails_in_one_process_changes_no_weight_of_any(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").symlink_to(folder / "store")
+    said = torchrun(__file__, tmp_path, *BROKEN)
+    whole = folder / "start" / "checkpoints" / "step-00000002"
+    for name in BROKEN:
+        kept = tmp_path / "two" / name / "nonfinite-step-3"
+        assert said.count(f"are kept in {kept}") == 2
+        assert sorted(path.name for path in kept.glob("*.npz")) == ["batch-process-0.npz", "batch-process-1.npz"]
+        [checkpoint] = (kept / "checkpoints").iterdir()
+        mine, theirs = (load_file(place / "denoiser.safetensors") for place in (checkpoint, whole))
+        for key, value in theirs.items():
+            torch.testing.assert_close(mine[key], value, rtol=1e-5, atol=1e-5)
 
 
 def test_micro_batches_are_of_a_share(folder: Path, tmp_path: Path) -> None:

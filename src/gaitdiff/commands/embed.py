@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gaitdiff.config.schema import MachineConfig
+from gaitdiff.config.shared import Precision
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.shards import extract_shared_to
@@ -33,6 +34,7 @@ def embed_store(
     split: str | None = None,
     resize: bool = False,
     device: str = "auto",
+    precision: Precision = "float32",
 ) -> Path | None:
     """Write the features of a store's walks, in the store's order, as arrays that ``numpy.load`` gives by name.
 
@@ -44,6 +46,7 @@ def embed_store(
         features: see ``gaitdiff.training.checkpoint.pick_features``.
         split: ``"train"``, ``"val"`` or ``"test"``; None: all.
         resize: convert frames of another height than the checkpoint's.
+        precision: to compute in; the features are float32 either way.
 
     Returns:
         ``out``; None in other processes than the first.
@@ -57,7 +60,7 @@ def embed_store(
             f"--out is {out}, but features with names are a .npz file: call it {out.stem or 'features'}.npz"
         )
     require_new(out)
-    accelerator = make_accelerator(MachineConfig(device=device))
+    accelerator = make_accelerator(MachineConfig(device=device, precision=precision))
     place = accelerator.device
     info, store = read_checkpoint_info(checkpoint), SequenceStore(data)
     rows = store.select(split)
@@ -76,7 +79,8 @@ def embed_store(
     with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
         file = Path(folder) / "features.npy"
         with peers_told(accelerator.num_processes):
-            found = extract_shared_to(file, network, store, rows, place, info.height if resize else None)
+            height, half = info.height if resize else None, accelerator.mixed_precision == "bf16"
+            found = extract_shared_to(file, network, store, rows, place, height, half)
         if found is None:  # the first process has all
             return None
         with atomic_file(out) as draft, draft.open("wb") as stream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gaitdiff.config.schema import MachineConfig
+from gaitdiff.config.shared import Precision
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, Origin, about, compared
@@ -86,6 +88,7 @@ def score_checkpoint(
     save_features: Path | None = None,
     resize: bool = False,
     split: str = "test",
+    precision: Precision = "float32",
 ) -> dict[str, dict[str, Any]]:
     """Score a checkpoint on held-out people, print the table and what it is of, return the scores by row.
 
@@ -101,6 +104,7 @@ def score_checkpoint(
         save_features: keep the features there, a ``.npy`` file.
         resize: convert frames of another height than the checkpoint's.
         split: "test" or "val".
+        precision: to compute features in.
 
     Returns:
         For each row what ``evaluate`` gives, and ``about``, what names the scores; in other processes nothing.
@@ -108,7 +112,7 @@ def score_checkpoint(
     Raises:
         UserError: no checkpoint, no test split, embeddings asked of a checkpoint without a trained head, …
     """
-    accelerator = make_accelerator(MachineConfig(device=device))
+    accelerator = make_accelerator(MachineConfig(device=device, precision=precision))
     place = accelerator.device
     info, store = read_checkpoint_info(checkpoint), SequenceStore(data)
     how = store_protocol(store, protocol)
@@ -128,7 +132,8 @@ def score_checkpoint(
     with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
         energy, ours = Path(folder) / "energy.npy", save_features or Path(folder) / "features.npy"
         with peers_told(accelerator.num_processes):
-            found = extract_shared_to(ours, network, store, rows, place, resized)
+            half = accelerator.mixed_precision == "bf16"
+            found = extract_shared_to(ours, network, store, rows, place, resized, half)
         if found is None:  # the first process has all
             return {}
         if not how.secret:
@@ -137,11 +142,12 @@ def score_checkpoint(
             scores[BASELINE]["about"] = about(what, Origin(), BASELINE, metric)
             del images
         scores[row_name] = evaluate_store(found, store, rows, how.name, metric, place, **settings)
-        scores[row_name]["about"] = about(what, info.origin, row_name, metric)
+        origin = replace(info.origin, precision="bfloat16" if half else "float32")
+        scores[row_name]["about"] = about(what, origin, row_name, metric)
         if submission is not None and how.submission is not None:
             how.submission.write(submission, found, *names, metric, device=place)
         del found
-    print_scores({} if how.secret else scores, what, metric, [f"run: {info.origin} ({row_name})"])
+    print_scores({} if how.secret else scores, what, metric, [f"run: {origin} ({row_name})"])
     if json_file is not None:
         write_whole(json_file, (json.dumps(scores, indent=1) + "\n").encode("utf-8"), "choose another --json")
     return scores

@@ -19,6 +19,10 @@ Metric = Annotated[
     Literal["cosine", "euclidean"] | None,
     "distance (default: the one that the checkpoint was trained with, cosine for one from pretraining)",
 ]
+Precision = Annotated[
+    Literal["float32", "bfloat16", "auto"],
+    "to compute features in: bfloat16 is faster on a GPU, or a CPU with AMX or AVX-512-BF16; auto looks for these",
+]
 Resize = Annotated[bool, "convert frames of another height than the checkpoint was trained on"]
 
 

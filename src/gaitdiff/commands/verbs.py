@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gaitdiff.commands.options import Checkpoint, Device, Features, Metric, Resize, Store, prepare
+from gaitdiff.commands.options import Checkpoint, Device, Features, Metric, Precision, Resize, Store, prepare
 
 
 def report(
@@ -39,6 +39,7 @@ def evaluate(
     ] = "auto",
     setting: Annotated[str | None, "of casia-b and oumvlp: single-view (default) or cross-view"] = None,
     device: Device = "auto",
+    precision: Precision = "float32",
     split: Annotated[
         Literal["test", "val"], "whom to score on: test people, or those set aside by data split"
     ] = "test",
@@ -63,6 +64,7 @@ def evaluate(
         save_features=save_features,
         resize=resize,
         split=split,
+        precision=precision,
     )
 
 
@@ -94,13 +96,23 @@ def embed(
     split: Annotated[Literal["train", "val", "test", "all"], "whose walks"] = "all",
     resize: Resize = False,
     device: Device = "auto",
+    precision: Precision = "float32",
 ) -> None:
     """Write the features of a store's walks, with their names, as arrays for NumPy."""
     from gaitdiff.commands.embed import embed_store
 
     prepare(device)
-    part = None if split == "all" else split
-    if made := embed_store(checkpoint, store, out, features=features, split=part, resize=resize, device=device):
+    made = embed_store(
+        checkpoint,
+        store,
+        out,
+        features=features,
+        split=None if split == "all" else split,
+        resize=resize,
+        device=device,
+        precision=precision,
+    )
+    if made:
         print(made)
 
 

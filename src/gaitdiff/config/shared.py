@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from gaitdiff.config.limits import Count, CountOrNone, Share, Threads
 
+#: To compute in; "auto" is bfloat16 where the device is fast at it, see ``gaitdiff.utils.precision``.
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -94,7 +97,7 @@ class MachineConfig:
     """
 
     device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     threads: Threads = 0
     cuda_graph: bool = True
     compile: bool = False

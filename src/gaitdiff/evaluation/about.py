@@ -24,12 +24,14 @@ class Origin:
         step: training steps behind the checkpoint, None where it is not told.
         iterations: of the whole run, None where it is not told.
         ema: decay of the moving average that the weights are; 0 for weights as they were trained.
+        precision: in which the features were computed, "float32" or "bfloat16".
     """
 
     run: str = ""
     step: int | None = None
     iterations: int | None = None
     ema: float = 0.0
+    precision: str = "float32"
 
     @property
     def finished(self) -> bool | None:
@@ -38,6 +40,7 @@ class Origin:
 
     def __str__(self) -> str:
         averaged = f", weights averaged (ema {self.ema:g})" if self.ema else ""
+        averaged += "" if self.precision == "float32" else f", computed in {self.precision}"
         if self.step is None:
             return self.run + averaged
         of = "" if self.iterations is None else f" of {self.iterations}"

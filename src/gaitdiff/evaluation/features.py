@@ -46,6 +46,7 @@ def extract(
     *,
     max_frames: int = ...,
     height: int | None = ...,
+    half: bool = ...,
 ) -> Tensor: ...
 
 
@@ -59,6 +60,7 @@ def extract(
     *,
     max_frames: int = ...,
     height: int | None = ...,
+    half: bool = ...,
 ) -> np.ndarray: ...
 
 
@@ -71,6 +73,7 @@ def extract(
     *,
     max_frames: int = MAX_FRAMES,
     height: int | None = None,
+    half: bool = False,
 ) -> Features:
     """Run whole sequences through a network, about a thousand frames at a time.
 
@@ -83,6 +86,7 @@ def extract(
         out: write the features there as they come, a ``.npy`` file, and hold none in memory.
         max_frames: of longer sequences only so many first frames count.
         height: make the frames so many pixels high first, by area where they shrink; None: as they are.
+        half: compute in bfloat16, by autocast: the features come out within about 1% of their length.
 
     Returns:
         (N, C, P) float32 in the order of ``rows``: a tensor on the CPU, or the file as a memory-mapped array.
@@ -98,7 +102,7 @@ def extract(
         frames = _first(store, int(rows[position]), int(lengths[position]))
         return frames if height in (None, store.height) else _resized(frames, height)
 
-    return run_walks(network, lengths, read, device, out)
+    return run_walks(network, lengths, read, device, out, half)
 
 
 def run_walks(
@@ -107,6 +111,7 @@ def run_walks(
     read: Callable[[int], np.ndarray],
     device: torch.device,
     out: Path | None = None,
+    half: bool = False,
 ) -> Features:
     """Run walks from anywhere through a network, as ``extract`` runs those of a store.
 
@@ -116,7 +121,7 @@ def run_walks(
     """
     packs = bool(getattr(network.backbone if isinstance(network, GaitModel) else network, "packs", False))
     batches = _packed_batches(lengths) if packs else _equal_batches(lengths)
-    with evaluating(network):
+    with evaluating(network), torch.autocast(device.type, torch.bfloat16, enabled=half):
         features = (_features(network, [read(int(i)) for i in some], packs, device) for some in batches)
         return _gathered(features, batches, out)
 

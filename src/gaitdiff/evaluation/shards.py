@@ -66,6 +66,7 @@ def extract_shared_to(
     rows: np.ndarray,
     device: torch.device,
     height: int | None = None,
+    half: bool = False,
 ) -> np.ndarray | None:
     """The same into a ``.npy`` file of the first process, none of them holding features in memory.
 
@@ -73,11 +74,11 @@ def extract_shared_to(
         UserError: the file cannot be written.
     """
     if processes() == 1:
-        return extract(network, store, rows, device, out, height=height)
+        return extract(network, store, rows, device, out, height=height, half=half)
     places = _dealt(len(rows))
     with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
         mine = rows[places[dist.get_rank()]]
-        share = extract(network, store, mine, device, Path(folder) / "share.npy", height=height)
+        share = extract(network, store, mine, device, Path(folder) / "share.npy", height=height, half=half)
         if dist.get_rank() != 0:
             _gather(share, None, places, device)
             return None
