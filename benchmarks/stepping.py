@@ -53,7 +53,7 @@ class Ours:
         self.take.look()
         self.done += 1
 
-    def parts(self, turns: int = 3) -> dict[str, float]:
+    def parts(self, turns: int = 2) -> dict[str, float]:
         """Seconds of the parts of a step, the median of some."""
         clock = Clock(self.accelerator.device)
         for name, module in self._watched.items():
@@ -91,7 +91,7 @@ class Ours:
         yield
         self.take._backward = graphed
 
-    def waiting(self, steps: int = 12) -> float:
+    def waiting(self, steps: int = 7) -> float:
         """Share of the time of some steps in which the loop waits for a batch."""
         make = inputs_ahead(
             lambda step: self.stage.make_batch(step, 0),
@@ -188,9 +188,14 @@ def tell_memory(side: Side, device: str) -> None:
     if device != "cpu":
         print(torch.cuda.max_memory_allocated() >> 20)
         return
-    status = Path("/proc/self/status").read_text()  # getrusage would tell the peak of who started this
+    print(own_peak())
+
+
+def own_peak() -> int:
+    """Peak memory of this process, MB (Linux); getrusage would tell the peak of who started it, where that is more."""
+    status = Path("/proc/self/status").read_text()
     (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    print(int(peak) >> 10)
+    return int(peak) >> 10
 
 
 class Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import sys
@@ -37,6 +38,11 @@ def test_links_lead_somewhere_and_verbs_and_recipes_are_there(page: Path) -> Non
         assert words in VERBS, words
     for name in re.findall(r"--recipe ([\w/.]+)", text):
         assert name in list_recipes() or name.endswith("yaml"), name
+
+
+def test_results_are_json() -> None:
+    for file in (ROOT / "benchmarks" / "results").rglob("*.json"):
+        json.loads(file.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
