@@ -8,8 +8,8 @@ and computes with ``benchmarks.plain_models``, a batch-all triplet loss by masks
 float32; it begins with our weights. Ours runs in float32 too, and as ``machine.precision auto`` has it. Sides take
 turns in one process; nothing is read ahead. What is told besides: ``benchmarks.stepping``.
 
-A case is a model and a preset: "walkers" is the recipe walkers/scratch; "gait3d" is gait3d/scratch_…, on a CPU with 2
-sequences of 2 people a step, which take DeepGaitV2 half a minute.
+A case is a model and a preset: "walkers" is the recipe walkers/scratch; "gait3d" is gait3d/scratch_… with 30 frames
+in each clip, and on a CPU with 2 sequences of 2 people a step, which take DeepGaitV2 half a minute.
 """
 
 from __future__ import annotations
@@ -121,8 +121,9 @@ def make_ours(args: argparse.Namespace, name: str, preset: str, precision: str) 
     words = ["--recipe", recipe, "--data.store", str(args.store), "--out", str(args.store / "no-run")]
     words += ["--model.name", name, "--model.preset", preset, "--run.evaluate_every", "0"]
     words += ["--machine.device", args.device.split(":")[0], "--machine.precision", precision]
-    if preset == "gait3d" and args.device == "cpu":
-        words += ["--batch.people", "2", "--batch.sequences", "2"]
+    if preset == "gait3d":
+        words += ["--data.frames", "30", "--data.frames_max", "0"]
+        words += ["--batch.people", "2", "--batch.sequences", "2"] if args.device == "cpu" else []
     config = parse_config(FinetuneConfig, "benchmarks.train_step", words)
     accelerator = make_accelerator(config.machine)
     stage = FinetuneStage(config, accelerator.device, 1)

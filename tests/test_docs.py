@@ -40,6 +40,12 @@ def test_links_lead_somewhere_and_verbs_and_recipes_are_there(page: Path) -> Non
         assert name in list_recipes() or name.endswith("yaml"), name
 
 
+def test_the_page_on_performance_is_that_of_the_results() -> None:
+    made = runpy.run_path(str(ROOT / "tools" / "make_performance.py"))
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert page == made["document"](), "run python tools/make_performance.py"
+
+
 def test_results_are_json() -> None:
     for file in (ROOT / "benchmarks" / "results").rglob("*.json"):
         json.loads(file.read_text(encoding="utf-8"))

@@ -1,0 +1,171 @@
+"""Write docs/performance.md from the results of the benchmarks.
+
+python tools/make_performance.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+_SOURCE = ROOT / "tools" / "performance.md"
+#: Of the paper: iterations of stage 1 on Gait3D, and sequences of a step.
+ITERATIONS, BATCH = 120_000, 64
+_SECONDS_AN_HOUR = 3600
+
+
+def main() -> None:
+    """Run the command line."""
+    (ROOT / "docs" / "performance.md").write_text(document(), encoding="utf-8")
+
+
+def document() -> str:
+    """The page: tools/performance.md with tables in the place of their names."""
+    text = _SOURCE.read_text(encoding="utf-8")
+    for name, table in _TABLES.items():
+        text = text.replace(f"{{{name}}}", table())
+    return text
+
+
+def _result(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    columns = list(head)
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _machine(name: str) -> str:
+    machine, commit = _result(name)["machine"], _result(name)["commit"]
+    product = _result(name).get("matrix_product_gflops", {})
+    words = f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, at {commit}"
+    reached = " and ".join(f"{rate} GFLOP/s in {kind}" for kind, rate in product.items())
+    return words + (f"; a matrix product reaches {reached} there" if reached else "")
+
+
+def _pretraining() -> str:
+    head = ["size", "side", "seconds a step", "times as fast as the peer", "of a matrix product", "operators", "MB"]
+    rows = []
+    for size in ("walkers", "paper"):
+        for side, told in _result("pretrain_step")[size]["sides"].items():
+            rows.append([size, side, *_step(told)])
+    return _table([*head, "waits for data"], rows)
+
+
+def _step(told: dict[str, Any]) -> list[str]:
+    waits = f"{told['waiting_for_data']:.1%}" if "waiting_for_data" in told else ""
+    cells = [f"{told['median_s']:.3g}", f"{told['speed_up']:.2f}", f"{told['of_matrix_product']:.2f}"]
+    return [*cells, f"{told['operators']:,}", f"{told['peak_memory_mb']:,}", waits]
+
+
+def _parts() -> str:
+    result = _result("pretrain_step")
+    sides = {
+        f"{size}, {name.removeprefix('ours, ')}": side["seconds_of_parts"]
+        for size in ("walkers", "paper")
+        for name, side in result[size]["sides"].items()
+        if "seconds_of_parts" in side
+    }
+    parts = list(dict.fromkeys(part for side in sides.values() for part in side))
+    rows = []
+    for name, seconds in sides.items():
+        total = sum(seconds.values())
+        rows.append([name, *(f"{seconds.get(part, 0) / total:.0%}" for part in parts)])
+    names = {"inputs": "augmentation, latents, noise"}
+    return _table(["size and side", *(names.get(part, part) for part in parts)], rows)
+
+
+def _labels() -> str:
+    head = ["model / preset", "sequences × frames", "peer, s", "ours in float32", "ours", "of a matrix product", "MB"]
+    rows = []
+    for case, told in _result("train_step").items():
+        if "/" not in case:
+            continue
+        sides = told["sides"]
+        peer, whole, half = sides["peer, float32"], sides["ours, float32"], sides.get("ours", sides["ours, float32"])
+        size = f"{told['sequences']} × {told['frames']}"
+        speeds = [f"{side['speed_up']:.2f}" for side in (whole, half)]
+        memory = f"{half['peak_memory_mb']:,} (peer {peer['peak_memory_mb']:,})"
+        rows.append([case, size, f"{peer['median_s']:.3g}", *speeds, f"{half['of_matrix_product']:.2f}", memory])
+    return _table(head, rows)
+
+
+def _features() -> str:
+    rows = []
+    for case, sides in _result("embed")["models"].items():
+        one = sides["one at a time"]
+        others = [sides[name] for name in ("ours", "ours, bfloat16") if name in sides]
+        apart = f"{others[-1]['differ_by']:.1%}"
+        rows.append([case, f"{one['sequences_a_second']:.3g}", *(f"{side['speed_up']:.2f}" for side in others), apart])
+    return _table(["model, preset", "one at a time, a second", "ours", "in bfloat16", "features then differ by"], rows)
+
+
+def _scaling() -> str:
+    result = _result("scaling")
+    per = {size: f"{1000 * seconds / int(size):.3g}" for size, seconds in result["batch"].items()}
+    rows = [
+        ["batch, ms a sequence", ", ".join(f"{size}: {value}" for size, value in per.items())],
+        ["frames of the gait clip, s a step", _listed(result["gait_frames"])],
+        ["processes × threads, s a step", _listed(result["processes"])],
+        ["gallery, s of ranking 100 probes", _listed(_numbers(result["gallery"], "seconds"))],
+        ["gallery, MB that ranking took", _listed(_numbers(result["gallery"], "memory_mb"))],
+    ]
+    return _table(["what grows", "time or memory"], rows)
+
+
+def _numbers(results: dict[str, dict[str, float]], key: str) -> dict[str, float]:
+    return {f"{int(size):,}": told[key] for size, told in results.items()}
+
+
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace(' x ', ' × ')}: {value:.3g}" for name, value in values.items())
+
+
+def _busy() -> str:
+    result = _result("busy_machine")["seconds_a_step"]
+    rows = [[spins, f"{told['alone']:.2f}", f"{told['two side by side']:.2f}"] for spins, told in result.items()]
+    return _table(["GOMP_SPINCOUNT", "alone, s a step", "two side by side, s a step"], rows)
+
+
+def _whole_runs() -> str:
+    sides, gpu = _result("pretrain_step")["paper"]["sides"], _result("pretrain_step_gpu")["paper"]
+    steps = BATCH / 4  # of 4 sequences each on the CPU
+    rows, cpu = [], f"two cores of the {_result('pretrain_step')['machine']['processor']} above"
+    for name in ("ours, student", "ours, TAESD", "peer, TAESD, float32"):
+        hours = sides[name]["median_s"] * steps * ITERATIONS / _SECONDS_AN_HOUR
+        rows.append([cpu, name, f"{hours:,.0f}"])
+    hours = gpu["machine.cuda_graph true"] * ITERATIONS / _SECONDS_AN_HOUR
+    rows.append(["one NVIDIA H200", "ours, student (measured: 24 steps of the whole loop)", f"{hours:.1f}"])
+    return _table(["machine", "side", "hours"], rows)
+
+
+def _gpu_step() -> str:
+    result = _result("pretrain_step_gpu")
+    rows = [[key, f"{value}"] for key, value in result["walkers"].items() if key != "what"]
+    return _table(["walkers/pretrain on one NVIDIA H200", "ms a step"], rows)
+
+
+_TABLES = {
+    "pretraining": _pretraining,
+    "pretraining machine": lambda: _machine("pretrain_step"),
+    "parts": _parts,
+    "labels": _labels,
+    "labels machine": lambda: _machine("train_step"),
+    "features": _features,
+    "features machine": lambda: _machine("embed"),
+    "scaling": _scaling,
+    "scaling machine": lambda: _machine("scaling"),
+    "busy": _busy,
+    "busy machine": lambda: _machine("busy_machine"),
+    "whole runs": _whole_runs,
+    "gpu step": _gpu_step,
+}
+
+if __name__ == "__main__":
+    main()
