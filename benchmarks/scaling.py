@@ -3,9 +3,9 @@
     python -m benchmarks.scaling [--threads 2] [--steps 6] [--galleries 1000 10000 100000 1000000]
 
 Steps are those of walkers/pretrain, one setting changed at a time; "processes" are runs of their own under torchrun,
-whose time a step is what their metrics tell. Batches and frames take turns in this process. Ranking is ``evaluate`` of
-100 probes by features of 64 channels and 16 parts in a file on disk, in a process of its own, whose memory above that
-of an empty one is told; the features of a million sequences take 4 GB there.
+whose time a step is what their metrics tell, the probe at every line of them included. Batches and frames take turns in
+this process. Ranking is ``evaluate`` of 100 probes by features of 64 channels and 16 parts in a file on disk, in a
+process of its own, whose memory above that of an empty one is told; those of a million sequences take 4 GB there.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def of_processes(store: Path, folder: Path, processes: int, threads: int, steps:
     out = folder / f"{processes}-{threads}"
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     words = ["-m", "gaitdiff", "pretrain", *RECIPE, "--data.store", str(store), "--out", str(out)]
-    words += ["--run.log_every", "1", "--optim.iterations", str(steps + 2), "--machine.threads", str(threads)]
+    words += ["--run.log_every", str(steps), "--optim.iterations", str(5 * steps), "--machine.threads", str(threads)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
     subprocess.run([sys.executable, *launch, *words], env=environment, capture_output=True, check=True)
     return of_a_step(out)

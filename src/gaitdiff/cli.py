@@ -20,6 +20,7 @@ from gaitdiff.config.limits import WORD
 from gaitdiff.config.values import SHORT, flag_of
 from gaitdiff.errors import UserError, shown
 from gaitdiff.utils.signals import Stopped, stops
+from gaitdiff.utils.threads import spin_briefly
 
 #: Words to the function that they call; a function that takes ``*words`` reads its flags itself.
 VERBS: dict[str, Callable[..., None]] = {
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is escaped, so that no name ends the work
             stream.reconfigure(errors="backslashreplace")
+    spin_briefly()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]

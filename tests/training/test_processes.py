@@ -16,6 +16,7 @@ import pytest
 
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.environment import read_starts
 from gaitdiff.utils.locks import FolderLock
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store, one_sentence, records, torchrun
 
@@ -27,6 +28,15 @@ def without_device(flags: tuple[str, ...]) -> list[str]:
     """Flags of a run whose device is the default, auto."""
     place = flags.index("--machine.device")
     return [*flags[:place], *flags[place + 2 :]]
+
+
+def test_each_process_has_the_threads_that_were_asked_for(tmp_path: Path) -> None:
+    """Where the launcher, and accelerate after it, would give each one."""
+    data = ["--data.store", str(make_store(tmp_path / "store"))]
+    torchrun(
+        "-m", "gaitdiff", "pretrain", *STAGES["pretrain"], *data, "--out", tmp_path / "run", "--machine.threads", "2"
+    )
+    assert [start["threads"] for start in read_starts(tmp_path / "run")] == [2]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -222,6 +232,7 @@ from accelerate import Accelerator
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.errors import UserError
 from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.environment import read_starts
 mine = Accelerator(cpu=True, mixed_precision="bf16")
 for precision in ("bfloat16", "float32"):
     try:

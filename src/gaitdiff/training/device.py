@@ -66,12 +66,7 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         UserError: a device or precision that this machine lacks, or processes that do not find each other.
     """
     device, world_size = machine.device, launched_processes()
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("the device is cuda, but torch finds no CUDA device: choose cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("the device is mps, but torch finds none: choose cpu")
+    _require(device)
     _check_launch(device, world_size)
     if machine.compile and world_size > 1:  # one that cannot compile would leave the others waiting
         raise UserError("machine.compile is for one process: leave it out, or start the run without torchrun")
@@ -81,7 +76,7 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
     state = AcceleratorState._shared_state  # accelerate gives each run the precision and device of a process's first
     if state.get(_OURS):  # but what a caller has set up with accelerate for themselves stays
         AcceleratorState._reset_state(reset_partial_state=world_size == 1)
-    ours = not state
+    ours, threads = not state, torch.get_num_threads()
     try:
         if world_size > 1 and os.environ.get("RANK") and not dist.is_initialized():
             _meet("gloo" if on_cpu else "nccl")
@@ -101,6 +96,8 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         ) from error
     if ours:
         state[_OURS] = True
+    if machine.threads > 0:
+        torch.set_num_threads(threads)  # accelerate may have shared the processor's cores among the processes
     if device not in ("auto", accelerator.device.type):
         raise UserError(f"machine.device is {device!r}, but this process computes on {accelerator.device.type} already")
     if accelerator.num_processes != world_size:
@@ -109,6 +106,16 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
             f"{accelerator.num_processes}: start one run in a process of its own"
         )
     return accelerator
+
+
+def _require(device: str) -> None:
+    """Refuse a device that there is not, or not here."""
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("the device is cuda, but torch finds no CUDA device: choose cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("the device is mps, but torch finds none: choose cpu")
 
 
 def _meet(backend: str) -> None:

@@ -82,20 +82,6 @@ def _remember(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> N
     norm.running_var.lerp_((variance * count / max(count - 1, 1)).to(norm.running_var.dtype), norm.momentum)
 
 
-class _Shared(torch.autograd.Function):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(ctx: Any, part: Tensor) -> Tensor:
-        total = part.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _Shared.apply(grad)
-
-
 class SyncBatchNorm(_BatchNorm):
     """BatchNorm over the samples of all processes, on a CPU, where torch has none."""
 
@@ -106,20 +92,62 @@ class SyncBatchNorm(_BatchNorm):
         """(N, C, …) → (N, C, …)."""
         if not self.training or processes() == 1:
             return super().forward(input)
-        others = [axis for axis in range(input.ndim) if axis != 1]
-        each = (-1, *(1 for _ in others[1:]))
-        wide = input.to(torch.promote_types(input.dtype, torch.float32))
-        sums = wide.sum(others, dtype=torch.double)
-        total = _Shared.apply(torch.cat([sums, sums.new_tensor([input.numel() // input.shape[1]])]))
-        mean, count = (total[:-1] / total[-1]).to(wide.dtype), total[-1]
-        centred = wide - mean.view(each)
-        squares = centred.square().sum(others, dtype=torch.double)
-        variance = (_Shared.apply(squares) / count).to(wide.dtype)
-        _remember(self, mean, variance, int(count))
-        normed = centred * (variance + self.eps).rsqrt().view(each)
-        if self.affine:
-            normed = normed * self.weight.view(each) + self.bias.view(each)
-        return normed.to(input.dtype)
+        frames = input if input.ndim == 4 else input.reshape(*input.shape[:2], -1, 1)
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        mean, variance, count = _shared_statistics(frames.detach())
+        _remember(self, mean, variance, count)
+        kind = torch.promote_types(input.dtype, torch.float32) if self.weight is None else self.weight.dtype
+        weight = mean.new_ones(len(mean), dtype=kind) if self.weight is None else self.weight
+        bias = mean.new_zeros(len(mean), dtype=kind) if self.bias is None else self.bias
+        normed: Tensor = _NormalizeShared.apply(frames, weight, bias, mean.to(kind), variance.to(kind), self.eps, count)
+        return normed if input.ndim == 4 else normed.reshape(input.shape)  # no view: what follows changes it in place
+
+
+def _shared_statistics(frames: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Mean and variance of each channel over all processes, and how many numbers a channel they are of."""
+    mean, variance = _statistics(frames)
+    numbers = mean.new_tensor([frames.numel() // len(mean)])
+    moments = torch.cat([numbers, numbers * mean, numbers * (variance + mean.square())])
+    torch.distributed.all_reduce(moments)
+    mean, squares = (moments[1:] / moments[0]).chunk(2)
+    return mean, squares - mean.square(), int(moments[0])
+
+
+class _NormalizeShared(torch.autograd.Function):
+    """``_Normalize`` with statistics of all processes, through which the losses of all see the frames of each."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, frames: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float, count: int
+    ) -> Tensor:
+        ctx.save_for_backward(frames, weight, mean, variance)
+        ctx.eps, ctx.count = eps, count
+        return torch.native_batch_norm(frames, weight, bias, mean, variance, False, 0.0, eps)[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        frames, weight, mean, variance = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grads = torch.ops.aten.native_batch_norm_backward(  # with the statistics as constants
+            grad, frames, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        constant, of_weight, of_bias = grads
+        sums = torch.stack([of_weight, of_bias]).double()
+        torch.distributed.all_reduce(sums)
+        scale = (variance.double() + ctx.eps).rsqrt()
+        slope = weight * scale.square() * sums[0] / ctx.count
+        level = weight * scale * sums[1] / ctx.count - mean * slope
+        _take_away(constant, frames, slope.to(mean.dtype), level.to(mean.dtype))
+        return constant, of_weight, of_bias, None, None, None, None
+
+
+def _take_away(frames: Tensor, other: Tensor, slope: Tensor, level: Tensor) -> None:
+    """``frames -= slope · other + level``, by channel, in the precision of ``slope``; both channels last."""
+    rows, others = (x.permute(0, 2, 3, 1).flatten(0, 2) for x in (frames, other))
+    size = max(1, _BLOCK // rows.shape[1])
+    for mine, theirs in zip(rows.split(size), others.split(size), strict=True):
+        mine.sub_(torch.addcmul(level, theirs.to(slope.dtype), slope))
 
 
 def synchronize(module: nn.Module, device: torch.device) -> None:
