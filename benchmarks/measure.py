@@ -55,9 +55,14 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that the code is at, with "-dirty" where files differ from it."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(words, cwd=RESULTS.parent, check=True, capture_output=True, text=True).stdout.strip()
+    """The commit that the code is at, with "-dirty" where files other than results differ from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=RESULTS.parent, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":!{RESULTS}")
+    return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
 
 
 def write(name: str, result: dict[str, Any]) -> Path:

@@ -6,6 +6,7 @@ python tools/make_performance.py
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ _SOURCE = ROOT / "tools" / "performance.md"
 #: Of the paper: iterations of stage 1 on Gait3D, and sequences of a step.
 ITERATIONS, BATCH = 120_000, 64
 _SECONDS_AN_HOUR = 3600
+_WAYS = ("alone", "two side by side")
 
 
 def main() -> None:
@@ -27,7 +29,14 @@ def document() -> str:
     text = _SOURCE.read_text(encoding="utf-8")
     for name, table in _TABLES.items():
         text = text.replace(f"{{{name}}}", table())
-    return text
+    return "\n\n".join(_wrapped(paragraph) for paragraph in text.split("\n\n"))
+
+
+def _wrapped(paragraph: str) -> str:
+    """A paragraph of prose in lines that can be read; tables, lists and headings as they are."""
+    if paragraph.startswith(("|", "#", "-", " ")):
+        return paragraph
+    return textwrap.fill(" ".join(paragraph.split()), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _result(name: str) -> dict[str, Any]:
@@ -81,6 +90,17 @@ def _parts() -> str:
     return _table(["size and side", *(names.get(part, part) for part in parts)], rows)
 
 
+def _bound() -> str:
+    result = _result("pretrain_step")
+    ours, peer = (result["paper"]["sides"][name] for name in ("ours, student", "peer, TAESD, float32"))
+    rate = result["matrix_product_gflops"]["bfloat16"]
+    best = peer["median_s"] * rate / ours["gflop"]
+    return (
+        f"  It is {ours['speed_up']:.1f}; if all of its {ours['gflop']:.0f} GFLOP went as fast as a matrix product, it "
+        f"would be {best:.1f}."
+    )
+
+
 def _labels() -> str:
     head = ["model / preset", "sequences × frames", "peer, s", "ours in float32", "ours", "of a matrix product", "MB"]
     rows = []
@@ -128,9 +148,13 @@ def _listed(values: dict[str, float]) -> str:
 
 
 def _busy() -> str:
-    result = _result("busy_machine")["seconds_a_step"]
-    rows = [[spins, f"{told['alone']:.2f}", f"{told['two side by side']:.2f}"] for spins, told in result.items()]
-    return _table(["GOMP_SPINCOUNT", "alone, s a step", "two side by side, s a step"], rows)
+    machines = [_result(name)["seconds_a_step"] for name in ("busy_machine", "busy_machine_avx2")]
+    rows = []
+    for spins in machines[0]:
+        rows.append(["not set" if spins == "none" else f"{int(spins):,}"])
+        for told in machines:
+            rows[-1] += [f"{told[spins][how]:.2f}" for how in _WAYS] if spins in told else ["", ""]
+    return _table(["GOMP_SPINCOUNT", *_WAYS, *(f"another machine: {how}" for how in _WAYS)], rows)
 
 
 def _whole_runs() -> str:
@@ -155,6 +179,7 @@ _TABLES = {
     "pretraining": _pretraining,
     "pretraining machine": lambda: _machine("pretrain_step"),
     "parts": _parts,
+    "paper bound": _bound,
     "labels": _labels,
     "labels machine": lambda: _machine("train_step"),
     "features": _features,
@@ -163,6 +188,7 @@ _TABLES = {
     "scaling machine": lambda: _machine("scaling"),
     "busy": _busy,
     "busy machine": lambda: _machine("busy_machine"),
+    "other busy machine": lambda: _machine("busy_machine_avx2"),
     "whole runs": _whole_runs,
     "gpu step": _gpu_step,
 }
