@@ -121,7 +121,7 @@ def run_walks(
     """
     packs = bool(getattr(network.backbone if isinstance(network, GaitModel) else network, "packs", False))
     batches = _packed_batches(lengths) if packs else _equal_batches(lengths)
-    with evaluating(network), torch.autocast(device.type, torch.bfloat16, enabled=half):
+    with evaluating(network), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
         features = (_features(network, [read(int(i)) for i in some], packs, device) for some in batches)
         return _gathered(features, batches, out)
 
