@@ -18,7 +18,7 @@ import gaitdiff
 from worlds import make_store
 
 SUPPORT = Path(__file__).parents[1] / "support"
-ON_CPU = ("--machine.device", "cpu", "--machine.threads", "1")
+ON_CPU = ("--machine.device", "cpu", "--machine.threads", "1", "--machine.precision", "float32")  # it has no autocast
 PRETRAIN = (
     *("--data.latent_frames", "2", "--data.gait_frames", "2", "--optim.batch", "4", "--diffusion.denoiser", "walkers"),
     *("--augment.affine", "0.5", "--augment.dilate", "0.5", "--augment.blur", "0.5", *ON_CPU),
