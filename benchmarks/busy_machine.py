@@ -3,9 +3,9 @@
     python -m benchmarks.busy_machine [--threads 2] [--iterations 12] [--spins none 0 1000 10000]
 
 libgomp's threads spin in a loop while they wait for each other, which saves waking them up, and takes the processor
-from whoever else could use it. GOMP_SPINCOUNT is for how many turns; "none" leaves the variable unset. Each number is
-seconds of a step of walkers/pretrain, from the run's own metrics, without its first lines; side by side it is that of
-the slower run.
+from whoever else could use it. GOMP_SPINCOUNT is for how many turns; "none" is as many as libgomp takes by itself. Each
+number is seconds of a step of walkers/pretrain, from the run's own metrics, without its first lines; side by side it is
+that of the slower run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from benchmarks.measure import commit, machine, write
 from gaitdiff.training.run_folder import read_metrics
 from gaitdiff.walkers import generate
 
+_OWN = "300000"  # libgomp's, for as many threads as there are processors
 _GIVE_UP = 300  # seconds, after which a run has shown what there is to show
 
 
@@ -51,8 +52,7 @@ def main() -> None:
 def seconds(outs: list[Path], store: Path, spins: str, threads: int, iterations: int) -> list[float]:
     """Seconds of a step of runs that go at the same time; of one that was given up, what its last line allows."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
-    if spins != "none":
-        environment["GOMP_SPINCOUNT"] = spins
+    environment["GOMP_SPINCOUNT"] = _OWN if spins == "none" else spins
     start = [sys.executable, "-m", "gaitdiff"]
     words = ["pretrain", "--recipe", "walkers/pretrain", "--data.store", str(store), "--run.evaluate_every", "0"]
     words += ["--run.log_every", "1", "--optim.iterations", str(iterations), "--machine.threads", str(threads)]

@@ -88,18 +88,19 @@ class Ours:
             return loss.detach()
 
         graphed, self.take._backward = self.take._backward, backward
-        yield
-        self.take._backward = graphed
+        try:
+            yield
+        finally:
+            self.take._backward = graphed
 
-    def waiting(self, steps: int = 7) -> float:
-        """Share of the time of some steps in which the loop waits for a batch."""
+    def waiting(self, steps: int = 9) -> float:
+        """Share of the time of some steps in which the loop waits for the loader; the first and last are left out."""
         make = inputs_ahead(
             lambda step: self.stage.make_batch(step, 0),
             lambda batch, step: self.stage.inputs(batch, step, 0),
             self.accelerator.device,
         )
-        waited, started = 0.0, time.perf_counter()
-        before = started
+        waited, started, before = 0.0, time.perf_counter(), time.perf_counter()
         for i, (_, (_, inputs)) in enumerate(Prefetcher(make, self.done, self.done + steps)):
             now = time.perf_counter()
             if i < 3:  # the first ones have nobody ahead of them
@@ -109,7 +110,9 @@ class Ours:
             self.take(inputs())
             self.take.look()
             before = time.perf_counter()
-        return round(waited / (time.perf_counter() - started), 4)
+            if i == steps - 3:  # nothing is loaded beside the last ones
+                break
+        return round(waited / (before - started), 4)
 
 
 def measure_sides(

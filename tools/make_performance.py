@@ -64,7 +64,7 @@ def _pretraining() -> str:
     for size in ("walkers", "paper"):
         for side, told in _result("pretrain_step")[size]["sides"].items():
             rows.append([size, side, *_step(told)])
-    return _table([*head, "waits for data"], rows)
+    return _table([*head, "waits for the loader"], rows)
 
 
 def _step(told: dict[str, Any]) -> list[str]:
@@ -183,6 +183,7 @@ _TABLES = {
     "labels": _labels,
     "labels machine": lambda: _machine("train_step"),
     "features": _features,
+    "walks": lambda: f"{_result('embed')['sequences']}",
     "features machine": lambda: _machine("embed"),
     "scaling": _scaling,
     "scaling machine": lambda: _machine("scaling"),

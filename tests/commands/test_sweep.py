@@ -77,8 +77,10 @@ def test_killed_and_gone_on_with_it_is_the_same(made: Path, tmp_path: Path) -> N
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
+        deadline = time.monotonic() + 300
         while len(list(results.glob("*.json"))) < 2:
             assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
             time.sleep(0.02)
         process.kill()
         process.wait()

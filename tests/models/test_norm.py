@@ -115,14 +115,31 @@ def worker(folder: Path) -> None:
         clip = torch.load(folder / "clip.pt")[3 * rank : 3 * rank + 3]
         parallel = DistributedDataParallel(model)
         torch.save(gradients(name, parallel, clip), folder / f"{name}-{rank}.pt")
+    x = torch.load(folder / "frames.pt")[2 * rank : 2 * rank + 2]
+    torch.save(in_half(SyncBatchNorm(3), x), folder / f"half-{rank}.pt")
     torch.distributed.barrier()  # neither goes while the other still talks to it
     torch.distributed.destroy_process_group()
+
+
+def in_half(norm: nn.Module, x: Tensor) -> list[Tensor]:
+    """What a norm makes of frames in bfloat16, and the gradients of a sum over samples."""
+    half = x.bfloat16().requires_grad_()
+    y = norm(half)
+    (y.float() * torch.linspace(-1, 1, y[0].numel()).view_as(y[0])).square().sum().backward()
+    assert half.grad is not None
+    assert y.dtype == half.grad.dtype == torch.bfloat16
+    return [y.detach().float(), half.grad.float()]
 
 
 def test_two_processes_train_as_one_does_on_all_samples(tmp_path: Path) -> None:
     clip = torch.rand(6, 6, 64, 44, dtype=torch.double).round()
     torch.save(clip, tmp_path / "clip.pt")
+    x = 3 + 2 * frames(4, 3, 9, 7, dtype=torch.float32)
+    torch.save(x, tmp_path / "frames.pt")
     torchrun(__file__, tmp_path)
+    whole = in_half(FrameNorm(3), x)
+    for want, *parts in zip(whole, *(torch.load(tmp_path / f"half-{rank}.pt") for rank in (0, 1)), strict=True):
+        assert float((torch.cat(parts) - want).norm() / want.norm()) < 1e-2
     for name in SYNCHRONIZED:
         want = gradients(name, fresh(name), clip)
         for rank in (0, 1):

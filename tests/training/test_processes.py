@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gaitdiff.config.schema import MachineConfig
+from gaitdiff.errors import UserError
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.environment import read_starts
 from gaitdiff.utils.locks import FolderLock
@@ -30,13 +31,15 @@ def without_device(flags: tuple[str, ...]) -> list[str]:
     return [*flags[:place], *flags[place + 2 :]]
 
 
-def test_each_process_has_the_threads_that_were_asked_for(tmp_path: Path) -> None:
-    """Where the launcher, and accelerate after it, would give each one."""
-    data = ["--data.store", str(make_store(tmp_path / "store"))]
-    torchrun(
-        "-m", "gaitdiff", "pretrain", *STAGES["pretrain"], *data, "--out", tmp_path / "run", "--machine.threads", "2"
-    )
-    assert [start["threads"] for start in read_starts(tmp_path / "run")] == [2]
+def test_a_process_of_torchrun_has_the_threads_that_were_asked_for(tmp_path: Path) -> None:
+    """Where nothing in the environment says so, accelerate would give it as many as the processor has cores."""
+    words = [*STAGES["pretrain"], "--data.store", str(make_store(tmp_path / "store")), "--out", str(tmp_path / "run")]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "gaitdiff"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
+    command = [*launch, "pretrain", *words, "--machine.threads", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [start["threads"] for start in read_starts(tmp_path / "run")] == [3]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -226,13 +229,17 @@ def test_each_run_of_a_process_has_its_own_precision() -> None:
         assert accelerator.mixed_precision == expected
 
 
+def test_a_precision_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UserError, match="is 'bf16', but can be auto, float32 or bfloat16"):
+        make_accelerator(MachineConfig(device="cpu", precision="bf16"))  # type: ignore[arg-type]
+
+
 def test_what_a_caller_set_up_with_accelerate_stays() -> None:
     code = """
 from accelerate import Accelerator
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.errors import UserError
 from gaitdiff.training.device import make_accelerator
-from gaitdiff.training.environment import read_starts
 mine = Accelerator(cpu=True, mixed_precision="bf16")
 for precision in ("bfloat16", "float32"):
     try:

@@ -11,7 +11,7 @@ import pytest
 from gaitdiff.utils.threads import SPINS
 
 _CODE = """
-import ctypes, os, sys
+import os, sys
 from gaitdiff.cli import main
 assert "torch" not in sys.modules
 main(["--version"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, overload
 
@@ -121,7 +122,8 @@ def run_walks(
     """
     packs = bool(getattr(network.backbone if isinstance(network, GaitModel) else network, "packs", False))
     batches = _packed_batches(lengths) if packs else _equal_batches(lengths)
-    with evaluating(network), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+    cast = torch.autocast(torch.device(device).type, torch.bfloat16) if half else nullcontext()
+    with evaluating(network), cast:
         features = (_features(network, [read(int(i)) for i in some], packs, device) for some in batches)
         return _gathered(features, batches, out)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import get_args
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 
 from gaitdiff.config.schema import MachineConfig
+from gaitdiff.config.shared import Precision
 from gaitdiff.errors import UserError
 from gaitdiff.utils.parallel import LAUNCHED, launched_processes
 from gaitdiff.utils.precision import has_fast_bfloat16
@@ -66,7 +68,7 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         UserError: a device or precision that this machine lacks, or processes that do not find each other.
     """
     device, world_size = machine.device, launched_processes()
-    _require(device)
+    _require(device, machine.precision)
     _check_launch(device, world_size)
     if machine.compile and world_size > 1:  # one that cannot compile would leave the others waiting
         raise UserError("machine.compile is for one process: leave it out, or start the run without torchrun")
@@ -108,8 +110,10 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
     return accelerator
 
 
-def _require(device: str) -> None:
-    """Refuse a device that there is not, or not here."""
+def _require(device: str, precision: str) -> None:
+    """Refuse a device that there is not, or not here, and a precision that there is not."""
+    if precision not in get_args(Precision):
+        raise UserError(f"machine.precision is {precision!r}, but can be auto, float32 or bfloat16")
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
     if device == "cuda" and not torch.cuda.is_available():

@@ -110,7 +110,7 @@ def _shared_statistics(frames: Tensor) -> tuple[Tensor, Tensor, int]:
     moments = torch.cat([numbers, numbers * mean, numbers * (variance + mean.square())])
     torch.distributed.all_reduce(moments)
     mean, squares = (moments[1:] / moments[0]).chunk(2)
-    return mean, squares - mean.square(), int(moments[0])
+    return mean, (squares - mean.square()).clamp_(min=0), int(moments[0])
 
 
 class _NormalizeShared(torch.autograd.Function):
