@@ -145,6 +145,7 @@ def test_every_layout_loads_to_the_same_autoencoder(
 ) -> None:
     tiny, root = layouts
     loaded = load_autoencoder(str(root / source))
+    loaded.in_half = False
     frames = street[:1, :2, 8:24, 24:40]
     rgb = frames.transpose(0, 1).expand(-1, 3, -1, -1)
     with torch.no_grad():
@@ -194,6 +195,7 @@ def test_hub_out_of_reach_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.skipif(not os.environ.get(VARIABLE), reason=f"{VARIABLE} does not say where TAESD's weights are")
 def test_taesd_s_round_trip_of_people_in_a_street(street: Tensor, street_latents: Tensor) -> None:
     taesd = load_autoencoder("taesd")
+    taesd.in_half = False
     latents = taesd.encode(street[:, ::2])
     torch.testing.assert_close(latents, street_latents[:, :, ::2], rtol=2e-3, atol=2e-3)
     assert iou(taesd.decode(latents), street[:, ::2]) >= 0.9
