@@ -55,7 +55,7 @@ def main() -> None:
             for preset in args.presets:
                 result["models"][f"{name} {preset}"] = told = compare(name, preset, store, args.device, args.repeats)
                 print(f"{name:12s} {preset:8s}", told, flush=True)
-    print(write("embed" if args.device == "cpu" else "embed_" + args.device.split(":")[0], result))
+    print(write("embed", result, args.device))
 
 
 def make_store(path: Path, sequences: int) -> SequenceStore:

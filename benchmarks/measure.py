@@ -65,10 +65,10 @@ def commit() -> str:
     return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
 
 
-def write(name: str, result: dict[str, Any]) -> Path:
-    """Write a result as results/NAME.json."""
+def write(name: str, result: dict[str, Any], device: str = "cpu") -> Path:
+    """Write a result as results/NAME.json, of another device than a CPU as results/NAME_DEVICE.json."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / f"{name}{'' if device == 'cpu' else '_' + device.split(':')[0]}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
 

@@ -30,24 +30,25 @@ from benchmarks.denoiser import find_peer
 from benchmarks.measure import commit, machine, write
 from benchmarks.peer import PeerObjective, Pickles, encode, write_pickles
 from benchmarks.stepping import (
-    KINDS,
     Ours,
     Side,
-    add_memory_options,
-    ceiling,
+    add_options,
+    ceilings_of,
+    in_half,
     measure_sides,
     memory_elsewhere,
+    prepare,
     tell_memory,
 )
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import MachineConfig, PretrainConfig
+from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.denoiser import PRESETS, Denoiser
 from gaitdiff.diffusion.denoiser_reference import reference_state_dict
 from gaitdiff.diffusion.taesd import load_tiny
 from gaitdiff.models.registry import model_config
 from gaitdiff.models.smplgait import PlainBackbone
-from gaitdiff.training.device import keep_freed_memory, make_accelerator
+from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.pretexts import DiffusionPretext
 from gaitdiff.training.pretrain import PretrainStage
 from gaitdiff.walkers import generate
@@ -62,29 +63,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--taesd", required=True, help="folder with TAESD's weights, or a hub id")
     parser.add_argument("--size", nargs="+", choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--repeats", type=int, default=9)
-    add_memory_options(parser)
+    add_options(parser)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    prepare(args)
     cv2.setNumThreads(args.threads)
-    if args.device == "cpu":
-        keep_freed_memory()  # as our commands do; both sides gain from it
     if args.only:
         return tell_memory(make_sides(args, args.size[0])[args.only], args.device)
     told = ["TAESD" if word == args.taesd else word for word in sys.argv[1:]]
     result: dict[str, Any] = {"commit": commit(), "command": told, "machine": machine(args.device)}
-    half = make_accelerator(MachineConfig(device=args.device)).mixed_precision == "bf16"
-    kinds = list(KINDS) if half else ["float32"]
-    result["matrix_product_gflops"] = ceilings = {kind: round(ceiling(kind, args.device)) for kind in kinds}
+    result["matrix_product_gflops"] = ceilings = ceilings_of(args.device)
     print("a matrix product reaches", ceilings, "GFLOP/s")
     with tempfile.TemporaryDirectory() as folder:
         args.store = Path(folder) / "walks"
         generate(args.store, people=PEOPLE, sequences=SEQUENCES, frames=FRAMES)
         for size in args.size:
             result[size] = measure(args, size, ceilings)
-    print(write("pretrain_step" + ("" if args.device == "cpu" else "_" + args.device.split(":")[0]), result))
+    print(write("pretrain_step", result, args.device))
 
 
 def measure(args: argparse.Namespace, size: str, ceilings: dict[str, int]) -> dict[str, Any]:
@@ -108,7 +103,7 @@ def measure(args: argparse.Namespace, size: str, ceilings: dict[str, int]) -> di
 def make_sides(args: argparse.Namespace, size: str) -> dict[str, Side]:
     """Each side by its name."""
     ours = {"ours, TAESD, float32": (args.taesd, "float32"), "ours, student": ("student", "auto")}
-    if make_accelerator(MachineConfig(device=args.device)).mixed_precision == "bf16":
+    if in_half(args.device):
         ours["ours, TAESD"] = (args.taesd, "auto")
     if args.only in ours:
         return {args.only: make_ours(args, size, *ours[args.only])}

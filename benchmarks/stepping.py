@@ -19,7 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import alternate, summary
+from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.batches import Prefetcher
+from gaitdiff.training.device import keep_freed_memory, make_accelerator
 from gaitdiff.training.graph import inputs_ahead
 from gaitdiff.training.step import Step
 
@@ -165,6 +167,16 @@ def _counted(side: Side) -> tuple[int, int]:
     return flops.get_total_flops(), operators.count
 
 
+def in_half(device: str) -> bool:
+    """Whether ``machine.precision auto`` is bfloat16 on a device."""
+    return make_accelerator(MachineConfig(device=device)).mixed_precision == "bf16"
+
+
+def ceilings_of(device: str) -> dict[str, int]:
+    """GFLOP/s of a matrix product in each precision that a device trains in."""
+    return {kind: round(ceiling(kind, device)) for kind in (KINDS if in_half(device) else ["float32"])}
+
+
 def ceiling(kind: str, device: str, size: int = 2048) -> float:
     """GFLOP/s of the best of some square matrix products."""
     a = torch.randn(size, size, device=device, dtype=KINDS[kind])
@@ -172,10 +184,19 @@ def ceiling(kind: str, device: str, size: int = 2048) -> float:
     return 2 * size**3 / min(seconds) / 1e9
 
 
-def add_memory_options(parser: argparse.ArgumentParser) -> None:
-    """What a process is told that is there for one side's memory alone."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Where it computes, and what a process is told that is there for one side's memory alone."""
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Set this process up as our commands do, from which both sides gain."""
+    torch.set_num_threads(args.threads)
+    if args.device == "cpu":
+        keep_freed_memory()
 
 
 def memory_elsewhere(module: str, words: list[str]) -> int:

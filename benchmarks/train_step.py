@@ -30,21 +30,22 @@ from benchmarks.measure import commit, machine, write
 from benchmarks.peer import write_pickles
 from benchmarks.plain_models import differ_by, plain_model, take_weights
 from benchmarks.stepping import (
-    KINDS,
     Ours,
     Side,
-    add_memory_options,
-    ceiling,
+    add_options,
+    ceilings_of,
+    in_half,
     measure_sides,
     memory_elsewhere,
+    prepare,
     tell_memory,
 )
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import FinetuneConfig, MachineConfig
+from gaitdiff.config.schema import FinetuneConfig
 from gaitdiff.data.clips import sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.models import list_models
-from gaitdiff.training.device import keep_freed_memory, make_accelerator
+from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import FinetuneStage
 from gaitdiff.walkers import generate
 
@@ -57,28 +58,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     cases = [f"{name}/{preset}" for name in list_models() for preset in ("walkers", "gait3d")]
     parser.add_argument("--cases", nargs="+", choices=cases, default=cases, metavar="MODEL/PRESET")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--repeats", type=int, default=5)
-    add_memory_options(parser)
+    add_options(parser)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.device == "cpu":
-        keep_freed_memory()  # as our commands do; both sides gain from it
+    prepare(args)
     if args.only:
         name, preset = args.cases[0].split("/")
         return tell_memory(make_sides(args, name, preset)[args.only], args.device)
     result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(args.device)}
-    half = make_accelerator(MachineConfig(device=args.device)).mixed_precision == "bf16"
-    kinds = list(KINDS) if half else ["float32"]
-    result["matrix_product_gflops"] = ceilings = {kind: round(ceiling(kind, args.device)) for kind in kinds}
+    result["matrix_product_gflops"] = ceilings = ceilings_of(args.device)
     with tempfile.TemporaryDirectory() as folder:
         args.store = Path(folder) / "walks"
         generate(args.store, people=PEOPLE, sequences=SEQUENCES, frames=FRAMES)
         for case in args.cases:
             name, preset = case.split("/")
             result[case] = measure(args, name, preset, ceilings)
-    print(write("train_step" + ("" if args.device == "cpu" else "_" + args.device.split(":")[0]), result))
+    print(write("train_step", result, args.device))
 
 
 def measure(args: argparse.Namespace, name: str, preset: str, ceilings: dict[str, int]) -> dict[str, Any]:
@@ -103,7 +98,7 @@ def measure(args: argparse.Namespace, name: str, preset: str, ceilings: dict[str
 def make_sides(args: argparse.Namespace, name: str, preset: str) -> dict[str, Side]:
     """Each side by its name."""
     precisions = {"ours, float32": "float32"}
-    if make_accelerator(MachineConfig(device=args.device)).mixed_precision == "bf16":
+    if in_half(args.device):
         precisions["ours"] = "auto"
     if args.only in precisions:
         return {args.only: make_ours(args, name, preset, precisions[args.only])}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+from gaitdiff.config import shared
+
 #: Texts of options that several verbs have.
 Checkpoint = Annotated[Path, "run folder, checkpoint, or weights that ship, such as walkers"]
 Store = Annotated[Path, "folder of a sequence store"]
@@ -20,7 +22,7 @@ Metric = Annotated[
     "distance (default: the one that the checkpoint was trained with, cosine for one from pretraining)",
 ]
 Precision = Annotated[
-    Literal["float32", "bfloat16", "auto"],
+    shared.Precision,
     "to compute features in: bfloat16 is faster on a GPU, or a CPU with AMX or AVX-512-BF16; auto looks for these",
 ]
 Resize = Annotated[bool, "convert frames of another height than the checkpoint was trained on"]

@@ -57,17 +57,22 @@ class _Normalize(torch.autograd.Function):
 
 def _statistics(frames: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (not corrected) of each channel, (C,) in double precision."""
-    rows = frames.permute(0, 2, 3, 1).flatten(0, 2)
-    blocks = rows.split(max(1, _BLOCK // rows.shape[1]))
-    wide = torch.promote_types(rows.dtype, torch.float32)
+    blocks, channels = _blocks(frames), frames.shape[1]
+    count = frames.numel() // channels
+    wide = torch.promote_types(frames.dtype, torch.float32)
     near = blocks[0].to(wide).mean(0)  # sums of differences from something near keep their digits
-    total, squares = (torch.zeros(rows.shape[1], dtype=torch.double) for _ in range(2))
+    total, squares = (torch.zeros(channels, dtype=torch.double) for _ in range(2))
     for block in blocks:
         apart = block - near
         total += apart.sum(0)
         squares += apart.square_().sum(0)
-    beyond = total / len(rows)
-    return near + beyond, squares / len(rows) - beyond.square()
+    beyond = total / count
+    return near + beyond, squares / count - beyond.square()
+
+
+def _blocks(frames: Tensor) -> tuple[Tensor, ...]:
+    """Frames (N, C, H, W) as rows (N·H·W, C), some at a time: views, where channels lie last."""
+    return frames.permute(0, 2, 3, 1).flatten(0, 2).split(max(1, _BLOCK // frames.shape[1]))
 
 
 @torch.no_grad()
@@ -144,9 +149,7 @@ class _NormalizeShared(torch.autograd.Function):
 
 def _take_away(frames: Tensor, other: Tensor, slope: Tensor, level: Tensor) -> None:
     """``frames -= slope · other + level``, by channel, in the precision of ``slope``; both channels last."""
-    rows, others = (x.permute(0, 2, 3, 1).flatten(0, 2) for x in (frames, other))
-    size = max(1, _BLOCK // rows.shape[1])
-    for mine, theirs in zip(rows.split(size), others.split(size), strict=True):
+    for mine, theirs in zip(_blocks(frames), _blocks(other), strict=True):
         mine.sub_(torch.addcmul(level, theirs.to(slope.dtype), slope))
 
 
