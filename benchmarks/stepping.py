@@ -95,26 +95,33 @@ class Ours:
         finally:
             self.take._backward = graphed
 
-    def waiting(self, steps: int = 9) -> float:
-        """Share of the time of some steps in which the loop waits for the loader; the first and last are left out."""
+    def in_loop(self, steps: int) -> dict[str, float]:
+        """Some steps as a run takes them, with a loader ahead of them and looked at together on a GPU.
+
+        Seconds a step, and the share of that in which the loop waits for the loader; without the first and last steps.
+        """
         make = inputs_ahead(
             lambda step: self.stage.make_batch(step, 0),
             lambda batch, step: self.stage.inputs(batch, step, 0),
             self.accelerator.device,
         )
         waited, started, before = 0.0, time.perf_counter(), time.perf_counter()
+        clock = Clock(self.accelerator.device)
+        first, last = 3, steps - 3
         for i, (_, (_, inputs)) in enumerate(Prefetcher(make, self.done, self.done + steps)):
             now = time.perf_counter()
-            if i < 3:  # the first ones have nobody ahead of them
-                waited, started = 0.0, now
-            else:
+            if i == first:  # the ones before have nobody ahead of them
+                waited, started = 0.0, clock.now()
+            elif i > first:
                 waited += now - before
             self.take(inputs())
-            self.take.look()
+            if self.take.eager or i == last:
+                self.take.look()
             before = time.perf_counter()
-            if i == steps - 3:  # nothing is loaded beside the last ones
+            if i == last:  # nothing is loaded beside the ones after
                 break
-        return round(waited / (before - started), 4)
+        taken = clock.now() - started
+        return {"seconds_in_loop": round(taken / (last - first + 1), 5), "waiting_for_data": round(waited / taken, 4)}
 
 
 def measure_sides(
@@ -135,7 +142,7 @@ def measure_sides(
         told[name] |= {"gflop": round(flops / 1e9, 1), "of_matrix_product": round(rate / ceilings[kind], 3)}
         told[name] |= {"operators": operators, "peak_memory_mb": memory(name)}
         if isinstance(side, Ours):
-            told[name] |= {"seconds_of_parts": side.parts(), "waiting_for_data": side.waiting()}
+            told[name] |= {"seconds_of_parts": side.parts(), **side.in_loop(9 if side.take.eager else 60)}
         print(f"  {name}: {told[name]}", flush=True)
     return told
 
