@@ -21,6 +21,7 @@ from gaitdiff.data.augment import augment, draw_plan
 from gaitdiff.diffusion.autoencoder import load_autoencoder
 from gaitdiff.diffusion.objective import Noised
 from gaitdiff.evaluation.metrics import distance_matrix
+from gaitdiff.models.layers.convolution import FirstConv2d
 from gaitdiff.recognition.losses import cross_entropy, triplet_loss
 from gaitdiff.training.graph import GraphedBackward
 from gaitdiff.training.pretrain import PretrainStage
@@ -93,6 +94,20 @@ def test_autoencoder_in_half_precision() -> None:
     assert difference(latents[1], latents[0]) < 1e-2
     decoded = [load_autoencoder("student", d).decode(latents[0].to(d)) for d in ("cpu", "cuda")]
     assert (decoded[1].cpu() - decoded[0]).abs().mean() < 1e-2
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_first_convolution_in_half_precision(size: int) -> None:
+    conv, frames, found = FirstConv2d(16, size), walks(40, 1), []
+    for module, clip in ((copy.deepcopy(conv).double(), frames.double()), (conv.cuda(), frames.cuda())):
+        with torch.autocast("cuda", torch.bfloat16, enabled=clip.is_cuda):
+            output = module(clip)
+        assert output.is_contiguous(memory_format=torch.channels_last) or not clip.is_cuda
+        output.to(module.weight.dtype).square().sum().backward()
+        found.append((output, module.weight.grad))
+    assert found[1][0].dtype == torch.bfloat16
+    for ours, exact in zip(found[1], found[0], strict=True):
+        assert difference(ours, exact) < 1e-2
 
 
 def test_augmentation() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from gaitdiff.models.layers.convolution import ClipConv3d, PointwiseConv2d
+from gaitdiff.models.layers.convolution import ClipConv3d, FirstConv2d, PointwiseConv2d, by_windows
 from layers import LENGTHS, WIDTHS
 
 #: What ``ONEDNN_MAX_CPU_ISA`` is set to; "" leaves this machine's own.
@@ -76,6 +76,22 @@ def test_pointwise_convolution_is_that_of_torch(stride: int) -> None:
         frames = x.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
         conv(frames).square().sum().backward()
         results.append((conv(frames), frames.grad, conv.weight.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 9])
+def test_first_convolution_by_windows_is_that_of_torch(size: int) -> None:
+    """The way a GPU takes in half precision, in float64."""
+    torch.manual_seed(0)
+    conv = FirstConv2d(6, size).double()
+    x = torch.randn(3, 1, 13, 10, dtype=torch.double)
+    results = []
+    for way in (conv, lambda frames: by_windows(frames, conv.weight)):
+        frames = x.clone().requires_grad_()
+        conv.zero_grad()
+        way(frames).square().sum().backward()
+        results.append((way(frames), frames.grad, conv.weight.grad))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
 

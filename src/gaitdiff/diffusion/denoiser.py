@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -198,13 +199,22 @@ def _each_frame(convolution: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return convolution(images).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
 
-def _widened(x: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def kept_in_half(x: Tensor) -> AbstractContextManager[object]:
+    """A context in which norms and softmaxes of half precision give half precision; they add up in float32 anyway.
+
+    Autocast has them give float32, twice the memory to go through.
+    """
+    return torch.autocast(x.device.type, enabled=False) if x.dtype.itemsize < 4 else nullcontext()
+
+
+def softmax(x: Tensor, dim: int) -> Tensor:
+    """Softmax in the type of ``x``, whose sums are float32 at least."""
+    with kept_in_half(x):
+        return x.softmax(dim)
 
 
 class ChannelNorm(nn.Module):
-    """x / ‖x‖₂ · √C · γ over the channels: RMS normalisation, in float32."""
+    """x / ‖x‖₂ · √C · γ over the channels: RMS normalisation, computed in float32 at least."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -212,11 +222,12 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, C) → the same shape and type."""
-        return F.rms_norm(_widened(x), self.gamma.shape, self.gamma, eps=1e-24).to(x.dtype)
+        with kept_in_half(x):
+            return F.rms_norm(x, self.gamma.shape, self.gamma.to(x.dtype), eps=1e-24)
 
 
 class PreNorm(nn.Module):
-    """Layer normalisation over the channels, in float32, with a gain and no bias."""
+    """Layer normalisation over the channels, computed in float32 at least, with a gain and no bias."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -224,7 +235,8 @@ class PreNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, C) → the same shape and type."""
-        return F.layer_norm(_widened(x), self.gamma.shape, self.gamma, eps=1e-5).to(x.dtype)
+        with kept_in_half(x):
+            return F.layer_norm(x, self.gamma.shape, self.gamma.to(x.dtype), eps=1e-5)
 
 
 class ResidualBlock(nn.Module):
@@ -305,21 +317,17 @@ class LinearSpatialAttention(Attention):
     def forward(self, x: Tensor) -> Tensor:
         """Features (T, B, H, W, C) → the same shape."""
         q, k, v = self.per_frame(x)
-        q = q.softmax(dim=-1) * self.head_dim**-0.5
-        k = k.softmax(dim=-2)
-        y = q @ (k.transpose(-1, -2) @ v)  # (T·B, heads, HW, d)
+        found = softmax(k, dim=-2).transpose(-1, -2) @ v  # (T·B, heads, d, d)
+        y = softmax(q, dim=-1) @ (found * self.head_dim**-0.5)  # (T·B, heads, HW, d)
         return x + self.out(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """softmax(q·kᵀ + bias)·v over (…, T, d), with q already scaled.
 
-    One fused kernel on accelerators. On a CPU, where none is fused for a bias that learns, the plain products are
-    faster.
+    Plain products: no kernel is fused for a bias that learns, and what stands in for one computes in float32.
     """
-    if q.device.type == "cpu":
-        return (q @ k.transpose(-1, -2) + bias.to(q.dtype)).softmax(dim=-1).to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=1.0)
+    return softmax(q @ k.transpose(-1, -2) + bias.to(q.dtype), dim=-1) @ v
 
 
 class Level(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
+from gaitdiff.models.layers.convolution import FirstConv2d
 from gaitdiff.models.layers.heads import PartHead
 from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
@@ -59,9 +60,9 @@ class SetBackbone(Backbone):
         super().__init__()
         one, two, three = config.channels
         self.stem_stride = config.stem_stride
-        self.frame1 = _block(1, one, 5, config.stem_stride)
-        self.frame2, self.frame3 = _block(one, two), _block(two, three)
-        self.set2, self.set3 = _block(one, two), _block(two, three)
+        self.frame1 = _block(FirstConv2d(one, 5, config.stem_stride))
+        self.frame2, self.frame3 = _block(_conv(one, two)), _block(_conv(two, three))
+        self.set2, self.set3 = _block(_conv(one, two)), _block(_conv(two, three))
         self.pool = HorizontalPooling(config.bins)
         self.channels, self.parts = three, 2 * self.pool.parts
         initialize(self)
@@ -88,12 +89,12 @@ def _activate(x: Tensor) -> Tensor:
     return F.leaky_relu(x, _SLOPE, inplace=True)
 
 
-def _block(in_channels: int, channels: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False),
-        nn.LeakyReLU(_SLOPE, inplace=True),
-        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-    )
+def _conv(in_channels: int, channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+
+
+def _block(first: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(first, nn.LeakyReLU(_SLOPE, inplace=True), _conv(first.out_channels, first.out_channels))
 
 
 def _opengait(model: GaitModel) -> Rules:

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
+from gaitdiff.models.layers.convolution import FirstConv2d
 from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead
 from gaitdiff.models.layers.norm import FrameNorm
 from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
@@ -68,8 +69,10 @@ class PlainBackbone(Backbone):
                 # LeakyReLU is monotonic: it may follow the maximum, over a quarter of the numbers.
                 layers.insert(len(layers) if config.batch_norm else -1, nn.MaxPool2d(2))
             for _ in range(2):
-                kernel, stride = (3, 1) if layers else (5, config.stem_stride)  # the very first layer looks wider
-                layers.append(nn.Conv2d(in_channels, width, kernel, stride, padding=kernel // 2, bias=False))
+                if layers:
+                    layers.append(nn.Conv2d(in_channels, width, 3, padding=1, bias=False))
+                else:
+                    layers.append(FirstConv2d(width, 5, config.stem_stride))  # looks wider than the others
                 layers.append(FrameNorm(width) if config.batch_norm else nn.LeakyReLU(_SLOPE, inplace=True))
                 in_channels = width
         self.layers = nn.Sequential(*layers)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaitdiff.models.base import Backbone
-from gaitdiff.models.layers.convolution import ClipConv3d, PointwiseConv2d
+from gaitdiff.models.layers.convolution import ClipConv3d, FirstConv2d, PointwiseConv2d
 from gaitdiff.models.layers.norm import FrameNorm
 from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import Rules
@@ -124,9 +124,7 @@ class ResidualBackbone(Backbone):
         super().__init__()
         self.packs = all(make is BasicBlock for make in makers)
         self.sampling = "unordered" if self.packs else "ordered"
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, channels[0], 3, padding=1, bias=False), FrameNorm(channels[0]), nn.ReLU(inplace=True)
-        )
+        self.stem = nn.Sequential(FirstConv2d(channels[0], 3), FrameNorm(channels[0]), nn.ReLU(inplace=True))
         before = (channels[0], *channels[:-1])
         stages = zip(makers, before, channels, strides, layers, strict=True)
         self.stages = nn.ModuleList([Stage(*stage) for stage in stages])
