@@ -142,7 +142,7 @@ def measure_sides(
         told[name] |= {"gflop": round(flops / 1e9, 1), "of_matrix_product": round(rate / ceilings[kind], 3)}
         told[name] |= {"operators": operators, "peak_memory_mb": memory(name)}
         if isinstance(side, Ours):
-            told[name] |= {"seconds_of_parts": side.parts(), **side.in_loop(9 if side.take.eager else 60)}
+            told[name] |= {"seconds_of_parts": side.parts(), **side.in_loop(9 if side.take.eager else 40)}
         print(f"  {name}: {told[name]}", flush=True)
     return told
 

@@ -160,6 +160,12 @@ def test_every_verb_and_a_run_that_was_stopped(tmp_path: Path, precision: str) -
     assert scores["cpu"]["embeddings"]["rank1"] == scores["cuda"]["embeddings"]["rank1"]
 
 
+def test_a_plan_of_many_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    assert main(["claims", "run", "finetuned-above-scratch", "--dry-run", "--out", out, "--device", "cuda"]) == 0
+    assert "45 of 45 runs to do" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("objective", ["diffusion", "contrastive", "both"])
 def test_a_graph_changes_nothing_but_the_time(objective: str, tmp_path: Path) -> None:
     """Losses, weights and running statistics after some steps, one of them after a stop."""

@@ -15,6 +15,7 @@ import pytest
 
 from gaitdiff.cli import main
 from gaitdiff.commands.sweep import split_values
+from gaitdiff.paper import plan
 from gaitdiff.training.environment import note_start, read_starts
 from gaitdiff.training.run_folder import read_config, read_metrics
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
@@ -68,6 +69,18 @@ def test_every_combination_has_its_runs(made: Path) -> None:
 def test_the_same_again_trains_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command(made)) == 0
     assert "4 settings, 2 seeds: 0 of 8 runs to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sequences", [2, 8])
+def test_a_plan_of_whole_batches(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sequences: int
+) -> None:
+    """As a GPU measures it: there are more sequences of each in a batch than of those that it is measured on."""
+    monkeypatch.setattr(plan, "_FRAMES_A_STEP", 10**6)
+    words = ["sweep", str(made / "scratch.yaml"), "--data", str(made / "store"), "--out", str(tmp_path / "plan")]
+    words += ["--set", f"batch.sequences={sequences}", "--set", "batch.people=2,40", "--device", "cpu", "--dry-run"]
+    assert main(words) == 0
+    assert "6 of 6 runs to do: about" in capsys.readouterr().out
 
 
 def test_killed_and_gone_on_with_it_is_the_same(made: Path, tmp_path: Path) -> None:

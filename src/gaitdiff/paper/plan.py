@@ -24,7 +24,7 @@ from gaitdiff.utils.progress import track
 from gaitdiff.walkers import generate
 
 _FRAMES_A_STEP = 128  # of a measured step on a CPU, larger ones are taken to cost in proportion
-_PEOPLE, _FRAMES = 32, 60  # of the walkers that it is measured on
+_PEOPLE, _SEQUENCES, _FRAMES = 32, 2, 60  # of the walkers that it is measured on
 _STEPS = 2  # measured, after one that is not
 _USUAL_PEOPLE = {"gait3d": 3000, "grew": 20_000}  # who train, where no store is given
 
@@ -88,7 +88,7 @@ def costs(grid: Grid, jobs: Sequence[Job]) -> dict[str, Cost]:
 
 def _make_walkers(store: Path) -> None:
     try:
-        generate(store, people=_PEOPLE, sequences=2, frames=_FRAMES, test_people=0, workers=1)
+        generate(store, people=_PEOPLE, sequences=_SEQUENCES, frames=_FRAMES, test_people=0, workers=1)
     except UserError as error:
         raise UserError(
             f"the plan is measured on a few walkers, for which {store.parent} has no place: set TMPDIR to another"
@@ -166,10 +166,10 @@ class _Step:
             parts = config.optim.accumulate
             few = min(config.optim.batch, config.optim.batch if whole else max(2, _FRAMES_A_STEP // frames) * parts)
             return replace(config, optim=replace(config.optim, batch=few)), few / config.optim.batch
-        people = min(_PEOPLE if whole else max(2, _FRAMES_A_STEP // config.data.frames // 4), config.batch.people)
-        each = config.batch.sequences if whole else min(2, config.batch.sequences)
-        share = people * each / (config.batch.people * config.batch.sequences)
-        return replace(config, batch=BatchConfig(people, each)), share
+        clips = config.batch.people * config.batch.sequences
+        few = max(2, _FRAMES_A_STEP // config.data.frames // 4)
+        people = min(_PEOPLE, clips // _SEQUENCES, clips if whole else few)
+        return replace(config, batch=BatchConfig(people, _SEQUENCES)), people * _SEQUENCES / clips
 
 
 @cache  # it may be looked for on the network
