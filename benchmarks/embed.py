@@ -45,8 +45,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.device == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()
     result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(args.device)}
     result |= {"sequences": args.sequences, "frames": [SHORTEST, LONGEST], "models": {}}
     with tempfile.TemporaryDirectory() as folder:

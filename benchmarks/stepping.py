@@ -202,8 +202,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def prepare(args: argparse.Namespace) -> None:
     """Set this process up as our commands do, from which both sides gain."""
     torch.set_num_threads(args.threads)
-    if args.device == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()
 
 
 def memory_elsewhere(module: str, words: list[str]) -> int:

@@ -34,7 +34,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def prepare_process(machine: MachineConfig) -> None:
-    """Set this process up for a verb of the command line: threads, and where it computes on a CPU the memory allocator.
+    """Set this process up for a verb of the command line: threads, and the memory allocator.
 
     Nothing else changes the process: whoever calls ``pretrain`` or ``evaluate`` as a function keeps its own settings.
 
@@ -46,8 +46,7 @@ def prepare_process(machine: MachineConfig) -> None:
         raise UserError(f"machine.threads is {machine.threads}, but this machine takes at most {most}: lower it")
     if machine.threads > 0:
         torch.set_num_threads(machine.threads)
-    if machine.device == "cpu" or (machine.device == "auto" and not torch.accelerator.is_available()):
-        keep_freed_memory()
+    keep_freed_memory()
 
 
 @contextmanager
@@ -223,7 +222,8 @@ def keep_freed_memory() -> None:
     """Let the process keep the memory of freed tensors for the next ones (glibc only; elsewhere nothing happens).
 
     By default the C library gives every large block back to the system, and the system clears each new one page by
-    page: of a training step on a CPU that takes up to two fifths. The price is that the process does not shrink again.
+    page: of a training step on a CPU that takes up to two fifths, and of reading a batch for a GPU as much. The price is
+    that the process does not shrink again.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
