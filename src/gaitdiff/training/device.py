@@ -222,8 +222,8 @@ def keep_freed_memory() -> None:
     """Let the process keep the memory of freed tensors for the next ones (glibc only; elsewhere nothing happens).
 
     By default the C library gives every large block back to the system, and the system clears each new one page by
-    page: of a training step on a CPU that takes up to two fifths, and of reading a batch for a GPU as much. The price is
-    that the process does not shrink again.
+    page: of a training step on a CPU that takes up to two fifths, and of reading a batch as much. The price is that the
+    process does not shrink again.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
