@@ -2,12 +2,13 @@
 
     python tools/make_claims.py [FOLDER]
 
-FOLDER is the --out of the runs. An entry is stale where code that its numbers come from has changed since its commit.
+FOLDER is the --out of the runs; what came out of each is kept in benchmarks/results/claims. An entry is stale where code that its numbers come from has changed since its commit.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from gaitdiff.commands.claims import in_words
 from gaitdiff.paper.claims import LEDGER, SEEDS, Claim, list_claims
 
 ROOT = Path(__file__).parent.parent
+_RUNS = ROOT / "benchmarks" / "results" / "claims"
 _LEDGER = ROOT / "src" / "gaitdiff" / "paper" / LEDGER
 #: What numbers at scale walkers come from.
 _CODE = [
@@ -43,7 +45,8 @@ Written by `tools/make_claims.py`. Anybody can run each on synthetic people by `
 networks, the paper's iterations divided by 250, the recipe `walkers/pretrain` ([learning.md](learning.md)) with the
 lever of the claim. A verdict speaks of the method at that size: "reproduced" where every 95% interval lies above zero,
 "contradicted" where one lies below, else "not seen". At the paper's own scale every claim needs Gait3D or GREW, which
-their authors license: `gaitdiff reproduce table1 --store …` is ready for who has them.
+their authors license: `gaitdiff reproduce table1 --store …` is ready for who has them. What came out of each run lies
+in [benchmarks/results/claims](../benchmarks/results/claims).
 """
 
 
@@ -51,6 +54,7 @@ def main() -> None:
     """Run the command line."""
     if len(sys.argv) > 1:
         _keep(Path(sys.argv[1]) / "claims")
+        _keep_runs(Path(sys.argv[1]) / "results")
     (ROOT / "docs" / "claims.md").write_text(page(), encoding="utf-8")
 
 
@@ -68,6 +72,15 @@ def _keep(folder: Path) -> None:
             ledger[file.stem]["seen"] = seen
     dumped = yaml.safe_dump(ledger, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     _LEDGER.write_text(comment + dumped, encoding="utf-8")
+
+
+def _keep_runs(folder: Path) -> None:
+    """Keep what came out of each run that was made at a commit, for good."""
+    _RUNS.mkdir(exist_ok=True)
+    for file in sorted(folder.glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if "+" not in str(found["made"]["commit"] or "+"):
+            shutil.copyfile(file, _RUNS / file.name)
 
 
 def page() -> str:
