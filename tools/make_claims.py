@@ -2,8 +2,8 @@
 
     python tools/make_claims.py [FOLDER]
 
-FOLDER is the --out of the runs; what came out of each is kept in benchmarks/results/claims. An entry is stale where code
-that its numbers come from has changed since its commit.
+FOLDER is the --out of the runs; what came out of each is kept in benchmarks/results/claims. An entry is stale where
+code that its numbers come from has changed since its commit.
 """
 
 from __future__ import annotations
