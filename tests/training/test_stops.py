@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,43 @@ def test_nohup_stays_in_force(tmp_path: Path) -> None:
     assert all(line.startswith("run: ") for line in later)
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == 143
+
+
+class Dying:
+    """A signal comes while it goes, where Python drops what is raised."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+        time.sleep(0)  # here the handler runs
+
+
+def interrupted_in_passing(number: int, deferred: bool) -> None:
+    """Work that gets a signal where nothing can be raised, and would go on for a minute."""
+    deadline = time.monotonic() + 60
+    with stops(), deferred_stops() if deferred else nullcontext() as request:
+        if request is not None:  # one has come before
+            request.signal, request.note = number, "where it stood"
+        Dying(number)
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_not_lost_where_python_drops_errors(
+    number: int, deferred: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endings, usual = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), sys.unraisablehook
+    before = [signal.signal(one, signal.default_int_handler) for one in endings]
+    try:
+        with pytest.raises(Stopped) as stopped:
+            interrupted_in_passing(number, deferred)
+    finally:
+        for one, handler in zip(endings, before, strict=True):
+            signal.signal(one, handler)
+    assert (stopped.value.signal, stopped.value.note) == (number, "where it stood" if deferred else "")
+    assert sys.unraisablehook is usual
+    assert "ignored" not in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,8 +31,11 @@ class Stopped(KeyboardInterrupt):
         self.signal, self.note = number, note
 
 
-#: What ``follow`` has raised since the outermost block of ``stops`` began.
+#: What ``follow`` has raised since the outermost block of ``stops`` began, and whose handlers it took away.
 _raised: list[tuple[int, str]] = []
+_silenced: dict[int, _Handler] = {}
+#: Seconds after which a signal is sent again whose ``Stopped`` was lost.
+_AGAIN = 0.1
 
 
 class StopRequest:
@@ -54,10 +58,10 @@ def stops() -> Iterator[None]:
     """Within the block, a signal that ends the process raises ``Stopped``, so that everything is left in order.
 
     What is left in order then is not disturbed by more of them. A module that is just being imported may make another
-    error of it, which becomes ``Stopped`` again.
+    error of it, which becomes ``Stopped`` again; one that Python drops, as it does within ``__del__``, is raised anew.
     """
     _raised.clear()
-    with _handling(follow):
+    with _handling(follow), _none_lost():
         try:
             yield
         except Exception as error:
@@ -93,10 +97,37 @@ def deferred_stops(echo: float = 0.0) -> Iterator[StopRequest]:
 def follow(number: int, note: str = "") -> NoReturn:
     """End as a signal asked; ``note`` says what was kept."""
     for ending in _ENDING:
-        if isinstance(signal.getsignal(ending), _Handler):
+        handler = signal.getsignal(ending)
+        if isinstance(handler, _Handler):
+            _silenced[ending] = handler
             signal.signal(ending, signal.SIG_IGN)
     _raised.append((number, note))
     raise Stopped(number, note)
+
+
+@contextmanager
+def _none_lost() -> Iterator[None]:
+    """Within the block, a signal is sent again where Python has dropped what its handler raised."""
+    usual = sys.unraisablehook
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if not isinstance(what.exc_value, Stopped):
+            return usual(what)
+        for ending, handler in _silenced.items():
+            signal.signal(ending, handler)
+        # Not at once: within this function it would be dropped for good.
+        threading.Thread(target=_send_later, args=(what.exc_value.signal,), daemon=True).start()
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
+
+
+def _send_later(number: int) -> None:
+    time.sleep(_AGAIN)
+    os.kill(os.getpid(), number)
 
 
 class _Handler:
