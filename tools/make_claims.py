@@ -67,7 +67,7 @@ def _keep(folder: Path) -> None:
         seen, before = json.loads(file.read_text(encoding="utf-8")), ledger.get(file.stem, {}).get("seen", {})
         if file.stem not in ledger or seen["seeds"] < max(SEEDS, before.get("seeds", 0)):
             print(f"{file} is not taken: no such claim, or fewer seeds than {SEEDS} or than before")
-        elif "+" in seen["commit"] or "None" in seen["commit"]:
+        elif not _at_a_commit(seen["commit"]):
             print(f"{file} is not taken: its runs were not made at a commit ({seen['commit']})")
         else:
             ledger[file.stem]["seen"] = seen
@@ -75,12 +75,16 @@ def _keep(folder: Path) -> None:
     _LEDGER.write_text(comment + dumped, encoding="utf-8")
 
 
+def _at_a_commit(commit: object) -> bool:
+    """Whether what was made there, or at several, was made of committed code."""
+    return "+" not in str(commit) and "None" not in str(commit)
+
+
 def _keep_runs(folder: Path) -> None:
     """Keep what came out of each run that was made at a commit, for good."""
     _RUNS.mkdir(exist_ok=True)
     for file in sorted(folder.glob("*.json")):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if "+" not in str(found["made"]["commit"] or "+"):
+        if _at_a_commit(json.loads(file.read_text(encoding="utf-8"))["made"]["commit"]):
             shutil.copyfile(file, _RUNS / file.name)
 
 

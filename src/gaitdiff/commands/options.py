@@ -28,9 +28,8 @@ Precision = Annotated[
 Resize = Annotated[bool, "convert frames of another height than the checkpoint was trained on"]
 
 
-def prepare(device: str) -> None:
-    """Set this process up for a device, as ``machine.device`` names it."""
-    from gaitdiff.config.schema import MachineConfig
-    from gaitdiff.training.device import prepare_process
+def prepare() -> None:
+    """Set this process up for a verb that computes."""
+    from gaitdiff.training.device import keep_freed_memory
 
-    prepare_process(MachineConfig(device=device))
+    keep_freed_memory()

@@ -21,7 +21,7 @@ def report(
     """Write a page on runs: curves, scores, who is taken for whom, settings."""
     from gaitdiff.commands.report import run
 
-    prepare(device)
+    prepare()
     print(run([Path(folder) for folder in runs], out, device))
 
 
@@ -50,7 +50,7 @@ def evaluate(
     """Score a checkpoint on the test split of a store, beside the gait energy image."""
     from gaitdiff.commands.evaluate import score_checkpoint
 
-    prepare(device)
+    prepare()
     score_checkpoint(
         checkpoint,
         data,
@@ -83,7 +83,7 @@ def submit(
     """Write the archive that a benchmark's site takes, checked, beside local scores."""
     from gaitdiff.commands.submit import submit as run
 
-    prepare(device)
+    prepare()
     run(site, checkpoint, data, out, probes=probes, features=features, metric=metric, device=device, resize=resize)
 
 
@@ -101,7 +101,7 @@ def embed(
     """Write the features of a store's walks, with their names, as arrays for NumPy."""
     from gaitdiff.commands.embed import embed_store
 
-    prepare(device)
+    prepare()
     made = embed_store(
         checkpoint,
         store,
@@ -130,7 +130,7 @@ def compare_walks(
     """Say how alike two walks are, beside walks of one person and of different people."""
     from gaitdiff.commands.compare_walks import compare_walks as run
 
-    prepare(device)
+    prepare()
     found = run(checkpoint, store, a, b, features=features, metric=metric, resize=resize, device=device)
     print("\n".join(found.lines()))
 
@@ -165,7 +165,7 @@ def generate(
     from gaitdiff.commands.generate import GUIDANCE, Wish
     from gaitdiff.commands.generate import generate as run_it
 
-    prepare(device)
+    prepare()
     chosen = GUIDANCE if guidance is None else guidance
     checked = run_it(run, out, Wish(like, chosen, frames, steps, count, seed, check, judge), device)
     print("\n".join([*([str(out)] if out else []), *(checked.lines() if checked else [])]))

@@ -22,7 +22,7 @@ def quickstart(
     """Run the whole method, from made-up walkers to a report."""
     from gaitdiff.commands.quickstart import run
 
-    prepare(device)
+    prepare()
     run(out, small=small, device=device, seed=seed)
 
 
@@ -70,7 +70,7 @@ def label_curve(
 
     if seeds < 1:
         raise UserError(f"--seeds is {seeds}, but a comparison takes at least 1")
-    prepare(device)
+    prepare()
     named = named_checkpoints(checkpoints)
     print(run(named, data, out, recipe=recipe, people=people, seeds=range(seeds), settings=set_, device=device).file)
 
@@ -93,7 +93,7 @@ def sweep(
     """Train a recipe under every combination of settings, with several seeds, and compare."""
     from gaitdiff.commands.sweep import run
 
-    prepare(device)
+    prepare()
     run(recipe, data, out, settings=set_, seeds=seeds, then=then, init=init, dry_run=dry_run, device=device)
 
 
@@ -107,7 +107,7 @@ def compare(
     """Score runs on the same people, and tell their differences and the settings that they do not share."""
     from gaitdiff.commands.compare import run
 
-    prepare(device)
+    prepare()
     run([Path(folder) for folder in runs], data=data, device=device, json_file=json)
 
 
@@ -139,7 +139,7 @@ def reproduce(
     """Do what a table or figure of the paper needs, and print it beside the paper's numbers."""
     from gaitdiff.commands.reproduce import run
 
-    prepare(device)
+    prepare()
     run(
         what,
         out or Path("runs/paper" if scale == "paper" else "runs/walkers-scale"),
@@ -164,5 +164,5 @@ def claims(
     """List the paper's claims with what was seen of them, or run one."""
     from gaitdiff.commands.claims import run
 
-    prepare(device)
+    prepare()
     run(words, out, seeds=seeds, dry_run=dry_run, device=device)

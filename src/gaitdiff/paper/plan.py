@@ -167,8 +167,9 @@ class _Step:
             few = min(config.optim.batch, config.optim.batch if whole else max(2, _FRAMES_A_STEP // frames) * parts)
             return replace(config, optim=replace(config.optim, batch=few)), few / config.optim.batch
         clips = config.batch.people * config.batch.sequences
-        few = max(2, _FRAMES_A_STEP // config.data.frames // 4)
-        people = min(_PEOPLE, clips // _SEQUENCES, clips if whole else few)
+        people = min(_PEOPLE, clips // _SEQUENCES)
+        if not whole:
+            people = min(people, max(2, _FRAMES_A_STEP // config.data.frames // 4))
         return replace(config, batch=BatchConfig(people, _SEQUENCES)), people * _SEQUENCES / clips
 
 
