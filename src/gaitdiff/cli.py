@@ -69,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is escaped, so that no name ends the work
             stream.reconfigure(errors="backslashreplace")
+    for size in ("COLUMNS", "LINES"):  # where 0 stands for unknown, nothing would be printed
+        if not os.environ.get(size, "1").isdecimal() or int(os.environ.get(size, "1")) < 1:
+            del os.environ[size]
     spin_briefly()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["help"]:

@@ -188,3 +188,18 @@ def test_output_that_cannot_be_written_is_said() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith(b"gaitdiff: standard output cannot be used")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("columns", ["0", "-5", "wide"])
+def test_a_width_that_is_none_is_as_if_it_were_not_told(columns: str) -> None:
+    done = [
+        subprocess.run(
+            [sys.executable, "-m", "gaitdiff", "recipes"],
+            env={**os.environ, "COLUMNS": width},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for width in (columns, "80")
+    ]
+    assert done[0] == done[1] != ""

@@ -149,6 +149,7 @@ def test_a_store_that_gives_no_submission_is_refused_at_the_start(
         (("--protocol", "hid", "--save-features", "x.npy"), "give --submission or --json a file"),
         (("--protocol", "oumvlp", "--json", "."), "exists already: choose another --json"),
         (("--protocol", "oumvlp", "--save-features", "mine"), "exists already: choose another --save-features"),
+        (("--protocol", "oumvlp", "--save-features", "mine.npy"), "exists already: choose another --save-features"),
         (("--protocol", "oumvlp", "--json", "x", "--save-features", "./x"), "--json and --save-features are the same"),
         (("--protocol", "grew", "--json", "x", "--submission", "./x"), "--json and --submission are the same file"),
         (("--protocol", "oumvlp", "--json", "mine.json"), "exists already: choose another --json"),
@@ -168,6 +169,7 @@ def test_mistakes_are_one_sentence(
     monkeypatch.chdir(tmp_path)
     Path("mine").write_text("mine")
     Path("mine.json").write_text('{"mine": {"all": 1}}')
+    np.save("mine.npy", np.zeros((4, 5, 6), np.float32))  # of other walks
     for work in ("load_checkpoint", "gait_energy_images", "extract_shared_to"):
         monkeypatch.setattr(scores, work, None)
     store = typed_store(tmp_path / "store", ["nm-05"], ["001"])
@@ -177,6 +179,7 @@ def test_mistakes_are_one_sentence(
     assert "\n" not in message
     assert Path("mine").read_text() == "mine"
     assert "all" in Path("mine.json").read_text()
+    assert np.load("mine.npy").shape == (4, 5, 6)
 
 
 def test_a_protocol_without_probes_is_refused_before_training(

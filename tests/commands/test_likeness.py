@@ -46,6 +46,6 @@ def test_a_store_and_a_walk_in_one_word(tmp_path: Path, monkeypatch: pytest.Monk
     ):
         found, number = parse_like(word)
         assert (found.path.name, number) == (folder, row), word
-    for word, sentence in ((":0", "no store at .*:0"), ("none:3", "no store at .*none$"), ("s:", "no sequence ''")):
+    for word, sentence in ((":0", "no store at .*:0"), ("none:3", "no store at .*none:"), ("s:", "no sequence ''")):
         with pytest.raises(UserError, match=sentence):
             parse_like(word)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -81,28 +77,6 @@ def test_a_plan_of_whole_batches(
     words += ["--set", f"batch.sequences={sequences}", "--set", "batch.people=2,40", "--device", "cpu", "--dry-run"]
     assert main(words) == 0
     assert "6 of 6 runs to do: about" in capsys.readouterr().out
-
-
-def test_killed_and_gone_on_with_it_is_the_same(made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made / "store", tmp_path / "store")
-    shutil.copyfile(made / "scratch.yaml", tmp_path / "scratch.yaml")
-    words, results = [sys.executable, "-m", "gaitdiff", *command(tmp_path)], tmp_path / "out" / "results"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
-        deadline = time.monotonic() + 300
-        while len(list(results.glob("*.json"))) < 2:
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.kill()
-        process.wait()
-    assert not (tmp_path / "out" / "sweep.json").exists()
-    stamps = {file: file.stat().st_mtime_ns for file in results.glob("*.json")}
-    assert main(command(tmp_path)) == 0
-    assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
-    whole, after = (json.loads((folder / "out" / "sweep.json").read_text()) for folder in (made, tmp_path))
-    assert after["settings"] == whole["settings"]
 
 
 def test_pretraining_is_judged_by_what_follows(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

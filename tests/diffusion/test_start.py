@@ -17,6 +17,7 @@ from gaitdiff.diffusion.start import list_starts, shipped_start, start_from, wit
 from gaitdiff.errors import UserError
 from gaitdiff.models import create_model
 from gaitdiff.training.pretexts import build_objective
+from gaitdiff.training.pretrain import load_objective
 from gaitdiff.training.run_folder import read_metrics
 from worlds import TINY_PRETRAIN, make_store
 
@@ -73,6 +74,28 @@ def test_a_run_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main([*words, "--optim.iterations", "1", "--out", str(first), "--diffusion.schedule", "cosine"]) == 0
     assert main([*start[:-1], str(tmp_path / "fourth")]) == 2
     assert "schedule cosine, not inverted-cosine" in capsys.readouterr().err
+    shutil.copytree(first / "checkpoints" / "step-00000001", first / "best")
+    assert main([*words, "--diffusion.start", str(first / "best"), "--out", str(tmp_path / "fifth")]) == 2
+    assert "schedule cosine, not inverted-cosine" in capsys.readouterr().err
+
+
+def test_who_starts_from_it_counts_as_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of another schedule counts by the levels of the denoiser that ships, whatever lies about."""
+    store, first = make_store(tmp_path / "store"), tmp_path / "first"
+    words = ["pretrain", *TINY_PRETRAIN, "--data.store", str(store), "--run.evaluate_every", "0"]
+    words += ["--optim.iterations", "1", "--diffusion.schedule", "cosine"]
+    assert main([*words, "--diffusion.start", "walkers", "--out", str(first)]) == 0
+    assert main([*words, "--diffusion.start", str(first), "--out", str(tmp_path / "second")]) == 2
+    assert "schedule inverted-cosine, not cosine" in capsys.readouterr().err
+    levels = make_schedule("cosine").snr(torch.arange(1, 1001)).log()
+    for _ in range(2):
+        counting = load_objective(first, torch.device("cpu")).counting
+        assert counting is not None
+        assert torch.equal(counting.levels(levels), make_schedule("inverted-cosine").levels(levels))
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "walkers").mkdir(exist_ok=True)
 
 
 def test_it_is_told_noise_levels_as_it_counts_them() -> None:

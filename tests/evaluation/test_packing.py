@@ -78,3 +78,16 @@ def test_labels_number_the_sorted_people(tmp_path: Path) -> None:
     for step in range(5):
         batch = batches(step)
         assert [people.index(owners[clip[0].tobytes()]) for clip in batch.clips] == batch.labels.tolist()
+
+
+def test_batches_are_full_and_of_one_shape(tmp_path: Path) -> None:
+    """Nearly all: what they lack is filled up, and what comes out is each sequence's own."""
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(0, 256, (count, 4, 3), dtype=np.uint8) for count in rng.integers(20, 150, 90)]
+    network = Recorder(packs=True)
+    features = extract(network, store_of(tmp_path / "store", sequences), np.arange(90), torch.device("cpu"))
+    expected = np.stack([frames.mean(0) / 255 for frames in sequences])
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+    sizes = [clip.shape[1] for clip, _ in network.seen]
+    assert len(set(sizes[:-1])) == 1
+    assert max(sizes) * len(sizes) < 1.05 * sum(map(len, sequences)) + max(sizes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pickle
@@ -235,38 +234,6 @@ def test_nothing_is_overwritten_and_nothing_half_made_stays(tmp_path: Path, monk
     with pytest.raises(UserError, match="the fifth is damaged"):
         export_store(store, tmp_path / "new")
     assert sorted(os.listdir(tmp_path)) == ["out", "store", "tested"]
-
-
-@pytest.mark.parametrize("kind", ["link", "folder", "link inside"])
-def test_what_others_keep_at_the_hidden_place_is_left_alone(tmp_path: Path, kind: str) -> None:
-    store, hidden, mine = write(tmp_path / "store", GAIT3D), tmp_path / ".new.export", tmp_path / "mine"
-    for folder in (mine, hidden) if kind == "folder" else (mine,):
-        (folder / "a").mkdir(parents=True)
-        (folder / "a" / "thesis.tex").write_text("mine")
-    if kind == "link":
-        hidden.symlink_to(mine)
-    elif kind == "link inside":
-        hidden.mkdir()
-        (hidden / "0001").symlink_to(mine)
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"is a link|holds what no export has"):
-        export_store(store, tmp_path / "new")
-    assert sorted(tmp_path.rglob("*")) == before
-    assert (mine / "a" / "thesis.tex").read_text() == "mine"
-
-
-def test_what_a_killed_export_left_is_cleared(tmp_path: Path) -> None:
-    store, left = write(tmp_path / "store", GAIT3D), tmp_path / ".new.export"
-    (left / "0009" / "old").mkdir(parents=True)
-    (left / "partition.json").write_text("{")
-    lock = os.open(left, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    with pytest.raises(UserError, match="another process is exporting"):
-        export_store(store, tmp_path / "new")
-    assert (left / "0009").exists()
-    os.close(lock)
-    assert len(read(export_store(store, tmp_path / "new"))) == 6
-    assert sorted(os.listdir(tmp_path)) == ["new", "store"]
 
 
 @pytest.mark.parametrize("out", ["store/x", "store/x/y", "link/x", "store/../store/x"])

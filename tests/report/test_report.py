@@ -145,17 +145,18 @@ def test_table_holds_the_scores(page: Page, world: Report) -> None:
 
 
 def test_same_world_same_bytes(text: str, world: Report, tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text("an older report of gaitdiff")
+    (tmp_path / "index.html").write_text(text.replace("<title>", "<title>older "))
     assert write_report(tmp_path, world).read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("name", ["index.html", "store.json"])
 def test_what_others_keep_is_not_written_over(name: str, world: Report, tmp_path: Path) -> None:
-    (tmp_path / name).write_text("mine")
+    mine = "<h1>my page on gaitdiff</h1>"
+    (tmp_path / name).write_text(mine)
     with pytest.raises(UserError, match="is there and holds no report"):
         write_report(tmp_path, world)
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert (tmp_path / name).read_text() == "mine"
+    assert (tmp_path / name).read_text() == mine
 
 
 def test_a_folder_that_cannot_be_written(world: Report, tmp_path: Path) -> None:

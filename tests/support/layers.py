@@ -21,6 +21,7 @@ from gaitdiff.diffusion.denoiser import Attention, Denoiser
 from gaitdiff.diffusion.student import Student
 from gaitdiff.diffusion.taesd import Taesd
 from gaitdiff.models import create_model, list_models, list_presets
+from gaitdiff.models.registry import model_config
 
 #: Widths of a user's own narrow models: fewer channels than a register of any CPU holds, and no power of two.
 WIDTHS = (3, 4, 8, 12)
@@ -36,10 +37,11 @@ def narrow(name: str, width: int) -> dict[str, Any]:
 
 
 def models() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[Tensor, ...]]]:
-    """Every model in every preset and narrow, the denoisers and autoencoders, each with what it is called with."""
+    """Every model in each preset once and narrow, denoisers and autoencoders, each with what it is called with."""
     few, many = torch.rand(2, 4, 64, 44), torch.rand(2, 12, 64, 44)
     for name in list_models():
-        for preset in list_presets(name):
+        distinct = {str(model_config(name, preset, {})): preset for preset in reversed(list_presets(name))}
+        for preset in distinct.values():
             clips = many if preset == "walkers" else few
             yield f"{name} {preset}", lambda n=name, p=preset: create_model(n, p, 5), (clips,)
         for width in WIDTHS:

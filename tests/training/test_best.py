@@ -84,6 +84,41 @@ def test_a_score_that_there_is_not(store: Path, tmp_path: Path, capsys: pytest.C
     words = ["finetune", *TINY_SCRATCH, *PACE, "--data.store", str(store), "--out", str(tmp_path / "run")]
     assert main([*words, "--run.best", "rank2"]) == 2
     assert "run.best is 'rank2', but goes by one of rank1, " in capsys.readouterr().err
+    assert main([*words, "--run.best", "rank1_whitened"]) == 2  # which pretraining has
+    assert "run.best is 'rank1_whitened', but goes by one of rank1, " in capsys.readouterr().err
+    pretrain = ["pretrain", *TINY_PRETRAIN, *PACE, "--data.store", str(store), "--out", str(tmp_path / "pretrain")]
+    assert main([*pretrain, "--run.best", "mAP_linear"]) == 2  # without run.linear_probe
+    assert "the scores also with one of _cosine, _euclidean, _whitened" in capsys.readouterr().err
+
+
+def test_a_score_that_the_protocol_has_not(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused by the scores before the first step."""
+    monkeypatch.setattr(FinetuneStage, "evaluate", lambda stage: {"rank1": 50.0})
+    words = ["finetune", *TINY_SCRATCH, *PACE, "--data.store", str(store), "--out", str(tmp_path / "run")]
+    assert main([*words, "--run.best", "mAP"]) == 2
+    assert "run.best is 'mAP', but the scores of" in capsys.readouterr().err
+    assert [record["step"] for record in read_metrics(tmp_path / "run")] == [0]
+
+
+def test_what_is_kept_is_the_best_by_what_is_asked_for_now(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Best by rank-1 is step 1, by mAP step 2 of three; then step 4, the only one after that."""
+    scores = iter([(0, 0), (9, 1), (5, 3), (5, 2), (6, 1), (0, 0), (9, 1), (5, 3), (5, 2), (6, 1)])
+    monkeypatch.setattr(FinetuneStage, "evaluate", lambda stage: dict(zip(("rank1", "mAP"), next(scores), strict=True)))
+    for gone, step in ((False, 2), (True, 4)):
+        run = tmp_path / f"run-{gone}"
+        words = ["finetune", *TINY_SCRATCH, *PACE, "--data.store", str(store), "--out", str(run)]
+        assert main([*words, "--optim.iterations", "3", "--optim.milestones", "[2]"]) == 0
+        assert json.loads((run / "best" / "state.json").read_text())["step"] == 1
+        if gone:
+            shutil.rmtree(run / "checkpoints" / "step-00000002")
+        assert main([*words, "--optim.iterations", "4", "--optim.milestones", "[2]", "--run.best", "mAP"]) == 0
+        assert json.loads((run / "best" / "state.json").read_text())["step"] == step
+        assert find_damage(run / "best") == ""
+        assert ("its checkpoint is not there" in capsys.readouterr().err) == gone
 
 
 # --- without labels, and stopping early -------------------------------------------------------------------------

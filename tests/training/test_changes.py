@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from gaitdiff.cli import main
 from gaitdiff.data.store import StoreWriter
+from gaitdiff.errors import UserError
+from gaitdiff.training.checkpoint import load_optimizer, optimizer_tensors
 from gaitdiff.training.checkpoint_files import latest_checkpoint
 from gaitdiff.training.run_folder import read_metrics
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
@@ -87,6 +90,50 @@ def test_a_change_that_is_none_is_refused(
     assert main(words("pretrain", store, run, *changed, "--run.change", "true")) == 2
     assert sentence in capsys.readouterr().err
     assert {path: path.read_bytes() for path in files} == files
+
+
+@pytest.mark.parametrize("changed", [("optim.optimizer", "sgd"), ("optim.freeze_blocks", "1"), ("mode", "frozen")])
+def test_what_the_optimiser_is_made_for_cannot_change(
+    changed: tuple[str, str], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, run = tmp_path / "start", tmp_path / "run"
+    assert main(words("pretrain", store, start, "--optim.iterations", "1")) == 0
+    tuned = [*words("finetune", store, run, "--optim.iterations", "2"), "--mode", "finetune", "--init", str(start)]
+    assert main(tuned) == 0
+    key, value = changed
+    assert main([*tuned, "--optim.iterations", "3", f"--{key}", value, "--run.change", "true"]) == 2
+    assert f"so that {key} cannot change" in capsys.readouterr().err
+
+
+def test_moments_of_other_parameters_are_refused() -> None:
+    optimizers = []
+    for sizes in ((3, 5, 4), (5, 4)):
+        parameters = [torch.nn.Parameter(torch.ones(size)) for size in sizes]
+        optimizers.append(torch.optim.AdamW(parameters))
+        sum(parameter.square().sum() for parameter in parameters).backward()
+        optimizers[-1].step()
+    more, fewer = map(optimizer_tensors, optimizers)
+    for optimizer, tensors in ((optimizers[0], fewer), (optimizers[1], more)):
+        with pytest.raises(UserError, match="the optimiser's state does not fit"):
+            load_optimizer(optimizer, tensors)
+
+
+def test_its_own_settings_go_on_where_nobody_is_scored(tmp_path: Path) -> None:
+    """ "auto" finds GREW's protocol, to whose gallery none of these walks belongs."""
+    run = tmp_path / "run"
+    with StoreWriter(tmp_path / "grew", height=64, width=64, source="test", dataset="grew") as writer:
+        for person in range(8):
+            names = {
+                "subject": f"p{person}",
+                "condition": "01",
+                "view": "c",
+                "split": "test" if person > 5 else "train",
+            }
+            for sequence in ("a", "b"):
+                writer.add(np.full((4, 64, 64), 255, np.uint8), **names, sequence=sequence)
+    assert main([*words("pretrain", tmp_path / "grew", run, "--optim.iterations", "1")]) == 0
+    own = ["pretrain", "--recipe", str(run / "config.yaml"), "--out", str(run)]
+    assert main([*own, "--optim.iterations", "2", "--run.change", "true"]) == 0
 
 
 def test_what_is_done_is_said(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

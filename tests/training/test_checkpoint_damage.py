@@ -198,6 +198,13 @@ def test_lines_of_metrics_that_are_lost_are_said(
     assert weights(copy) == weights(run)
 
 
+def test_what_was_just_saved_stays(tmp_path: Path) -> None:
+    """A newer one is there because it is damaged, and was passed over."""
+    for step in (5, 10, 20, 15):
+        save_checkpoint(tmp_path, step, {}, {"model": {}}, keep=1 if step == 15 else 9)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000015", "step-00000020"]
+
+
 def test_checkpoints_are_folders_called_as_such(tmp_path: Path) -> None:
     """What others put beside them is neither taken nor cleared away."""
     run = tmp_path / "run"

@@ -116,8 +116,9 @@ def score_checkpoint(
     place = accelerator.device
     info, store = read_checkpoint_info(checkpoint), SequenceStore(data)
     how = store_protocol(store, protocol)
-    _check_files(how, {"--json": json_file, "--submission": submission, "--save-features": save_features})
     rows = held_out_rows(store, split)
+    files = {"--json": json_file, "--submission": submission, "--save-features": save_features}
+    _check_files(how, files, len(rows))
     info.require_features(features)
     info.require_height(store, resize)
     resized = info.height if resize else None
@@ -163,16 +164,17 @@ def print_scores(scores: dict[str, dict[str, Any]], what: Compared, metric: str,
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _are_scores(_: Protocol, file: Path) -> bool:
+def _are_scores(_: Protocol, __: int, file: Path) -> bool:
     rows = json_object(file).values()
     return bool(rows) and all(isinstance(row, dict) and "about" in row for row in rows)
 
 
-def _are_features(_: Protocol, file: Path) -> bool:
-    return bool(np.lib.format.open_memmap(file, mode="r").ndim == 3)
+def _are_features(_: Protocol, walks: int, file: Path) -> bool:
+    features = np.lib.format.open_memmap(file, mode="r")
+    return bool(features.dtype == np.float32 and features.ndim == 3 and len(features) == walks)
 
 
-def _is_submission(protocol: Protocol, file: Path) -> bool:
+def _is_submission(protocol: Protocol, _: int, file: Path) -> bool:
     with file.open(encoding="ascii") as lines:
         return protocol.submission is not None and next(lines, "").rstrip("\n") == ",".join(protocol.submission.header)
 
@@ -181,7 +183,7 @@ def _is_submission(protocol: Protocol, file: Path) -> bool:
 _KINDS = {"--json": _are_scores, "--save-features": _are_features, "--submission": _is_submission}
 
 
-def _check_files(protocol: Protocol, files: dict[str, Path | None]) -> None:
+def _check_files(protocol: Protocol, files: dict[str, Path | None], walks: int) -> None:
     """Refuse what would fail, write over another file, or show nothing, after minutes of work."""
     flags: dict[Path, str] = {}
     for flag, path in files.items():
@@ -190,7 +192,7 @@ def _check_files(protocol: Protocol, files: dict[str, Path | None]) -> None:
         if flag == "--submission" and protocol.submission is None:
             with_file = " and ".join(protocols_with_submission())
             raise UserError(f"protocol {protocol.name!r} has no file to submit: --submission goes with {with_file}")
-        require_output(path, flag, partial(_KINDS[flag], protocol))
+        require_output(path, flag, partial(_KINDS[flag], protocol, walks))
         other = flags.setdefault(path.resolve(), flag)
         if other != flag:
             raise UserError(f"{other} and {flag} are the same file, {path}: give each its own")

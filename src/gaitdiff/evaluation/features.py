@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,7 +33,7 @@ AUTO = "auto"
 BY_ROLE = "gait3d"
 
 #: Frames that go through the network at a time.
-_FRAMES_A_BATCH = 1024
+_FRAMES_A_BATCH = 512
 
 #: Frames of a sequence that count, its first ones; so published numbers are computed.
 MAX_FRAMES = 720
@@ -76,7 +77,7 @@ def extract(
     height: int | None = None,
     half: bool = False,
 ) -> Features:
-    """Run whole sequences through a network, about a thousand frames at a time.
+    """Run whole sequences through a network, about five hundred frames at a time.
 
     Sequences of any lengths share a batch where the network packs them without their frames touching each other
     (``Backbone.packs``); for others each batch holds sequences of one length. What comes out is the same.
@@ -124,7 +125,8 @@ def run_walks(
     batches = _packed_batches(lengths) if packs else _equal_batches(lengths)
     cast = torch.autocast(torch.device(device).type, torch.bfloat16) if half else nullcontext()
     with evaluating(network), cast:
-        features = (_features(network, [read(int(i)) for i in some], packs, device) for some in batches)
+        size = _size(lengths) if packs else None
+        features = (_features(network, [read(int(i)) for i in some], size, device) for some in batches)
         return _gathered(features, batches, out)
 
 
@@ -268,14 +270,23 @@ def check_height(height: int | None, store: SequenceStore, model: str, or_else: 
         )
 
 
-def _features(network: nn.Module, frames: list[np.ndarray], packs: bool, device: torch.device) -> Tensor:
-    """(k, C, P) float32 on the CPU, of walks packed end to end or of one length; empties the list."""
-    lengths = [len(some) for some in frames]
-    clips = torch.from_numpy(np.concatenate(frames)[None] if packs else np.stack(frames)).to(device)
-    frames.clear()
+def _features(network: nn.Module, walks: list[np.ndarray], size: int | None, device: torch.device) -> Tensor:
+    """(k, C, P) float32 on the CPU; empties the list.
+
+    Args:
+        walks: of one length, or with ``size`` of any, to be packed end to end. What is nearly so many frames is filled
+            up: where every batch has one shape, freed memory fits the next one, and does not grow in pieces.
+    """
+    lengths, count = [len(walk) for walk in walks], len(walks)
+    if size is not None and 0 < (missing := size - sum(lengths)) < size // 8:
+        walks.append(np.zeros((missing, *walks[0].shape[1:]), walks[0].dtype))
+        lengths.append(missing)
+    clips = torch.from_numpy(np.stack(walks) if size is None else np.concatenate(walks)[None]).to(device)
+    walks.clear()
     with torch.no_grad():
-        output = network(clips.float().div_(255) if clips.dtype == torch.uint8 else clips, lengths if packs else None)
-    return (output if isinstance(output, Tensor) else output.embedding).float().cpu()
+        inputs = clips.float().div_(255) if clips.dtype == torch.uint8 else clips
+        output = network(inputs, None if size is None else lengths)
+    return (output if isinstance(output, Tensor) else output.embedding)[:count].float().cpu()
 
 
 def _energy_images(store: SequenceStore, rows: np.ndarray, lengths: np.ndarray) -> Tensor:
@@ -322,20 +333,30 @@ def _lengths(store: SequenceStore, rows: np.ndarray, max_frames: int) -> np.ndar
 
 
 def _packed_batches(lengths: np.ndarray) -> list[np.ndarray]:
-    """Positions of sequences, in their order, as many as make about ``_FRAMES_A_BATCH`` frames."""
+    """Positions of sequences in batches, most of them full: the longest go first, each where it leaves least room."""
+    size = _size(lengths)
     batches: list[list[int]] = []
-    room = 0
-    for position, frames in enumerate(lengths):
-        if not batches or frames > room:
+    rooms: list[tuple[int, int]] = []  # that batches have left, ascending, and which they are
+    for position in np.argsort(-lengths, kind="stable").tolist():
+        frames = int(lengths[position])
+        place = bisect_left(rooms, (frames, 0))
+        if place == len(rooms):
             batches.append([])
-            room = _FRAMES_A_BATCH
-        batches[-1].append(position)
-        room -= frames
-    return [np.array(batch) for batch in batches]
+            rooms.append((size, len(batches) - 1))
+        room, number = rooms.pop(place)
+        batches[number].append(position)
+        if room > frames:
+            insort(rooms, (room - frames, number))
+    return [np.sort(batch) for batch in batches]
+
+
+def _size(lengths: np.ndarray) -> int:
+    """Frames of a full batch."""
+    return int(max(_FRAMES_A_BATCH, lengths.max(initial=0)))
 
 
 def _equal_batches(lengths: np.ndarray) -> list[np.ndarray]:
-    """The same for sequences of equal length, the shortest first."""
+    """Positions of sequences of equal length, the shortest first."""
     batches = []
     for length in np.unique(lengths):
         group = np.flatnonzero(lengths == length)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pickle
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +15,7 @@ import numpy as np
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.manifest import Row
 from gaitdiff.errors import UserError
-from gaitdiff.utils.files import refuse_existing
+from gaitdiff.utils.files import atomic_folder, refuse_existing
 from gaitdiff.utils.progress import console, track
 
 PARTITION_FILE = "partition.json"
@@ -66,13 +63,15 @@ def export_store(path: str | Path, out: str | Path, *, split: str | None = None)
     rows = [store.rows[int(i)] for i in chosen]
     places = places_of(rows)
     partition = partition_of(rows, places)
-    with _new_folder(target) as draft:
+    refuse_existing(target)
+    with atomic_folder(target) as draft:
         for i, place in track(zip(chosen, places, strict=True), f"Exporting {store.path.name}", len(rows)):
             folder = draft.joinpath(*place)
             folder.mkdir(parents=True)
             (folder / f"{place[-1]}.pkl").write_bytes(pickled(store[int(i)].frames))
         text = json.dumps(partition, indent=1, ensure_ascii=False)
         (draft / PARTITION_FILE).write_text(text + "\n", encoding="utf-8")
+        refuse_existing(target)  # another export may have ended meanwhile
     renamed = sum(place[2] != _safe(row.view or row.sequence) for row, place in zip(rows, places, strict=True))
     if renamed:
         console.print(
@@ -165,43 +164,3 @@ def _safe(name: str) -> str:
 
 def _quoted(letter: str) -> str:
     return f"%{ord(letter):02X}"
-
-
-def _refuse_foreign(draft: Path) -> None:
-    """Refuse what may stand at ``draft`` but no export left there: it would be cleared."""
-    if draft.is_symlink():
-        raise UserError(f"{draft}, where the export is to grow, is a link: remove it or choose another --out")
-    for path in draft.rglob("*"):
-        exported = path.suffix == ".pkl" or path.name == PARTITION_FILE
-        if path.is_symlink() or not (path.is_dir() or exported):
-            raise UserError(
-                f"{draft}, where the export is to grow, holds what no export has ({path.name}): "
-                "move it or choose another --out"
-            )
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A hidden folder that takes its place as ``target`` when the block ends well, and is removed otherwise."""
-    refuse_existing(target)
-    draft = target.with_name(f".{target.name}.export")
-    _refuse_foreign(draft)
-    try:
-        draft.mkdir(parents=True, exist_ok=True)
-        lock = os.open(draft, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with its process, whatever ends that
-            try:
-                for left in draft.iterdir():  # by a killed export
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
-                yield draft
-                os.rename(draft, target)
-            except BaseException:
-                shutil.rmtree(draft, ignore_errors=True)
-                raise
-        finally:
-            os.close(lock)
-    except BlockingIOError:
-        raise UserError(f"another process is exporting to {target}: wait for it, or choose another --out") from None
-    except OSError as error:
-        raise UserError(f"{target} cannot be written ({error}): choose another --out") from error

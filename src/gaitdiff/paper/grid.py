@@ -32,7 +32,10 @@ from gaitdiff.utils.progress import say
 
 _PAUSE = 1.0  # seconds between looks at what other processes do
 #: Settings that a run's numbers do not come from.
-_FREE = ("out", "run", "machine", "data.store", "init")
+_FREE = (
+    *("out", "machine", "data.store", "init"),
+    *("run.log_every", "run.save_every", "run.keep", "run.track", "run.change"),
+)
 
 
 @dataclass(frozen=True)

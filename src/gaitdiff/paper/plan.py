@@ -156,6 +156,7 @@ class _Step:
         stage = make_stage(config)
         if self.frozen:
             stage.module.frozen = True
+            stage.module.model.backbone.requires_grad_(False)
         return measure_step(stage, config, _STEPS) / share, checkpoint_bytes(stage.module), stand_in
 
     def _small(self, whole: bool) -> tuple[Any, float]:

@@ -154,8 +154,13 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.is_dir() or all(entry.name in left for entry in folder.iterdir()):
         return
     page = folder / "index.html"
-    if not page.is_file() or b"gaitdiff" not in page.read_bytes():
+    if not page.is_file() or not _is_ours(page):
         raise UserError(f"{folder} is there and holds no report: choose another --out")
+
+
+def _is_ours(page: Path) -> bool:
+    with page.open("rb") as content:
+        return b'<meta name="generator" content="gaitdiff">' in content.read(1024)
 
 
 def _write(folder: Path, page: str) -> Path:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from gaitdiff.config.schema import RunConfig
 from gaitdiff.errors import UserError
-from gaitdiff.training.checkpoint_files import CheckpointContents, write_checkpoint
+from gaitdiff.training.checkpoint_files import CheckpointContents, list_checkpoints, step_of, write_checkpoint
 from gaitdiff.training.run_folder import read_metrics
+from gaitdiff.utils.files import atomic_folder
 from gaitdiff.utils.progress import say
 
 #: Folder of the best checkpoint in a run.
@@ -20,21 +23,22 @@ LABEL_FREE = "ap_an"
 _SCORES = ("rank1", "rank5", "rank10", "mAP", "mINP")
 
 
-def check_best(settings: RunConfig, validates: bool, label_free: bool) -> None:
-    """Refuse a score that there is not, and patience with nothing to go by.
+def check_best(settings: RunConfig, validates: bool, kinds: Sequence[str] = ()) -> None:
+    """Refuse a score that no protocol gives, and patience with nothing to go by.
 
     Args:
         validates: whether scores are of validation people.
-        label_free: whether AN and AP are measured.
+        kinds: of features in pretraining, which are scored each by itself, and of which AN and AP are measured.
 
     Raises:
         UserError: one of these.
     """
-    known = (*_SCORES, LABEL_FREE) if label_free else _SCORES
-    if settings.best not in known and settings.best.partition("_")[0] not in _SCORES:
-        raise UserError(f"run.best is {settings.best!r}, but goes by one of {', '.join(known)}")
+    known = (*_SCORES, LABEL_FREE) if kinds else _SCORES
+    if settings.best not in known and settings.best.rpartition("_")[::2] not in product(_SCORES, kinds):
+        with_kind = f", the scores also with one of {', '.join('_' + kind for kind in kinds)}" if kinds else ""
+        raise UserError(f"run.best is {settings.best!r}, but goes by one of {', '.join(known)}{with_kind}")
     if settings.patience and not _is_told(settings, validates):
-        without = f", or --run.best {LABEL_FREE}" if label_free else ""
+        without = f", or --run.best {LABEL_FREE}" if kinds else ""
         raise UserError(
             f"run.patience is {settings.patience}, but nothing tells one checkpoint from a better one: it takes "
             f"run.evaluate_every above 0, and validation people (gaitdiff data split){without}"
@@ -67,6 +71,17 @@ class Best:
         for record in read_metrics(run) if self._wanted else []:
             if record["step"] > 0 and measured in record:
                 self._take(record)
+        if self._wanted:
+            self._find()
+
+    def check(self, record: Mapping[str, Any]) -> None:
+        """Refuse a score that is not among those of an evaluation, the first one, which nothing has been trained for.
+
+        Raises:
+            UserError: it is not.
+        """
+        if self._wanted:
+            self._of(record)
 
     def look(self, record: Mapping[str, Any], contents: Callable[[], CheckpointContents]) -> None:
         """Put the checkpoint of a step in place of the best so far, where it is better than all before.
@@ -92,6 +107,21 @@ class Best:
                 f"{self._run.name} ends after step {self._last} of {iterations}: {self._since} evaluations were no "
                 f"better than that of step {self._step}, kept in {self._run / BEST}; a larger --run.patience goes on"
             )
+
+    def _find(self) -> None:
+        """See to it that the best checkpoint so far is the one that is kept, whatever was best by other settings."""
+        kept = step_of(self._run / BEST)
+        if self._step in (0, kept) or (kept or 0) > self._last:  # one ahead: it was killed then, and comes there again
+            return
+        if checkpoint := [path for path in list_checkpoints(self._run) if step_of(path) == self._step]:
+            with atomic_folder(self._run / BEST, "free some space, then start the same command again") as draft:
+                shutil.copytree(checkpoint[0], draft, dirs_exist_ok=True)
+            return
+        say(
+            f"{self._run.name}: step {self._step} was the best so far by {self._score}, but its checkpoint is not "
+            "there: the next that is scored takes its place"
+        )
+        self._highest, self._since = float("-inf"), 0
 
     def _take(self, record: Mapping[str, Any]) -> bool:
         """Count an evaluation; whether it is the best so far."""

@@ -251,11 +251,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     try:
         for name, value in tensors.items():
             number, key = name.split(".", 1)
-            if int(number) < len(parameters) and value.shape == parameters[int(number)].shape:
+            if not 0 <= int(number) < len(parameters):
+                raise ValueError("it has other parameters")
+            if value.dim() > 0:  # a moment, not a count
+                if value.shape != parameters[int(number)].shape:
+                    raise ValueError(f"its {name} has the shape {tuple(value.shape)}")
                 value = torch.empty_like(parameters[int(number)], device=value.device, dtype=value.dtype).copy_(value)
             state.setdefault(int(number), {})[key] = value
-        if state.keys() - {number for group in groups for number in group["params"]}:
-            raise ValueError("it has other parameters")
+        if len({frozenset(entry) for entry in state.values()}) > 1:
+            raise ValueError("it is another one's")
         optimizer.load_state_dict({"state": state, "param_groups": groups})
     except ValueError as error:
         raise UserError(

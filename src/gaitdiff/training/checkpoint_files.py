@@ -55,7 +55,9 @@ def save_checkpoint(
     remedy = "the older ones are untouched, free some space or fix the folder, then start the same command again"
     write_checkpoint(final, tensors, documents, remedy)
     mark_saved(run)
-    for old in list_checkpoints(run)[:-keep] if keep > 0 else []:
+    there = list_checkpoints(run)
+    older = there[: there.index(final)]  # a newer one is damaged, else the run would have gone on from it
+    for old in older[: max(0, len(older) + 1 - keep)] if keep > 0 else []:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -198,6 +200,12 @@ def find_damage(checkpoint: Path) -> str:
     except ValueError:
         return f"{_SUMS} is no list of digests"
     return ""
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """The step that a checkpoint says it is of; None where it says none, or is not there."""
+    step = _state(checkpoint).get("step")
+    return step if type(step) is int else None
 
 
 def _misplaced(checkpoint: Path, run: str) -> str:

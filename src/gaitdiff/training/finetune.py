@@ -79,9 +79,11 @@ class FinetuneStage:
         rows = labelled_rows(self.store, config.data, config.seed)
         scored = to_score(self.store, config.run.protocol)
         self.held_out, self.validates, self.unscored = scored.rows, scored.validates, scored.unscored
-        check_best(config.run, self.validates, label_free=False)
-        protocol = store_protocol(self.store, config.run.protocol).name
-        self.config = config = replace(config, run=replace(config.run, protocol=protocol))
+        check_best(config.run, self.validates)
+        if not self.unscored:  # else "auto" stays so: what it found fits nobody here
+            protocol = store_protocol(self.store, config.run.protocol).name
+            config = replace(config, run=replace(config.run, protocol=protocol))
+        self.config = config
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
         batch, frames = config.batch, max(config.data.frames, config.data.frames_max)
         self.size = f"--batch.people {batch.people} --batch.sequences {batch.sequences} --data.frames {frames}"

@@ -106,6 +106,7 @@ LOGGERS: dict[str, Callable[[Path, int, Sequence[Mapping[str, Any]]], Logger]] =
     "tensorboard": TensorBoard,
     "trackio": Trackio,
 }
+#: What those that come with gaitdiff need.
 _MODULES = {"tensorboard": "torch.utils.tensorboard", "trackio": "trackio"}
 
 
@@ -119,10 +120,11 @@ def check_tracker(track: str) -> None:
         return
     if track not in LOGGERS:
         raise UserError(f"run.track is {track!r}: choose none or one of {', '.join(sorted(LOGGERS))}")
-    try:
-        import_module(_MODULES[track])
-    except ImportError as error:
-        raise UserError(f"run.track is {track}, which is not installed: pip install {track}") from error
+    if module := _MODULES.get(track):
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise UserError(f"run.track is {track}, which is not installed: pip install {track}") from error
 
 
 def open_loggers(track: str, folder: Path, step: int, before: Sequence[Mapping[str, Any]]) -> list[Logger]:

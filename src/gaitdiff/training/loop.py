@@ -117,7 +117,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     take_step = Step(stage, accelerator)
     best = Best(folder.path, run, stage.validates, main)
     if first == 0 and run.evaluate_every:
-        _evaluate(stage, folder, 0, main)
+        best.check(_evaluate(stage, folder, 0, main))
     make = inputs_ahead(
         lambda step: stage.make_batch(step, rank), lambda batch, step: stage.inputs(batch, step, rank), stage.device
     )

@@ -316,19 +316,26 @@ def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> Diffusion
 
 def _counting(diffusion: DiffusionConfig) -> NoiseSchedule | None:
     """The schedule of a denoiser that ships, where the run has another one."""
-    ships = diffusion.start in list_starts() and not Path(diffusion.start).exists()
-    return make_schedule(SCHEDULE_OF_STARTS) if ships and diffusion.schedule != SCHEDULE_OF_STARTS else None
+    learned = _learned(diffusion.start, diffusion.schedule)
+    return make_schedule(learned) if learned != diffusion.schedule else None
+
+
+def _learned(start: str, schedule: str) -> str:
+    """The schedule by which the denoiser of a run counts, by two of its settings alone."""
+    return SCHEDULE_OF_STARTS if start in list_starts() else schedule
 
 
 def _start(denoiser: nn.Module, source: str, schedule: str) -> None:
-    """Let a denoiser start from one that ships, or from a run's of the same schedule."""
-    if source in list_starts() and not Path(source).exists():
+    """Let a denoiser start from one that ships, whatever folder has its name, or from a run's of the same schedule."""
+    if source in list_starts():
         return start_from(denoiser, shipped_start(source), source)
     checkpoint = latest_checkpoint(Path(source))
     if not tensor_file(checkpoint, "denoiser").is_file():
         raise UserError(f"diffusion.start is {source}, which holds no denoiser: give a run of pretraining")
-    run = checkpoint.parents[1]  # of a checkpoint that was copied away, nobody knows it
-    before = read_config(run)["diffusion"]["schedule"] if (run / "config.yaml").is_file() else schedule
+    # The run of "best", or of a numbered checkpoint; of one that was copied away, nobody knows it.
+    runs = [run for run in checkpoint.parents[:2] if (run / "config.yaml").is_file()]
+    settings = read_config(runs[0])["diffusion"] if runs else {"start": "", "schedule": schedule}
+    before = _learned(settings["start"], settings["schedule"])
     if before != schedule:
         raise UserError(
             f"diffusion.start is {source}, whose denoiser has learned the schedule {before}, not {schedule}: give one "

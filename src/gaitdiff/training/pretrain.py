@@ -41,6 +41,8 @@ from gaitdiff.utils.shares import require_shares
 
 __all__ = ["build_objective", "load_objective", "pretrain"]
 
+#: Features that are scored: as they are by two distances, whitened, and by the best linear map where that is asked for.
+_KINDS, _PROBE = ("cosine", "euclidean", "whitened"), "linear"
 _FITTED = 512  # training walks that whitening and the linear probe are learned from
 
 
@@ -71,10 +73,12 @@ class PretrainStage:
         rows = training_rows(self.store, config.data.min_frames)
         scored = to_score(self.store, config.run.protocol)
         self.held_out, self.validates, self.unscored = scored.rows, scored.validates, scored.unscored
-        check_best(config.run, self.validates, label_free=True)
+        check_best(config.run, self.validates, kinds=_KINDS + ((_PROBE,) if config.run.linear_probe else ()))
         self.fitted = rows[np.linspace(0, len(rows) - 1, min(len(rows), _FITTED)).round().astype(int)]
-        protocol = store_protocol(self.store, config.run.protocol).name
-        self.config = config = replace(config, run=replace(config.run, protocol=protocol))
+        if not self.unscored:  # else "auto" stays so: what it found fits nobody here
+            protocol = store_protocol(self.store, config.run.protocol).name
+            config = replace(config, run=replace(config.run, protocol=protocol))
+        self.config = config
         self.provenance = provenance(self.store.header.manifest_sha256, rows)
         optim = config.optim
         require_shares(optim.batch, f"optim.batch {optim.batch}", world_size)
@@ -172,11 +176,11 @@ class PretrainStage:
         if features is None:
             return {}
         raw, learned = features[: len(rows)], features[len(rows) :]
-        kinds = {"cosine": (raw, "cosine"), "euclidean": (raw, "euclidean")}
-        kinds["whitened"] = (whitening(learned)(raw), "cosine")
+        scored = ((raw, "cosine"), (raw, "euclidean"), (whitening(learned)(raw), "cosine"))
+        kinds = dict(zip(_KINDS, scored, strict=True))
         if self.config.run.linear_probe:
             people = [self.store.rows[int(row)].subject for row in self.fitted]
-            kinds["linear"] = (discriminant(learned, people)(raw), "cosine")
+            kinds[_PROBE] = (discriminant(learned, people)(raw), "cosine")
         scores: dict[str, float] = {}
         for kind, (some, metric) in kinds.items():
             found = evaluate_store(some, self.store, rows, self.config.run.protocol, metric, self.device)

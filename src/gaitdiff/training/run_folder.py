@@ -34,11 +34,11 @@ from gaitdiff.version import __version__
 _FREE = ("machine", "run", "out", "data.store", "made_with", "identity", "made_from.sequences_sha256")
 #: Settings that may be paths; the same place counts as the same, however it is written.
 _PATHS = ("init", "diffusion.autoencoder", "diffusion.start")
-#: Where a configuration tells data by their digest, and settings that the shapes of weights follow from.
+#: Where a configuration tells data by their digest, and what the shapes of weights and of the optimiser's state are of.
 DATA, _ROWS = "made_from.manifest_sha256", "made_from.sequences_sha256"
 _BUILT = (
     *("model.", "objective", "diffusion.denoiser", "diffusion.pooling", "diffusion.projector", "diffusion.normalize"),
-    "contrastive.projector",
+    *("contrastive.projector", "mode", "optim.optimizer", "optim.layer_decay", "optim.freeze_blocks"),
 )
 _DRAFT = ".config.yaml.partial"
 _UNTOUCHED = "checkpoints are untouched, fix it and start the same command again"

@@ -352,6 +352,13 @@ def test_sheet_where_it_is_wanted(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists already: choose another --sheet"):
         inspect(store.path, sheet=tmp_path / "file")
     assert (tmp_path / "file").read_text() == "x"
+    beside = tmp_path / f"{store.path.name}-contact.png"
+    cv2.imwrite(str(beside), np.zeros((4, 4), np.uint8))  # somebody's picture
+    for sheet in (None, beside):
+        before = beside.read_bytes()
+        with pytest.raises(UserError, match="exists already: choose another --sheet"):
+            inspect(store.path, sheet=sheet)
+        assert beside.read_bytes() == before
 
 
 def test_inspect_finds_damage(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +22,7 @@ from gaitdiff.utils.files import require_output, write_whole
 from gaitdiff.utils.progress import track
 
 _ROWS, _COLUMNS = 12, 12  # of the contact sheet
-_PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
+_NOTE, _MADE_BY = "Software", "gaitdiff data inspect"  # in a sheet's file
 _GAP, _LABEL = 4, 190  # pixels
 _PAPER, _INK, _FAINT = 34, 225, 140  # grey levels
 
@@ -94,8 +97,7 @@ def inspect(path: str | Path, *, sheet: str | Path | None = None) -> Summary:
     """
     store = SequenceStore(path)
     target = store.path.with_name(f"{store.path.name}-contact.png") if sheet is None else Path(sheet).absolute()
-    if sheet is not None:
-        require_output(target, "--sheet", _is_png)
+    require_output(target, "--sheet", _is_sheet)
     white = 0
     for sequence in track(store, f"Checking {store.path.name}"):  # touching it checks it
         white += int(np.count_nonzero(sequence.frames >= 128))
@@ -193,10 +195,13 @@ def _parts(rows: tuple[Row, ...]) -> tuple[Part, ...]:
     return tuple(Part(*key, len(people[key]), sequences[key], frames[key]) for key in order)
 
 
-def _is_png(file: Path) -> bool:
-    with file.open("rb") as content:
-        return content.read(len(_PNG)) == _PNG
+def _is_sheet(file: Path) -> bool:
+    with Image.open(file, formats=["PNG"]) as image:
+        return image.info.get(_NOTE) == _MADE_BY
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
-    write_whole(path, cv2.imencode(".png", image)[1].tobytes(), "choose another --sheet")
+    note, data = PngInfo(), io.BytesIO()
+    note.add_text(_NOTE, _MADE_BY)  # by which it is known and may be replaced
+    Image.fromarray(image).save(data, "PNG", pnginfo=note)
+    write_whole(path, data.getvalue(), "choose another --sheet")

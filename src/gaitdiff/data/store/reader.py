@@ -256,7 +256,7 @@ def _reopen(path: str, manifest_sha256: str) -> SequenceStore:
 
 def _require_store(path: Path) -> None:
     if not path.exists():
-        raise UserError(f"there is no store at {path}")
+        raise UserError(f"there is no store at {path}: gaitdiff data import makes one, or gaitdiff data walkers")
     if not path.is_dir():
         raise UserError(f"{path} is a file, but a store is a folder with {HEADER_FILE} in it")
     if not (path / HEADER_FILE).is_file():
