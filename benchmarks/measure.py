@@ -55,14 +55,14 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that the code is at, with "-dirty" where files other than results differ from it."""
+    """The commit that the code is at, with "+" where files other than results differ from it."""
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=RESULTS.parent, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":!{RESULTS}")
-    return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
+    return git("describe", "--always", "--abbrev=12") + ("+" if changed else "")
 
 
 def write(name: str, result: dict[str, Any], device: str = "cpu") -> Path:

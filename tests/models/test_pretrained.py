@@ -33,9 +33,9 @@ def test_there_are_some_and_they_are_small() -> None:
 @pytest.mark.parametrize(("name", "model"), SHIPPED)
 def test_a_model_with_them_has_their_backbone_and_a_fresh_head(name: str, model: str) -> None:
     tensors = load_file(pretrained_folder(name, model) / "backbone.safetensors")
-    for asked in ({}, {"preset": pretrained_card(name, model)["preset"]}):
+    for called, asked in ((name, {}), (f"{name}/{model}", {"preset": pretrained_card(name, model)["preset"]})):
         torch.manual_seed(0)
-        made = gaitdiff.create_model(model, num_classes=3, pretrained=name, **asked)
+        made = gaitdiff.create_model(model, num_classes=3, pretrained=called, **asked)
         torch.manual_seed(0)
         fresh = gaitdiff.create_model(model, pretrained_card(name, model)["preset"], num_classes=3)
         own = made.backbone.state_dict()

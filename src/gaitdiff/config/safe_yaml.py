@@ -13,7 +13,6 @@ from gaitdiff.errors import shown
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable  # from Python 3.11 on
-    from pathlib import Path
 
 #: No recipe comes near these.
 _MOST_BYTES = 1 << 16

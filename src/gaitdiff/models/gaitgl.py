@@ -117,7 +117,7 @@ class GlobalLocalBackbone(Backbone):
         initialize(self)
         for weight in self.parameters():
             if weight.ndim == 5:
-                weight.data = weight.data.clone(memory_format=torch.channels_last_3d)  # as parts.channels_last
+                weight.data = weight.data.clone(memory_format=torch.channels_last_3d)  # as utils.layout.channels_last
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Clip (B, T, H, W), or packed (1, ΣT, H, W) with ``lengths`` → feature (B, C, P)."""

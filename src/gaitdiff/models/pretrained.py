@@ -39,6 +39,7 @@ def pretrained_folder(name: str, model: str = "") -> Path:
     Raises:
         UserError: there are none of this name for this model.
     """
+    name = name.removesuffix(f"/{model}")  # which the command line has
     shipped: dict[str, list[str]] = {}
     for known, owner in list_pretrained():
         shipped.setdefault(known, []).append(owner)

@@ -82,7 +82,8 @@ def create_model(
             or ``"tiny"`` for tests; by default ``"gait3d"``, or the one that ``pretrained`` weights are of.
         num_classes: identities of the classifier; 0 builds none, ``logits`` are then None. They always are for models
             that never classify (GaitSet, GaitPart).
-        pretrained: weights that ship with the package, see ``list_pretrained()``; the head stays fresh.
+        pretrained: weights that ship with the package, see ``list_pretrained()``, as "walkers" or
+            "walkers/gaitgl"; the head stays fresh.
         **overrides: fields of the model's configuration, such as ``channels=(64, 128, 256)``.
 
     Raises:

@@ -156,7 +156,7 @@ def _apart(claim: Claim, results: Callable[[str], list[Result]], seeds: int) -> 
     """By how much the ratio of AN to AP grew from the first tenth of a run to its last third; Student's intervals."""
     parts = {}
     for name in claim.runs:
-        grown = [_growth(result.pairs) for result in results(name)]
+        grown = [growth(result.pairs) for result in results(name)]
         mean, half = float(np.mean(grown)), _student(grown)
         parts[name] = (mean, mean - half, mean + half)
     return _seen(parts, seeds)
@@ -169,7 +169,8 @@ def _student(values: Sequence[float]) -> float:
     return _T95[min(len(values), max(_T95))] * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
-def _growth(pairs: Sequence[Mapping[str, float]]) -> float:
+def growth(pairs: Sequence[Mapping[str, float]]) -> float:
+    """By how many percent AN over AP grew from the first tenth of a pretraining run to its last third."""
     ratio = np.array([pair["an"] / pair["ap"] for pair in pairs])
     first, last = ratio[: max(len(ratio) // 10, 1)], ratio[-max(len(ratio) // 3, 1) :]
     return 100.0 * (float(last.mean()) / float(first.mean()) - 1.0)

@@ -53,7 +53,7 @@ def info_nce(first: Tensor, second: Tensor, owner: Tensor, temperature: float = 
 class PartProjector(nn.Module):
     """A perceptron with one hidden layer for each part, both its layers batch-normalised: (B, C, P) → (B, C, P).
 
-    Features before it are what is scored and transferred; see ``gaitdiff.diffusion.ConditionPooling``.
+    Features before it are what is scored and transferred; see ``gaitdiff.diffusion.objective.ConditionPooling``.
     """
 
     def __init__(self, parts: int, channels: int, hidden: int) -> None:

@@ -61,11 +61,11 @@ class RunFolder:
     def __init__(
         self,
         path: Path,
-        lock: FolderLock | None = None,
-        config: bytes = b"",
-        changes: Sequence[Change] = (),
-        others: Sequence[Change] = (),
-        identity: str = "",
+        lock: FolderLock | None,
+        config: bytes,
+        changes: Sequence[Change],
+        others: Sequence[Change],
+        identity: str,
     ) -> None:
         self.path, self.identity, self._lock, self._config = path, identity, lock, config
         self.changes, self._others = list(changes), list(others)
@@ -129,8 +129,6 @@ class RunFolder:
 
     def go_on(self, step: int) -> None:
         """Keep the settings with which the run goes on after ``step``, what of them is new, and on what it goes on."""
-        if not self._config:
-            return
         with self._writing():
             if (self.path / "config.yaml").read_bytes() != self._config:
                 write_whole(self.path / "config.yaml", self._config)

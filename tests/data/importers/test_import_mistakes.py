@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[Tree | bytes | None, str, list[str], str]] = {
     "missing": (None, "source", [], "nothing to import at"),
     "missing zip": (None, "source.zip", [], "nothing to import at"),
     "a text file": (b"text", "source.txt", [], "neither a folder nor a .zip"),
-    "a video": (b"video", "source.mp4", [], "neither a folder nor a .zip"),
+    "a video": (b"video", "source.mp4", [], "of a video a folder of masks"),
     "an empty folder": ({}, "source", [], "neither images"),
     "no images": ({"a/w/0.txt": b"x"}, "source", [], "neither images"),
     "only strays": ({"a/.0.png": encode(person(0))}, "source", [], "no images"),

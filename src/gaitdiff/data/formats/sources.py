@@ -30,6 +30,9 @@ _MOST_WAYS = 1000
 #: How files begin that hold others behind a compression, which can only be read from the beginning.
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c", b"Rar!")
 
+#: What is no archive, but what silhouettes are cut out of.
+_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+
 #: What unpacks an archive in the folder where it lies, by its extension.
 _UNPACK: Mapping[str, str] = MappingProxyType(
     {
@@ -121,7 +124,8 @@ def open_source(path: str | Path) -> Source:
         return _Zip(path)
     if start[257:262] == b"ustar" or suffix == ".tar":
         return _Tar(path)
-    raise UserError(f"{path} is neither a folder nor a .zip or .tar archive: give one of these")
+    masks = ", and of a video a folder of masks of who walks in it" if path.suffix.lower() in _VIDEOS else ""
+    raise UserError(f"{path} is neither a folder nor a .zip or .tar archive: give one of these{masks}")
 
 
 def packed_inside(source: Source) -> str:

@@ -16,12 +16,9 @@ import numpy as np
 from gaitdiff.data.store.codec import CODECS, MOST_PIXELS_A_BYTE
 from gaitdiff.data.store.header import FRAMES_FILE, HEADER_FILE, MANIFEST_FILE, Header
 from gaitdiff.data.store.manifest import ROLES, SPLITS, Row, decode_manifest
-from gaitdiff.data.store.writer import StoreWriter
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.utils.files import read_regular
 from gaitdiff.utils.progress import track
-
-__all__ = ["Sequence", "SequenceStore", "StoreWriter"]
 
 T = TypeVar("T")
 _NAME_LETTERS = 200  # of a name that nobody has, as many as are looked at
@@ -50,8 +47,8 @@ class SequenceStore:
     The frames' file is memory-mapped: opening reads the manifest only, and what is held in memory is the operating
     system's page cache, shared by all processes; frames are decoded when they are asked for, and only those.
     A sequence's checksum is verified when it is first touched, so that a damaged file is noticed before a model
-    learns from it. A store pickles as its path, and so
-    passes to spawned workers; a forked worker uses the parent's mapping.
+    learns from it. A store pickles as its path, and so passes to spawned workers; a forked worker uses the parent's
+    mapping.
 
     Args:
         path: the store folder.

@@ -97,7 +97,7 @@ class StoreWriter:
         self._journal = Journal(self._partial, key) if resume is not None else None
         self._unsaved: list[Entry] = []
         self._saved_bytes, self._saved_at = 0, 0.0
-        self._refuse_existing()
+        refuse_existing(self.path)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -114,7 +114,7 @@ class StoreWriter:
             with self._explained():
                 self._parents = [folder for folder in self._partial.parents if not folder.exists()]
                 self._lock = lock_folder(self._partial)
-                self._refuse_existing()
+                refuse_existing(self.path)
                 self._begin()
         except BaseException as error:
             self._give_up(error)
@@ -151,7 +151,7 @@ class StoreWriter:
         Args:
             frames: uint8 (T, height, width), T >= 1; or what :func:`gaitdiff.data.store.codec.encode` made of them.
             subject, condition, view, sequence: the names; no two sequences have all four in common.
-            split: "train" or "test".
+            split: "train", "val" or "test".
             role: "probe", "gallery" or "".
             note: what :attr:`notes` gives back to the writer that goes on from here; values that JSON keeps.
 
@@ -278,7 +278,7 @@ class StoreWriter:
         _write_durably(self._partial / MANIFEST_FILE, manifest)
         _write_durably(self._partial / HEADER_FILE, header.encode())
         sync(self._partial)
-        self._refuse_existing()
+        refuse_existing(self.path)
         os.rename(self._partial, self.path)
         sync(self.path.parent)
         clear_tools(self.path)
@@ -330,9 +330,6 @@ class StoreWriter:
         for file in (self._journal, self._file):
             if file is not None:
                 file.close()
-
-    def _refuse_existing(self) -> None:
-        refuse_existing(self.path)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
