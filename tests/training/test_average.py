@@ -85,11 +85,12 @@ def test_checkpoints_hold_the_average_of_what_was_trained(stage: str, store: Pat
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_a_run_goes_on_to_the_bit(stage: str, store: Path, tmp_path: Path) -> None:
     run, kept = tmp_path / "run", tmp_path / "kept"
-    assert main(words(stage, store, run, *EMA)) == 0
+    more = (*EMA, "--optim.iterations", "8", *(("--optim.milestones", "[5]") if stage == "finetune" else ()))
+    assert main(words(stage, store, run, *more)) == 0
     before, checkpoints = records(run), sorted((run / "checkpoints").glob("step-*"))
     for later in checkpoints[2:]:  # as if it had been killed before
         shutil.rmtree(later) if later != checkpoints[-1] else later.rename(kept)
-    assert main(words(stage, store, run, *EMA)) == 0
+    assert main(words(stage, store, run, *more)) == 0
     assert records(run) == before
     for file in kept.glob("*.safetensors"):
         assert file.read_bytes() == (checkpoints[-1] / file.name).read_bytes(), file.name
