@@ -1,4 +1,4 @@
-"""How many labels pretraining saves: fine-tuned and from scratch, by the number of labelled people."""
+"""What pretraining gains with few labels: fine-tuned and from scratch, by the number of labelled people."""
 
 from __future__ import annotations
 
