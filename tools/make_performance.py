@@ -180,6 +180,14 @@ def _gpu_step() -> str:
     return _table(["one NVIDIA H200", "how", "ms a step"], rows)
 
 
+def _loader() -> str:
+    """Of each pace the stalls, in words."""
+    found = [
+        f"{told['stalls']} of {told['batches']} at {pace} ms" for pace, told in _result("loader")["paces_ms"].items()
+    ]
+    return ", ".join(found)
+
+
 _TABLES = {
     "pretraining": _pretraining,
     "pretraining machine": lambda: _machine("pretrain_step"),
@@ -190,6 +198,8 @@ _TABLES = {
     "features": _features,
     "walks": lambda: f"{_result('embed')['sequences']}",
     "features machine": lambda: _machine("embed"),
+    "loader": _loader,
+    "loader machine": lambda: _machine("loader"),
     "scaling": _scaling,
     "scaling machine": lambda: _machine("scaling"),
     "busy": _busy,
