@@ -335,7 +335,7 @@ def _start(denoiser: nn.Module, source: str, schedule: str) -> None:
     # The run of "best", or of a numbered checkpoint; of one that was copied away, nobody knows it.
     runs = [run for run in checkpoint.parents[:2] if (run / "config.yaml").is_file()]
     settings = read_config(runs[0])["diffusion"] if runs else {"start": "", "schedule": schedule}
-    before = _learned(settings["start"], settings["schedule"])
+    before = _learned(settings.get("start", ""), settings["schedule"])
     if before != schedule:
         raise UserError(
             f"diffusion.start is {source}, whose denoiser has learned the schedule {before}, not {schedule}: give one "
