@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gaitdiff.report.sheets import Shown, note_of, write_picture
+from gaitdiff.report.sheets import Shown, write_picture
+from gaitdiff.utils.pictures import note_of
 
 
 def clips(count: int, frames: int = 3) -> list[Shown]:

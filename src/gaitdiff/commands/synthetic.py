@@ -15,8 +15,9 @@ from gaitdiff.data.align import MIN_MASS
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.report.animation import to_bytes
-from gaitdiff.report.sheets import MOST_SHOWN, PICTURES, Shown, note_of, write_picture
+from gaitdiff.report.sheets import MOST_SHOWN, Shown, write_picture
 from gaitdiff.utils.files import refuse_existing, require_output
+from gaitdiff.utils.pictures import PICTURES, note_of
 from gaitdiff.utils.progress import say
 from gaitdiff.utils.text import counted
 

@@ -37,11 +37,13 @@ class Scored:
         rows: numbers in the store; none where nothing can be scored.
         validates: whether they are validation people, by whose scores a checkpoint may be chosen.
         unscored: why there are none, for a sentence, or "".
+        protocol: its name; as it was asked for where there are none, since what "auto" found fits nobody then.
     """
 
     rows: np.ndarray
     validates: bool
     unscored: str
+    protocol: str
 
 
 def to_score(store: SequenceStore, protocol: str) -> Scored:
@@ -68,4 +70,4 @@ def to_score(store: SequenceStore, protocol: str) -> Scored:
         if protocol.lower() not in (AUTO, BY_ROLE):
             raise
         why = str(error)
-    return Scored(rows[:0] if why else rows, split == "val" and not why, why)
+    return Scored(rows[:0] if why else rows, split == "val" and not why, why, protocol if why else how.name)

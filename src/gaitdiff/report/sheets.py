@@ -8,18 +8,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from gaitdiff.utils.files import atomic_file
-
-#: Formats by the suffix of a file's name.
-PICTURES = {".png": "PNG", ".gif": "GIF"}
+from gaitdiff.utils.pictures import PICTURES, png_note
 
 _GAP, _PAPER, _FRAME = 4, 60, 255  # pixels between clips, their grey, and that of the frame around a real one
 _SCALE = 2  # pixels of a picture that one of a silhouette takes up, in each direction
 _ACROSS = 10  # clips beside each other in an animation
 _MILLISECONDS = 60  # of a frame, as in the report
-_NOTE = "comment"
 
 #: Frames that a picture shows, at most.
 MOST_SHOWN = 1000
@@ -44,7 +40,7 @@ def write_picture(path: Path, clips: Sequence[Shown], note: str) -> None:
     ``.png``: a line each, their frames side by side. ``.gif``: all at once, ten beside each other, without end.
 
     Args:
-        note: what they are; it stays in the file, and ``note_of`` reads it.
+        note: what they are; it stays in the file, and ``gaitdiff.utils.pictures.note_of`` reads it.
 
     Raises:
         UserError: the file cannot be written.
@@ -52,10 +48,8 @@ def write_picture(path: Path, clips: Sequence[Shown], note: str) -> None:
     tiles = [_tiles(clip) for clip in clips]
     with atomic_file(path) as draft:
         if PICTURES[path.suffix.lower()] == "PNG":
-            info = PngInfo()
-            info.add_itxt(_NOTE, note)
             sheet = np.concatenate([np.concatenate(list(frames), axis=1) for frames in tiles])
-            Image.fromarray(_larger(sheet)).save(draft, "PNG", pnginfo=info)
+            Image.fromarray(_larger(sheet)).save(draft, "PNG", pnginfo=png_note(note))
             return
         first, *others = [Image.fromarray(_larger(_grid(frames))) for frames in zip(*tiles, strict=True)]
         first.save(
@@ -67,20 +61,6 @@ def write_picture(path: Path, clips: Sequence[Shown], note: str) -> None:
             loop=0,
             comment=note.encode("utf-8"),
         )
-
-
-def note_of(path: Path) -> str:
-    """What ``write_picture`` was told that a picture shows; "" for one from elsewhere.
-
-    Raises:
-        OSError, ValueError: it is no picture.
-    """
-    try:
-        with Image.open(path, formats=list(PICTURES.values())) as image:
-            note = image.info.get(_NOTE, "")
-    except Image.DecompressionBombError as error:
-        raise ValueError("it is larger than any that we write") from error
-    return note.decode("utf-8", "replace") if isinstance(note, bytes) else str(note)
 
 
 def _tiles(clip: Shown) -> np.ndarray:

@@ -20,7 +20,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.transfer import send
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
-from gaitdiff.evaluation.features import evaluate_store, store_protocol
+from gaitdiff.evaluation.features import evaluate_store
 from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.evaluation.protocols.selection import NAMELESS
 from gaitdiff.evaluation.scoring import headline_metrics
@@ -80,10 +80,7 @@ class FinetuneStage:
         scored = to_score(self.store, config.run.protocol)
         self.held_out, self.validates, self.unscored = scored.rows, scored.validates, scored.unscored
         check_best(config.run, self.validates)
-        if not self.unscored:  # else "auto" stays so: what it found fits nobody here
-            protocol = store_protocol(self.store, config.run.protocol).name
-            config = replace(config, run=replace(config.run, protocol=protocol))
-        self.config = config
+        self.config = config = replace(config, run=replace(config.run, protocol=scored.protocol))
         self.iterations, self.clip_grad = config.optim.iterations, config.optim.clip_grad
         batch, frames = config.batch, max(config.data.frames, config.data.frames_max)
         self.size = f"--batch.people {batch.people} --batch.sequences {batch.sequences} --data.frames {frames}"

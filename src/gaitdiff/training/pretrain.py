@@ -18,7 +18,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.objective import DiffusionObjective
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
-from gaitdiff.evaluation.features import evaluate_store, store_protocol
+from gaitdiff.evaluation.features import evaluate_store
 from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.evaluation.linear import discriminant, whitening
 from gaitdiff.evaluation.scoring import headline_metrics
@@ -75,10 +75,7 @@ class PretrainStage:
         self.held_out, self.validates, self.unscored = scored.rows, scored.validates, scored.unscored
         check_best(config.run, self.validates, kinds=_KINDS + ((_PROBE,) if config.run.linear_probe else ()))
         self.fitted = rows[np.linspace(0, len(rows) - 1, min(len(rows), _FITTED)).round().astype(int)]
-        if not self.unscored:  # else "auto" stays so: what it found fits nobody here
-            protocol = store_protocol(self.store, config.run.protocol).name
-            config = replace(config, run=replace(config.run, protocol=protocol))
-        self.config = config
+        self.config = config = replace(config, run=replace(config.run, protocol=scored.protocol))
         self.provenance = provenance(self.store.header.manifest_sha256, rows)
         optim = config.optim
         require_shares(optim.batch, f"optim.batch {optim.batch}", world_size)

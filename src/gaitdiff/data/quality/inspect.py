@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.table import Table
 
@@ -19,10 +18,11 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.header import Header
 from gaitdiff.data.store.manifest import Row
 from gaitdiff.utils.files import require_output, write_whole
+from gaitdiff.utils.pictures import note_of, png_note
 from gaitdiff.utils.progress import track
 
 _ROWS, _COLUMNS = 12, 12  # of the contact sheet
-_NOTE, _MADE_BY = "Software", "gaitdiff data inspect"  # in a sheet's file
+_MADE_BY = "gaitdiff data inspect"  # the note in a sheet's file, by which it may be replaced
 _GAP, _LABEL = 4, 190  # pixels
 _PAPER, _INK, _FAINT = 34, 225, 140  # grey levels
 
@@ -97,7 +97,7 @@ def inspect(path: str | Path, *, sheet: str | Path | None = None) -> Summary:
     """
     store = SequenceStore(path)
     target = store.path.with_name(f"{store.path.name}-contact.png") if sheet is None else Path(sheet).absolute()
-    require_output(target, "--sheet", _is_sheet)
+    require_output(target, "--sheet", lambda file: note_of(file) == _MADE_BY)
     white = 0
     for sequence in track(store, f"Checking {store.path.name}"):  # touching it checks it
         white += int(np.count_nonzero(sequence.frames >= 128))
@@ -195,13 +195,7 @@ def _parts(rows: tuple[Row, ...]) -> tuple[Part, ...]:
     return tuple(Part(*key, len(people[key]), sequences[key], frames[key]) for key in order)
 
 
-def _is_sheet(file: Path) -> bool:
-    with Image.open(file, formats=["PNG"]) as image:
-        return image.info.get(_NOTE) == _MADE_BY
-
-
 def _write_png(path: Path, image: np.ndarray) -> None:
-    note, data = PngInfo(), io.BytesIO()
-    note.add_text(_NOTE, _MADE_BY)  # by which it is known and may be replaced
-    Image.fromarray(image).save(data, "PNG", pnginfo=note)
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "PNG", pnginfo=png_note(_MADE_BY))
     write_whole(path, data.getvalue(), "choose another --sheet")
