@@ -46,7 +46,13 @@ class Finished:
         pairs = [{"step": int(s), "ap": 0.1, "an": 0.1 * (1 + self.hits[name] * s / 300)} for s in steps]
         before = self.outcome(self.before[name], job.seed) if name in self.before else None
         outcome = self.outcome(self.hits[name], job.seed)
-        made = {"commit": f"c{job.seed}", "gaitdiff": "1", "processor": "p", "threads": 1}
+        made = {
+            "commit": f"c{job.seed}",
+            "gaitdiff": "1",
+            "processor": "p",
+            "threads": 2,
+            "gpus": ["g"] * (job.seed % 2),
+        }
         return Result(job.name, {}, "", 30, 60.0, [], pairs, outcome, before, made)
 
 
@@ -174,7 +180,8 @@ def test_a_claim_that_was_run_is_kept(
     assert kept["minutes"] == 2 * 3 * 1.0
     assert kept["command"] == "gaitdiff claims run two-clips --seeds 3"
     assert kept["commit"] == "c0, c1, c2"
-    assert {"machine", "parts", "seeds", "data"} <= kept.keys()
+    assert {"parts", "seeds", "data"} <= kept.keys()
+    assert kept["machine"] == "p, 2 threads; p, 2 threads, g"
     assert "reproduced: pretrain-gait3d-smplgait over" in capsys.readouterr().out
     told = replace(get_claim("two-clips"), seen=kept)
     assert told.status == "reproduced"

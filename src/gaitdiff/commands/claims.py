@@ -70,13 +70,16 @@ def _kept(claim: Claim, seen: dict[str, Any], results: Sequence[Result], seeds: 
     def told(key: str) -> str:
         return ", ".join(dict.fromkeys(str(result.made[key]) for result in results))
 
+    def machine(made: Mapping[str, Any]) -> str:
+        return ", ".join([made["processor"], counted(made["threads"], "thread"), *dict.fromkeys(made["gpus"])])
+
     return {
         **seen,
         "command": f"gaitdiff claims run {claim.id} --seeds {seeds}",
         "data": "walkers, see gaitdiff reproduce --scale walkers",
         "commit": told("commit"),
         "gaitdiff": told("gaitdiff"),
-        "machine": f"{told('processor')}, {told('threads')} threads",
+        "machine": "; ".join(dict.fromkeys(machine(result.made) for result in results)),
         "minutes": round(sum(result.seconds for result in results) / 60, 1),
     }
 
