@@ -1,7 +1,7 @@
-"""Gradients of every layer beside float64, in this process: ``layers.py PRECISION THREADS ENDING…``.
+"""Gradients of every layer beside float64, in this process: ``layers.py PRECISION THREADS,… ENDING…``.
 
-Prints a line of JSON before each layer and one with its errors after it, so that whoever started the process knows the
-layer in which it ended.
+Prints a line of JSON before each layer and number of threads, and one with its errors after it, so that whoever started
+the process knows the layer in which it ended.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -108,8 +108,11 @@ class Called:
         self.output: Tensor = output[0] if isinstance(output, tuple) else output
 
     def gradients(self, gradient: Tensor) -> dict[str, Tensor]:
-        """Output, gradients of weights and gradient of the inputs, for a gradient of the output."""
-        self.output.backward(gradient.to(self.output.dtype))
+        """Output, gradients of weights and gradient of the inputs, for a gradient of the output; anew each time."""
+        for leaf in (*self.inputs, *self.layer.parameters()):
+            if isinstance(leaf, Tensor):
+                leaf.grad = None
+        self.output.backward(gradient.to(self.output.dtype), retain_graph=True)
         grads = {f"input {i}": x.grad for i, x in enumerate(self.inputs) if isinstance(x, Tensor)}
         grads |= {key: weight.grad for key, weight in self.layer.named_parameters()}
         return {"output": self.output.detach(), **{key: grad for key, grad in grads.items() if grad is not None}}
@@ -122,32 +125,37 @@ def doubled(value: Any) -> Any:
     return value.detach().double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def errors(layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], half: bool) -> dict[str, float]:
-    """Distance to float64 of each result, as a share of its length, for one random gradient of the output.
+def errors(
+    layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], half: bool, threads: Sequence[int]
+) -> Iterator[dict[str, float]]:
+    """For each number of threads, distance to float64 of each result, as a share of its length.
 
-    Where an output is above zero in one precision alone, rounding has flipped a ReLU, whose slope is either: the
-    gradient is zero there. The outputs themselves are compared everywhere.
+    The gradient of the output is random, and the same each time. Where an output is above zero in one precision alone,
+    rounding has flipped a ReLU, whose slope is either: the gradient is zero there. The outputs themselves are compared
+    everywhere.
     """
     exact = Called(
         copy.deepcopy(layer).double().requires_grad_(),
         tuple(map(doubled, arguments)),
         {key: doubled(value) for key, value in keywords.items()},
     )
-    own = copy.deepcopy(layer).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        found = Called(own, tuple(x.clone() if isinstance(x, Tensor) else x for x in arguments), keywords)
-    gradient = torch.randn(exact.output.shape, generator=torch.Generator().manual_seed(1))
-    gradient *= (found.output > 0) == (exact.output > 0)
-    right, got = exact.gradients(gradient), found.gradients(gradient)
-    assert got.keys() == right.keys()
-    return {
-        key: float((got[key].double() - value).norm() / value.norm().clamp(min=1e-30)) for key, value in right.items()
-    }
+    random = torch.randn(exact.output.shape, generator=torch.Generator().manual_seed(1))
+    for number in threads:
+        torch.set_num_threads(number)
+        own = copy.deepcopy(layer).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found = Called(own, tuple(x.clone() if isinstance(x, Tensor) else x for x in arguments), keywords)
+        gradient = random * ((found.output > 0) == (exact.output > 0))
+        right, got = exact.gradients(gradient), found.gradients(gradient)
+        assert got.keys() == right.keys()
+        yield {
+            key: float((got[key].double() - value).norm() / value.norm().clamp(min=1e-30))
+            for key, value in right.items()
+        }
 
 
-def main(precision: str, threads: int, chosen: list[str]) -> None:
+def main(precision: str, threads: Sequence[int], chosen: list[str]) -> None:
     """Go through the layers of all models, or of those whose titles end so; layers that are alike count once."""
-    torch.set_num_threads(threads)
     torch.manual_seed(0)
     seen: set[tuple[str, ...]] = set()
     for title, make, inputs in models():
@@ -161,9 +169,11 @@ def main(precision: str, threads: int, chosen: list[str]) -> None:
                 continue
             seen.add(alike)
             line = {"model": title, "name": name, "layer": f"{alike[0]}({alike[1]})", "input": shapes}
-            print(json.dumps(line), flush=True)
-            print(json.dumps(errors(layer, arguments, keywords, precision == "bfloat16")), flush=True)
+            found = errors(layer, arguments, keywords, precision == "bfloat16", threads)
+            for number in threads:
+                print(json.dumps({**line, "threads": number}), flush=True)
+                print(json.dumps(next(found)), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
+    main(sys.argv[1], list(map(int, sys.argv[2].split(","))), sys.argv[3:])
