@@ -99,7 +99,7 @@ def generate(run: Path, out: Path | None, wish: Wish, device: str = "auto") -> C
     """
     likeness = wish.likeness()
     config, info = _pretraining(run)
-    trained = int(config["data"]["latent_frames"])
+    trained: int = config["data"]["latent_frames"]
     frames = wish.frames or trained
     check_output(out, likeness, wish.count, frames)
     if likeness is not None:

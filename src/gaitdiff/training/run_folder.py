@@ -22,6 +22,7 @@ from gaitdiff.config.earlier import as_now
 from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.recipe import STAGES
 from gaitdiff.config.safe_yaml import read_mapping
+from gaitdiff.config.values import convert, settings_of
 from gaitdiff.errors import UserError
 from gaitdiff.training.environment import note_start
 from gaitdiff.training.loggers import Logger, check_tracker, open_loggers
@@ -231,24 +232,32 @@ def read_config(run: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}): choose another --out") from error
     as_now(config)
-    if lacking := _complete(config):
-        raise UserError(f"{file} is damaged (it lacks {lacking}): choose another --out")
+    if wrong := _complete(config):
+        raise UserError(f"{file} is damaged ({wrong}): choose another --out")
     return config
 
 
 def _complete(config: dict[str, Any]) -> str:
-    """Give a run's configuration the settings that came after it, at their defaults; return what else it lacks."""
+    """Give a run's configuration the settings that came after it, at their defaults; return what else is wrong."""
     kind = STAGES.get(str(config.get("stage")))
     if kind is None:
-        return "its stage"
+        return "it lacks its stage"
     fresh = plain(asdict(kind(out="", data=get_type_hints(kind)["data"](store=""))))
     for name, default in fresh.items():
         value = config.setdefault(name, default)
         if isinstance(default, dict):
             if not isinstance(value, dict):
-                return str(name)
+                return f"it lacks {name}"
             config[name] = {**default, **value}
-    return "out" if not config["out"] else "" if config["data"]["store"] else "data.store"
+    for name, setting in settings_of(kind).items():
+        value = config
+        for key in name.split("."):
+            value = value[key]
+        try:
+            convert(setting.hint, value)
+        except ValueError as error:
+            return f"{name} cannot be {error}"
+    return "it lacks out" if not config["out"] else "" if config["data"]["store"] else "it lacks data.store"
 
 
 def _finite(value: Any) -> Any:
