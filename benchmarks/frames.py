@@ -1,6 +1,6 @@
 """Raw features by the number of frames they are pooled over: pretrained beside fresh ones.
 
-    python -m benchmarks.frames --store STORE --pretrained CHECKPOINT
+    python -m benchmarks.frames --store STORE --pretrained CHECKPOINT…
 
 The first frames of each test sequence count. The result is benchmarks/results/learning/frames.json.
 """
@@ -8,13 +8,15 @@ The first frames of each test sequence count. The result is benchmarks/results/l
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.measure import machine, write
+from benchmarks.measure import commit, machine, write
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.features import evaluate_store, extract
 from gaitdiff.evaluation.held_out import held_out_rows
@@ -27,12 +29,12 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--store", type=Path, required=True)
-    parser.add_argument("--pretrained", type=Path, required=True, help="run or checkpoint")
+    parser.add_argument("--pretrained", type=Path, nargs="+", required=True, help="runs or checkpoints of one model")
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 15, 30, 60])
     parser.add_argument("--seeds", type=int, default=3, help="fresh networks to compare with")
     args = parser.parse_args()
-    document = read_model_document(read_checkpoint_info(args.pretrained).folder)
-    backbones: dict[str, nn.Module] = {"pretrained": load_checkpoint(args.pretrained).backbone}
+    document = read_model_document(read_checkpoint_info(args.pretrained[0]).folder)
+    backbones: dict[str, nn.Module] = {str(one): load_checkpoint(one).backbone for one in args.pretrained}
     for seed in range(args.seeds):
         torch.manual_seed(seed)
         fresh = create_model(document["model"], document["preset"], **document["config"]).eval()
@@ -49,8 +51,9 @@ def main() -> None:
             scores[f"{frames} frames, {name}"] = found
             console.print(frames, name, found)
     about = {
+        "commit": commit(),
+        "command": shlex.join(["python", "-m", "benchmarks.frames", *sys.argv[1:]]),
         "machine": machine(),
-        "checkpoint": str(read_checkpoint_info(args.pretrained).origin),
         "store": store.header.source,
         "probes": len(rows),
         "protocol": "leave-one-out",
