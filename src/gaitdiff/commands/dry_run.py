@@ -17,7 +17,7 @@ from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoin
 from gaitdiff.training.cost import checkpoint_bytes, kept_checkpoints, make_stage, measure_step
 from gaitdiff.training.finetune import GROWING, labelled_rows
 from gaitdiff.training.run_folder import RunFolder
-from gaitdiff.utils.text import counted
+from gaitdiff.utils.text import counted, lasting
 
 
 def describe(config: Any) -> str:
@@ -41,7 +41,7 @@ def describe(config: Any) -> str:
             f"learns from {_whom(store, rows)}",
             _scored(machine),
             f"{parameters:,} parameters, {left:,} iterations" + (f" after {done:,} that are done" if done else ""),
-            f"about {seconds:.3g} s each, {_hours(seconds * left)} in all, evaluations not counted",
+            f"about {seconds:.3g} s each, {lasting(seconds * left)} in all, evaluations not counted",
             f"{counted(kept_checkpoints(config), 'checkpoint')} of at most {size / 1e6:,.0f} MB",
         ]
     )
@@ -61,7 +61,3 @@ def _scored(stage: Any) -> str:
         return f"is not scored: {stage.unscored}"
     whose = "validation" if stage.validates else "test"
     return f"is scored on {counted(len(stage.held_out), whose + ' sequence')}"
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"

@@ -21,6 +21,7 @@ from gaitdiff.training.cost import checkpoint_bytes, kept_checkpoints, make_stag
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import cross_entropy_weight
 from gaitdiff.utils.progress import track
+from gaitdiff.utils.text import lasting
 from gaitdiff.walkers import generate
 
 _FRAMES_A_STEP = 128  # of a measured step on a CPU, larger ones are taken to cost in proportion
@@ -51,10 +52,12 @@ def in_words(left: int, jobs: int, cost: Mapping[str, Cost]) -> str:
         left, jobs: numbers of runs that are not finished, and of all.
         cost: of those that are not.
     """
-    hours, size = sum(one.seconds for one in cost.values()) / 3600, sum(one.size for one in cost.values()) / 1e9
+    if not left:
+        return f"0 of {jobs} runs to do"
+    seconds, size = sum(one.seconds for one in cost.values()), sum(one.size for one in cost.values()) / 1e9
     student = " (measured with the student in place of TAESD, which is not at hand)"
     return (
-        f"{left} of {jobs} runs to do: about {hours:,.1f} hours at the pace measured here, without evaluations, and "
+        f"{left} of {jobs} runs to do: about {lasting(seconds)} at the pace measured here, without evaluations, and "
         f"{size:.1f} GB of checkpoints{student if any(one.stand_in for one in cost.values()) else ''}"
     )
 

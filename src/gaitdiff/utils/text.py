@@ -22,6 +22,13 @@ def printable(name: str) -> str:
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", name)
 
 
+def lasting(seconds: float) -> str:
+    """Write an estimate of how long something takes."""
+    if seconds < 90:
+        return counted(max(round(seconds), 1), "second")
+    return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
+
+
 def counted(count: int, one: str, many: str = "") -> str:
     """Write a number with what it counts."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

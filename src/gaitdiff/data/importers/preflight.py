@@ -16,7 +16,7 @@ from gaitdiff.data.store.codec import encode
 from gaitdiff.datasets.sequences import SourceSequence
 from gaitdiff.errors import UserError
 from gaitdiff.utils.parallel import processors
-from gaitdiff.utils.text import counted, printable
+from gaitdiff.utils.text import counted, lasting, printable
 
 _SAMPLES = 9
 
@@ -45,7 +45,7 @@ class Preflight:
             f"({self.shortest[1]}), the longest {about}{self.longest[0]:,} ({self.longest[1]})",
             f"  split: {report.split}",
             *report.missing.lines("  missing: "),
-            f"  the store will take about {_size(self.bytes)}, the import about {_duration(self.seconds)}",
+            f"  the store will take about {_size(self.bytes)}, the import about {lasting(self.seconds)}",
         ]
         return "\n".join(lines)
 
@@ -108,9 +108,3 @@ def _size(count: int) -> str:
         if count >= scale:
             return f"{count / scale:.1f} {unit}"
     return f"{max(count // 1000, 1)} kB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
