@@ -18,19 +18,26 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.features import evaluate_store, extract
 from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.models import create_model
-from gaitdiff.models.pretrained import pretrained_folder
+from gaitdiff.models.pretrained import pretrained_folder, pretrained_model
 from gaitdiff.walkers import generate
 
 #: The set of walkers that raw features are scored on.
 PROBED = {"people": 40, "sequences": 6, "preset": "market", "seed": 7700, "frames": 30, "test_people": 40}
 
 
-def raw_scores(
-    model: str, pretrained: str | None, store: SequenceStore, preset: str, seed: int = 0
-) -> dict[str, float]:
-    """Rank-1 and mAP of raw features, by both distances, every sequence a probe."""
-    torch.manual_seed(seed)
-    backbone = create_model(model, preset, pretrained=pretrained).eval().backbone
+def raw_scores(model: str, pretrained: str, store: SequenceStore, fresh: int | None = None) -> dict[str, float]:
+    """Rank-1 and mAP of raw features, by both distances, every sequence a probe.
+
+    Args:
+        fresh: seed of a fresh network that stands in for the pretrained one.
+    """
+    if fresh is None:
+        network = create_model(model, pretrained=pretrained)
+    else:
+        torch.manual_seed(fresh)
+        theirs = pretrained_model(pretrained, model)
+        network = create_model(model, theirs["preset"], **theirs["config"])
+    backbone = network.eval().backbone
     rows = held_out_rows(store)
     features = extract(backbone, store, rows, torch.device("cpu"))
     found: dict[str, float] = {}
@@ -43,18 +50,17 @@ def raw_scores(
 def main(name: str, model: str, facts: str) -> None:
     """Write ``card.json`` beside the weights."""
     folder = pretrained_folder(name, model)
-    preset = json.loads((folder / "model.json").read_text(encoding="utf-8"))["preset"]
     with tempfile.TemporaryDirectory() as draft:
         store = SequenceStore(generate(Path(draft) / "walks", **PROBED))  # type: ignore[arg-type]
         card: dict[str, Any] = {
             "name": name,
             "model": model,
-            "preset": preset,
+            "preset": pretrained_model(name, model)["preset"],
             **json.loads(Path(facts).read_text(encoding="utf-8")),
             "raw_features": {
                 "walkers": PROBED,
-                "pretrained": raw_scores(model, name, store, preset),
-                "fresh": [raw_scores(model, None, store, preset, seed) for seed in range(3)],
+                "pretrained": raw_scores(model, name, store),
+                "fresh": [raw_scores(model, name, store, seed) for seed in range(3)],
             },
         }
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

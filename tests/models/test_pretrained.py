@@ -15,7 +15,7 @@ import gaitdiff
 from gaitdiff.cli import main
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.models import pretrained_card
-from gaitdiff.models.pretrained import pretrained_folder
+from gaitdiff.models.pretrained import pretrained_folder, pretrained_model
 from gaitdiff.training.checkpoint_files import latest_checkpoint
 from gaitdiff.walkers import generate
 from worlds import make_store
@@ -33,11 +33,13 @@ def test_there_are_some_and_they_are_small() -> None:
 @pytest.mark.parametrize(("name", "model"), SHIPPED)
 def test_a_model_with_them_has_their_backbone_and_a_fresh_head(name: str, model: str) -> None:
     tensors = load_file(pretrained_folder(name, model) / "backbone.safetensors")
-    for called, asked in ((name, {}), (f"{name}/{model}", {"preset": pretrained_card(name, model)["preset"]})):
+    theirs = pretrained_model(name, model)
+    settings = {"preset": theirs["preset"], **theirs["config"]}
+    for called, asked in ((name, {}), (f"{name}/{model}", settings)):
         torch.manual_seed(0)
         made = gaitdiff.create_model(model, num_classes=3, pretrained=called, **asked)
         torch.manual_seed(0)
-        fresh = gaitdiff.create_model(model, pretrained_card(name, model)["preset"], num_classes=3)
+        fresh = gaitdiff.create_model(model, num_classes=3, **settings)
         own = made.backbone.state_dict()
         assert own.keys() == tensors.keys()
         assert all(torch.equal(own[key], value) for key, value in tensors.items())
@@ -93,5 +95,5 @@ def test_the_card_tells_what_they_score(name: str, model: str, tmp_path: Path) -
     assert {"data", "steps", "licence", "limits", "command", "commit", "machine"} <= card.keys()
     told = card["raw_features"]
     store = SequenceStore(generate(tmp_path / "walks", **told["walkers"]))
-    found = CARDS["raw_scores"](model, name, store, card["preset"])
+    found = CARDS["raw_scores"](model, name, store)
     assert found == pytest.approx(told["pretrained"], abs=1.5)  # another CPU rounds some pixels and ranks otherwise

@@ -72,7 +72,7 @@ def load_pretrained(model: GaitModel, name: str) -> None:
     own = model.backbone.state_dict()
     if any(key not in own or own[key].shape != value.shape for key, value in tensors.items()) or own.keys() - tensors:
         raise UserError(
-            f"the pretrained weights {name!r} are of {model.name} as its preset "
-            f"{pretrained_model(name, model.name)['preset']!r} has it: leave out preset and overrides"
+            f"the pretrained weights {name!r} are of {model.name} with other settings: leave out preset and overrides, "
+            "which are theirs then"
         )
     model.backbone.load_state_dict(tensors)

@@ -92,7 +92,10 @@ def create_model(
     """
     if preset is None:
         model_entry(name)
-        preset = "gait3d" if pretrained is None else pretrained_model(pretrained, name)["preset"]
+        preset = "gait3d"
+        if pretrained is not None:
+            theirs = pretrained_model(pretrained, name)
+            preset, overrides = theirs["preset"], {**theirs["config"], **overrides}
     config = model_config(name, preset, overrides)
     try:
         num_classes = operator.index(num_classes)
