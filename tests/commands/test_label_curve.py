@@ -118,6 +118,45 @@ def test_one_more_checkpoint_adds_to_what_is_there(made: Path, tmp_path: Path) -
     assert json.loads(file.read_text())["runs"] == document["runs"]
 
 
+def test_an_edited_recipe_and_damaged_outcomes_are_refused(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "edited"
+    shutil.copytree(made, folder)
+    shutil.rmtree(folder / "curve")
+    recipe = folder / "tuned.yaml"
+    words = [*command(folder, "--recipe", str(recipe), checkpoints=("one",)), "--people", "all", "--seeds", "1"]
+    recipe.write_text("base: walkers/finetune\n")
+    assert main(words) == 0
+    file = folder / "curve" / "label_curve.json"
+    kept = file.read_bytes()
+    recipe.write_text("base: walkers/finetune\noptim: {lr: 0.5}\n")
+    assert main(words) == 2
+    assert "optim.lr (0.001, not 0.5)" in capsys.readouterr().err
+    recipe.write_text("base: walkers/finetune\n")
+    document = json.loads(kept)
+    for damage in ({"hits": "x"}, {"hits": [1]}, {"probes": []}, {"precision": None}):
+        runs = {name: {**one, **damage} for name, one in document["runs"].items()}
+        file.write_text(json.dumps({**document, "runs": runs}))
+        assert main(words) == 2
+        assert "is damaged" in capsys.readouterr().err
+    file.write_text(json.dumps({**document, "runs": []}))
+    assert main(words) == 2
+    file.write_bytes(kept)
+    assert main([*words, "--people", "4,all"]) == 0  # all are four: one row
+    assert len(json.loads(file.read_text())["table"]) == 1
+
+
+def test_names_with_dollars_are_drawn(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    shutil.copytree(made, folder)
+    shutil.rmtree(folder / "curve")
+    (folder / "one").rename(folder / "$w^$")
+    words = command(folder, "--people", "all", "--seeds", "1", checkpoints=("$w^$",))
+    assert main(words) == 0
+    assert (folder / "curve" / "label_curve_rank1.png").stat().st_size > 1000
+
+
 def test_one_process_writes_a_comparison(
     made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +178,8 @@ def test_mistakes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
         named_checkpoints(["a/one", "b/one"])
     for words, says in (
         (["--people", "two"], "--people"),
+        (["--people", "0"], "--people names 0"),
+        (["--seeds", "1000000000"], "--seeds"),
         (["--people", "1,2"], "at least 2"),
         (["--people", "9"], "--people names 9, but"),
         (["--seeds", "0"], "--seeds"),

@@ -116,6 +116,7 @@ def test_values_in_brackets_are_one() -> None:
         (("--seeds", "0"), "--seeds is 0"),
         (("--then", "walkers/finetune"), "after a sweep of pretraining"),
         (("--set", "data.frames=3"), "with other settings"),
+        (("--set", "optim.momentum=0", "--set", "run.protocol=gait3d,leave-one-out"), "run.protocol"),
     ],
 )
 def test_mistakes(made: Path, words: tuple[str, ...], key: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,6 +172,53 @@ def test_an_edited_recipe_is_another_run(made: Path, capsys: pytest.CaptureFixtu
         assert "batch.sequences = 2, not 3" in capsys.readouterr().err
     finally:
         file.write_text(text)
+
+
+def test_another_start_at_the_same_path_is_another_run(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, tuned = tmp_path / "start", tmp_path / "tuned.yaml"
+    tuned.write_text(
+        "base: walkers/finetune\noptim: {iterations: 1}\nbatch: {people: 2, sequences: 2}\ndata: {frames: 2}\n"
+    )
+    words = ["sweep", str(tuned), "--data", str(made / "store"), "--init", str(start), "--device", "cpu"]
+    words += ["--out", str(tmp_path / "out"), "--set", "run.protocol=leave-one-out"]
+    flags = [*TINY_PRETRAIN, "--data.store", str(made / "store"), "--optim.iterations", "1"]
+    for seed, says in (("0", ""), ("1", "init_sha256")):
+        shutil.rmtree(start, ignore_errors=True)
+        assert main(["pretrain", *flags, "--out", str(start), "--run.evaluate_every", "0", "--seed", seed]) == 0
+        assert main([*words, "--seeds", str(int(seed) + 1)]) == (2 if says else 0)
+        assert says in capsys.readouterr().err
+
+
+def test_a_protocol_of_several_scores_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = make_store(tmp_path / "store", people=7, test_people=3)
+    scratch = recipe(tmp_path / "scratch.yaml", (*TINY_SCRATCH, "--optim.iterations", "1"))
+    words = ["--data", str(store), "--out", str(tmp_path / "out"), "--device", "cpu", "--set", "run.protocol=ccpg"]
+    assert main(["sweep", scratch, *words, "--seeds", "1"]) == 2
+    assert "protocol" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_run_without_its_metrics_is_trained_anew(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(made, folder)
+    (name, *_) = sorted(file.stem for file in (folder / "out" / "results").iterdir())
+    (folder / "out" / "results" / f"{name}.json").unlink()
+    for path in (folder / "scratch.yaml", folder / "out"):
+        assert path.exists()
+    run = folder / "out" / "runs" / name
+    (run / "metrics.jsonl").unlink()
+    (run / "environment.jsonl").write_bytes(b'5\n{"a": 1}\n{"step": "x"}\n\xff\n')
+    assert read_starts(run) == []
+    assert main(command(folder)) == 2
+    assert "remove" in capsys.readouterr().err
+    shutil.rmtree(run)
+    assert main(command(folder)) == 0
 
 
 def test_folders_of_odd_values(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

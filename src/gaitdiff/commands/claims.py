@@ -56,12 +56,13 @@ def run(words: Sequence[str], out: Path, *, seeds: int = SEEDS, dry_run: bool = 
         raise UserError(failures(failed, jobs))
     seen = judge(claim, grid, seeds)
     results = [result for job in jobs if (result := grid.result(job)) is not None]
+    print(f"{claim.sentence} ({claim.where})\n{in_words(claim.expect, asdict(seen))}")
+    if seeds < SEEDS:
+        return say(f"a verdict takes {SEEDS} seeds at least: this one, of {seeds}, is not kept")
     file = out / "claims" / f"{claim.id}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(_kept(claim, asdict(seen), results, seeds), indent=1).encode())
-    print(f"{claim.sentence} ({claim.where})\n{in_words(claim.expect, asdict(seen))}\n{file}")
-    if seeds < SEEDS:
-        say(f"a verdict takes {SEEDS} seeds at least: this one is of {seeds}")
+    write_whole(file, json.dumps(_kept(claim, asdict(seen), results, seeds), indent=1, allow_nan=False).encode())
+    print(file)
 
 
 def _kept(claim: Claim, seen: dict[str, Any], results: Sequence[Result], seeds: int) -> dict[str, Any]:

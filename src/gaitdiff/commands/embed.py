@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.config.shared import Precision
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.metrics import first_not_finite
 from gaitdiff.evaluation.shards import extract_shared_to
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
@@ -83,6 +85,12 @@ def embed_store(
             found = extract_shared_to(file, network, store, rows, place, height, half)
         if found is None:  # the first process has all
             return None
+        for begin in range(0, len(found), 1024):
+            if (row := first_not_finite(torch.from_numpy(found[begin : begin + 1024]))) is not None:
+                raise UserError(
+                    f"{checkpoint} gives features that are not finite (sequence {begin + row}): not written"
+                )
+        require_new(out)  # since another process may have written it
         with atomic_file(out) as draft, draft.open("wb") as stream:
             np.savez(stream, features=found, **names)
         people, (_, channels, parts) = len(set(names["subject"])), found.shape

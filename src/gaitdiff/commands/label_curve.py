@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,16 +14,18 @@ from rich.console import Console
 from rich.table import Table
 
 import gaitdiff
+from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, MachineConfig, ModelConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of, spread
+from gaitdiff.evaluation.held_out import to_score
+from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of, require_one_score, spread
 from gaitdiff.paper.settings import split_setting
 from gaitdiff.report.figures import save_chart
 from gaitdiff.report.labels import SCORES, SCRATCH, label_series
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
-from gaitdiff.training.checkpoint_files import latest_checkpoint
+from gaitdiff.training.checkpoint_files import backbone_sha256, latest_checkpoint
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import finetune
 from gaitdiff.utils.files import parse_json, require_regular, write_whole
@@ -111,8 +112,16 @@ def run(
     everybody = len({row.subject for row in store.rows if row.split == "train"})
     if max(numbers) > everybody:
         raise UserError(f"--people names {max(numbers)}, but {data} has {everybody} training people: name fewer")
+    numbers = list(dict.fromkeys(0 if count == everybody else count for count in numbers))
     cells = [Cell(arm, count, seed) for count in numbers for seed in seeds for arm in (SCRATCH, *starts)]
     configs = {cell: _config(cell, starts, data, out, recipe, settings, device) for cell in cells}
+    some = configs[Cell(next(iter(starts)), numbers[0], seeds[0])]
+    about["resolved"] = _resolved(some)
+    if why := to_score(store, some.run.protocol).unscored:
+        raise UserError(f"nothing can be scored: {why}")
+    require_one_score(store, some.run.protocol)
+    for start in starts.values():
+        read_checkpoint_info(start).require_height(store)
     place = make_accelerator(MachineConfig(device=device)).device
     with writing(out):
         outcomes = _read(out / _RESULTS, about)
@@ -154,9 +163,18 @@ def named_checkpoints(words: Sequence[str]) -> dict[str, Path]:
     return found
 
 
+def _resolved(config: FinetuneConfig) -> dict[str, Any]:
+    """What recipe and settings come to, of all that scores depend on and that is the same for all runs."""
+    apart = {*_OWN, "out", "batch.people"}
+    resolved = flat(plain(asdict(config)))
+    free = ("machine", "run")
+    return {key: value for key, value in resolved if key not in apart and key.split(".")[0] not in free} | {
+        "run.protocol": config.run.protocol
+    }
+
+
 def _origin(start: Path) -> dict[str, str]:
-    sha256 = hashlib.sha256(require_regular(start / "backbone.safetensors").read_bytes()).hexdigest()
-    return {"origin": str(read_checkpoint_info(start).origin), "backbone_sha256": sha256}
+    return {"origin": str(read_checkpoint_info(start).origin), "backbone_sha256": backbone_sha256(start)}
 
 
 def _model(starts: Mapping[str, Path]) -> dict[str, Any]:
@@ -178,6 +196,8 @@ def _numbers(people: str) -> list[int]:
     for word in people.split(","):
         if word.strip().lower() != "all" and not word.strip().isdecimal():
             raise UserError(f'--people is {people!r}, but takes numbers between commas, or "all"')
+        if word.strip().isdecimal() and int(word) == 0:
+            raise UserError('--people names 0: give numbers of labelled people, or "all"')
         found.append(0 if word.strip().lower() == "all" else int(word))
     return list(dict.fromkeys(found))
 
@@ -239,11 +259,13 @@ def _read(file: Path, about: dict[str, Any]) -> dict[str, Outcome]:
         document = parse_json(require_regular(file).read_text(encoding="utf-8"))
         before = document["about"]
         unlike = [_unlike(what, before[key], about[key]) for key, what in _SAME.items() if before[key] != about[key]]
+        now, then = about["resolved"], before.get("resolved", about["resolved"])
+        unlike += [f"{key} ({then.get(key)}, not {value})" for key, value in now.items() if then.get(key) != value]
         for name, start in before["checkpoints"].items():
             if about["checkpoints"].setdefault(name, start)["backbone_sha256"] != start["backbone_sha256"]:
                 unlike.append(f"weights called {name}")
         found = {name: Outcome(**one) for name, one in document["runs"].items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged: choose another --out") from error
     if unlike:
         raise UserError(f"{file} holds a comparison with other {' and '.join(unlike)}: choose another --out")

@@ -202,8 +202,8 @@ def _verdict(table: Sequence[Mapping[str, Any]]) -> str:
         return f"{abs(gain):.1f} points {place} (95% interval over test people {low:+.1f} to {high:+.1f})"
 
     return (
-        f"With {row['people']} people labelled, rank-1 after fine-tuning from the weights that ship, hours of "
-        f"pretraining on other synthetic people, is {beside(shipped)} training from scratch; from the minutes of "
+        f"With {row['people']} people labelled, rank-1 after fine-tuning from the weights that ship, longer "
+        f"pretrained on other synthetic people, is {beside(shipped)} training from scratch; from the minutes of "
         f"pretraining just done {beside(own)}. One seed of synthetic people shows how the method runs, not what it "
         "gains on real ones."
     )

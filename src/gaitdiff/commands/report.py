@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gaitdiff.config.schema import MachineConfig
+from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.report.page import Report, write_report
 from gaitdiff.training.checkpoint import read_checkpoint_info
@@ -40,6 +41,9 @@ def run(runs: Sequence[Path], out: Path | None = None, device: str = "auto") -> 
     data = {config.get("made_from", {}).get("manifest_sha256") for config in configs.values()}
     if len(data) > 1:
         raise UserError(f"{', '.join(named)} are runs of other data each: report them apart")
+    store = Path(next(iter(configs.values()))["data"]["store"])
+    if data != {None} and store.exists() and SequenceStore(store).header.manifest_sha256 not in data:
+        raise UserError(f"{store} holds other data than {', '.join(named)}: bring those back, or move these away")
     scores: dict[str, dict[str, float]] = {}
     said: list[str] = []
     for name, folder in named.items():
@@ -50,7 +54,7 @@ def run(runs: Sequence[Path], out: Path | None = None, device: str = "auto") -> 
         said.append(f"{name}{told}" + (f", scored at step {step}{whose}" if found else "") + _changed(folder))
     report = Report(
         title=", ".join(named),
-        store=Path(next(iter(configs.values()))["data"]["store"]),
+        store=store,
         pretraining=named[pretraining[0]] if pretraining else None,
         supervised={name: folder for name, folder in named.items() if name not in pretraining},
         scores=scores,

@@ -16,6 +16,7 @@ from rich.text import Text
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.evaluation.held_out import to_score
+from gaitdiff.evaluation.outcomes import require_one_score
 from gaitdiff.paper import facts, figures, render
 from gaitdiff.paper.cells import (
     BESIDES,
@@ -120,8 +121,10 @@ def _refuse_unscored(what: str, grid: Grid, runs: Sequence[Run]) -> None:
     for run in runs if what != "fig3" else ():
         if run.data in grid.stores:
             config = grid.config(Job(run, 0))
-            if why := to_score(SequenceStore(grid.stores[run.data]), config.run.protocol).unscored:
+            store = SequenceStore(grid.stores[run.data])
+            if why := to_score(store, config.run.protocol).unscored:
                 raise UserError(f"{what} is made of scores, but nothing can be scored: {why}")
+            require_one_score(store, config.run.protocol)
 
 
 def _chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:

@@ -112,6 +112,6 @@ def _check_out(out: Path) -> None:
 
 
 def _is_archive(file: Path) -> bool:
-    with suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
+    with suppress(zipfile.BadZipFile, NotImplementedError), zipfile.ZipFile(file) as archive:
         return archive.namelist() == [CSV_NAME]
     return False

@@ -20,7 +20,7 @@ from gaitdiff.config.recipe import STAGES, stage_of_recipe
 from gaitdiff.config.values import settings_of
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.outcomes import spread
+from gaitdiff.evaluation.outcomes import require_one_score, spread
 from gaitdiff.paper.cells import Cell, Run, runs_of
 from gaitdiff.paper.grid import Grid, Job, failures
 from gaitdiff.paper.plan import costs, in_words
@@ -76,6 +76,8 @@ def run(
     grid = Grid(out, {_DATA: store.path}, None, device)
     _refuse_alike(grid, arms)
     first = next(iter(arms.values()))
+    for arm in arms.values():
+        require_one_score(store, grid.config(Job(arm, 0)).run.protocol)
     cells = {name: Cell(arm, None, first) for name, arm in arms.items()}
     jobs = [Job(one, seed) for seed in range(seeds) for one in runs_of(list(cells.values()))]
     left = grid.left(jobs)
@@ -108,6 +110,8 @@ def _arms(recipe: str, stage: Any, settings: Sequence[str], then: str, init: str
         if "" in swept[key]:
             raise UserError(f"--set {setting} has an empty value: give values between commas")
     varied = [key for key, values in swept.items() if len(values) > 1]
+    if "run.protocol" in varied:
+        raise UserError("--set run.protocol takes one value: scores by several protocols cannot be compared")
     if math.prod(map(len, swept.values())) > _MOST:
         raise UserError(f"--set makes more than {_MOST:,} combinations: sweep fewer values")
     arms: dict[str, Run] = {}

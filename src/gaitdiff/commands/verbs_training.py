@@ -66,10 +66,9 @@ def label_curve(
 ) -> None:
     """Compare fine-tuning pretrained backbones with training from scratch, by the number of labelled people."""
     from gaitdiff.commands.label_curve import named_checkpoints, run
-    from gaitdiff.errors import UserError
+    from gaitdiff.commands.reproduce import require_seeds
 
-    if seeds < 1:
-        raise UserError(f"--seeds is {seeds}, but a comparison takes at least 1")
+    require_seeds(seeds)
     prepare()
     named = named_checkpoints(checkpoints)
     print(run(named, data, out, recipe=recipe, people=people, seeds=range(seeds), settings=set_, device=device).file)

@@ -18,7 +18,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.metrics import ProbeRanks, check_metric
 from gaitdiff.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
-from gaitdiff.evaluation.protocols.selection import Selected
+from gaitdiff.evaluation.protocols.selection import Selected, Selection
 from gaitdiff.evaluation.ranking import Features, feature_set
 from gaitdiff.evaluation.scoring import DEFAULT_METRIC, evaluate, select_rows
 from gaitdiff.models import GaitModel
@@ -190,16 +190,26 @@ def rank_in_store(
     Raises:
         UserError: see ``evaluate``; or the protocol has several conditions, each with ranks of its own.
     """
-    found = select_in_store(store, rows, protocol).conditions
-    if len(found) > 1 or store_protocol(store, protocol).settings:
-        raise UserError(
-            f"protocol {store_protocol(store, protocol).name!r} scores each probe in several ways: use --protocol "
-            "gait3d or leave-one-out"
-        )
-    (selection,) = found.values()
+    selection = select_once(store, rows, protocol)
     walks = feature_set(features, *names_of(store, rows), check_metric(metric), device)
     walks.require_finite()
     return rows[selection.probe], walks.ranks(selection.probe, selection.gallery, selection.same)
+
+
+def select_once(store: SequenceStore, rows: np.ndarray, protocol: str) -> Selection:
+    """Probes and gallery of a protocol in which each probe is looked for in one way.
+
+    Raises:
+        UserError: there are several, see ``rank_in_store``.
+    """
+    found = select_in_store(store, rows, protocol).conditions
+    if len(found) > 1 or store_protocol(store, protocol).settings:
+        raise UserError(
+            f"protocol {store_protocol(store, protocol).name!r} scores each probe in several ways, and here it takes "
+            "one: choose protocol gait3d or leave-one-out (--protocol, or run.protocol of a run)"
+        )
+    (selection,) = found.values()
+    return selection
 
 
 def store_protocol(store: SequenceStore, protocol: str = AUTO) -> Protocol:

@@ -11,7 +11,7 @@ from torch import nn
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import extract, rank_in_store
+from gaitdiff.evaluation.features import extract, rank_in_store, select_once
 from gaitdiff.evaluation.held_out import to_score
 
 _DRAWS = 4000  # of the bootstrap
@@ -33,9 +33,28 @@ class Outcome:
     hits: list[int]
     precision: list[float]
 
+    def __post_init__(self) -> None:
+        """Refuse what is no outcome."""
+        columns = (self.probes, self.hits, self.precision)
+        if not all(isinstance(column, list) and len(column) == len(self.probes) > 0 for column in columns):
+            raise ValueError("an outcome is three lists, of one length, which is not 0")
+        if not all(isinstance(value, int | float) for column in columns for value in column):
+            raise ValueError("an outcome holds numbers")
+
     def percent(self, score: str) -> float:
         """Over all probes; ``score`` is "rank1" or "mAP"."""
         return round(100.0 * sum(getattr(self, SUMMED[score])) / sum(self.probes), 2)
+
+
+def require_one_score(store: SequenceStore, protocol: str) -> None:
+    """Refuse, before anything is trained, a protocol that scores each probe in several ways.
+
+    Raises:
+        UserError: it does; or it does not fit the store.
+    """
+    scored = to_score(store, protocol)
+    if not scored.unscored:
+        select_once(store, scored.rows, scored.protocol)
 
 
 def outcome_of(model: nn.Module, store: SequenceStore, protocol: str, metric: str, place: torch.device) -> Outcome:
@@ -74,7 +93,12 @@ def difference(pairs: Sequence[tuple[Outcome, Outcome]], score: str, seed: int =
 
     Returns:
         Percentage points.
+
+    Raises:
+        UserError: outcomes are not of the same probes.
     """
+    if any(one.probes != pairs[0][0].probes for pair in pairs for one in pair):
+        raise UserError("scores of other people or probes each cannot be compared: score all by one protocol")
     probes, key = np.array(pairs[0][0].probes), SUMMED[score]
     gains = np.array([np.subtract(getattr(b, key), getattr(a, key)) for a, b in pairs])  # (seeds, people)
     rng = np.random.default_rng(seed)

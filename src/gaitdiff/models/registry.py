@@ -103,7 +103,11 @@ def create_model(
         raise UserError(f"num_classes must be a whole number, not {num_classes!r}") from error
     if num_classes < 0:
         raise UserError(f"num_classes is {num_classes}, but cannot be less than 0")
-    model = GaitModel(name, config, *model_entry(name).build(config, num_classes))
+    try:
+        model = GaitModel(name, config, *model_entry(name).build(config, num_classes))
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        what = str(error).split("\n", 1)[0]
+        raise UserError(f"{name} cannot be built with these settings ({what}): choose smaller ones") from error
     if pretrained is not None:
         load_pretrained(model, pretrained)
     return model

@@ -76,8 +76,8 @@ def _fig4(finished: dict[str, list[Result]]) -> Drawn:
 
 def _fig5(finished: dict[str, list[Result]]) -> Drawn:
     labels = {
-        "pretrain-gait3d-smplgait": ("two clips\n($s_e \\neq s_g$)", "blue"),
-        "pretrain-gait3d-smplgait-same-clip": ("one clip\n($s_e = s_g$)", "red"),
+        "pretrain-gait3d-smplgait": ("two clips", "blue"),
+        "pretrain-gait3d-smplgait-same-clip": ("one clip\nfor both", "red"),
     }
     curves = [_scores(labels[name][0], results, "rank1_cosine", labels[name][1]) for name, results in finished.items()]
     title = "SMPLGait w/o 3D"

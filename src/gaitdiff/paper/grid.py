@@ -23,7 +23,7 @@ from gaitdiff.errors import BusyError, UserError
 from gaitdiff.paper.cells import Run
 from gaitdiff.paper.results import Result, read_result, result_of, write_result
 from gaitdiff.paper.settings import Settings
-from gaitdiff.training.checkpoint_files import list_checkpoints
+from gaitdiff.training.checkpoint_files import backbone_sha256, latest_checkpoint, list_checkpoints
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.utils.files import write_whole
@@ -103,7 +103,8 @@ class Grid:
         """All settings that a run's numbers come from, by dotted name; ``start`` is the run that it starts from."""
         resolved = plain(asdict(self.config(job)))
         kept = {key: value for key, value in flat(resolved) if key not in _FREE and key.split(".")[0] not in _FREE}
-        kept["init"] = "" if job.start is not None else resolved.get("init", "")
+        kept["init"] = init = "" if job.start is not None else resolved.get("init", "")
+        kept["init_sha256"] = backbone_sha256(latest_checkpoint(Path(init))) if init else ""
         return {**kept, "start": "" if job.start is None else job.start.name}
 
     def folder(self, job: Job) -> Path:

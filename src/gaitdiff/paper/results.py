@@ -67,6 +67,9 @@ def read_result(file: Path) -> Result | None:
         for key in ("outcome", "before"):
             found[key] = None if found[key] is None else Outcome(**found[key])
         return Result(**{field.name: found[field.name] for field in fields(Result)})
+        if not isinstance(found["settings"], dict) or not isinstance(found["evaluations"], list):
+            raise ValueError("settings and evaluations")
+        float(found["seconds"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         what = "damaged, or was kept by another version"
         raise UserError(f"{file} is {what}: remove it, and its run is scored again") from error
@@ -92,6 +95,8 @@ def result_of(
     """
     metrics = read_metrics(run)
     logged = [record for record in metrics if "loss" in record]
+    if not logged:
+        raise UserError(f"{run / 'metrics.jsonl'} has no step of its run: remove {run}, and it is trained anew")
     pretrains = isinstance(config, PretrainConfig)
     outcome, before = _outcomes(run, config)
     machine = environment()

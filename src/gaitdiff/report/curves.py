@@ -215,10 +215,15 @@ def _logged(
 ) -> Series:
     """A logged quantity, or ``scale`` times its ratio to another one."""
     nan = float("nan")
-    values = [record.get(key, nan) for record in records]
+    values = [_number(record.get(key)) for record in records]
     if of is not None:
-        values = [scale * v / (record.get(of) or nan) for v, record in zip(values, records, strict=True)]
+        values = [scale * v / (_number(record.get(of)) or nan) for v, record in zip(values, records, strict=True)]
     return Series(label, [record["step"] for record in records], values, colour, smooth=True)
+
+
+def _number(value: Any) -> float:
+    """NaN where a run has none."""
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _grid(panels: Sequence[Panel]) -> str:

@@ -270,7 +270,10 @@ def _label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
     wanted = [float(np.clip((value - low) / (high - low), 0.02, 0.98)) for value, _, _ in ends]
     heights = [_LINE * (1 + label.count("\n")) for _, label, _ in ends]
     for place, (_, label, colour) in zip(_apart(wanted, heights), ends, strict=True):
-        axes.text(1.025, place, label, color=COLOURS[colour], va="center", transform=axes.transAxes, linespacing=1.15)
+        text = axes.text(
+            1.025, place, label, color=COLOURS[colour], va="center", transform=axes.transAxes, linespacing=1.15
+        )
+        text.set_parse_math(False)  # names may hold dollars
 
 
 def _apart(wanted: list[float], heights: list[float]) -> list[float]:

@@ -121,6 +121,11 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[len(_PREFIX) :]))
 
 
+def backbone_sha256(checkpoint: Path) -> str:
+    """Digest of a checkpoint's backbone, by which two that lay at one path are told apart."""
+    return hashlib.sha256(require_regular(checkpoint / "backbone.safetensors").read_bytes()).hexdigest()
+
+
 def latest_checkpoint(path: Path) -> Path:
     """The checkpoint that ``path`` names: itself, the newest whole one of a run folder, or weights that ship.
 

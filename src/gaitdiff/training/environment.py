@@ -39,9 +39,12 @@ def read_starts(run: Path) -> list[dict[str, Any]]:
     """``step`` and environment of each start of a run; lines that a kill has torn are left out."""
     file = run / ENVIRONMENT
     found = []
-    for line in require_regular(file).read_text(encoding="utf-8").splitlines() if file.exists() else []:
+    text = require_regular(file).read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    for line in text.splitlines():
         with suppress(ValueError):
-            found.append(parse_json(line))
+            start = parse_json(line)
+            if isinstance(start, dict) and isinstance(start.get("step"), int):
+                found.append(start)
     return found
 
 

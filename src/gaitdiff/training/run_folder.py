@@ -29,6 +29,7 @@ from gaitdiff.training.loggers import Logger, check_tracker, open_loggers
 from gaitdiff.utils.files import NamesAndDrafts, parse_json, require_regular, sync, write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
 from gaitdiff.utils.progress import say
+from gaitdiff.utils.text import printable
 from gaitdiff.version import __version__
 
 #: Parts of a configuration that may differ when a run is continued.
@@ -99,6 +100,8 @@ class RunFolder:
             UserError: the folder holds something else, is being written by another process, or cannot be written.
         """
         path = Path(config.out).resolve()
+        if printable(str(path)) != str(path):
+            raise UserError(f"{printable(str(path))} holds what is no text in UTF-8: choose another --out")
         resolved = {"stage": stage, **plain(asdict(config)), "made_from": provenance, "made_with": versions()}
         resolved["run"]["change"] = False  # a purpose of this once
         file, lock = path / "config.yaml", FolderLock(path) if write else None
@@ -204,10 +207,15 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     try:
         for line in require_regular(file).read_text(encoding="utf-8").split("\n")[:-1]:
             record = parse_json(line)
+            groups = (record.get("evaluation", {}), record.get("changed", {}))
+            if not isinstance(record["step"], int) or not all(isinstance(group, dict) for group in groups):
+                raise ValueError("no record")
+            if not all(isinstance(value, int | float) for key, value in groups[0].items() if key != "about"):
+                raise ValueError("no score")
             found.append({"step": record["step"], **record})
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}): mend that") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file} is damaged in line {len(found) + 1}: remove that line, or the file") from error
     return found
 
@@ -249,6 +257,9 @@ def _complete(config: dict[str, Any]) -> str:
             if not isinstance(value, dict):
                 return f"it lacks {name}"
             config[name] = {**default, **value}
+    for name in ("made_from", "made_with"):
+        if not isinstance(config.get(name, {}), dict):
+            return f"{name} is no mapping"
     for name, setting in settings_of(kind).items():
         value = config
         for key in name.split("."):

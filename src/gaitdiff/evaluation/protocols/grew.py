@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,10 @@ def _rows(names: Names) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
 
 def _asked(names: Names) -> tuple[list[str], set[str]]:
     probe, _, people = _rows(names)
-    return [str(names.views[row]) for row in probe], set(people.values())
+    videos = [str(names.views[row]) for row in probe]
+    if odd := [video for video in videos if re.search(r'[,"\r\n]', video)]:
+        raise UserError(f"GREW's file cannot name {odd[0]!r}: it holds a comma, a quote or a line break")
+    return videos, set(people.values())
 
 
 GREW = register_protocol(
