@@ -102,6 +102,17 @@ def test_mistakes_in_embedding(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no umask")
+def test_features_that_are_not_finite_are_not_written(
+    run: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = gaitdiff.load_checkpoint(run)
+    next(model.backbone.parameters()).data.fill_(float("nan"))
+    monkeypatch.setattr("gaitdiff.commands.embed.load_checkpoint", lambda *_: model)
+    assert main(["embed", str(run), str(store), "--out", str(tmp_path / "f.npz"), "--device", "cpu"]) == 2
+    assert "not finite" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_have_the_users_permissions(run: Path, store: Path, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.config.shared import Precision
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.metrics import first_not_finite
 from gaitdiff.evaluation.shards import extract_shared_to
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
@@ -86,10 +84,10 @@ def embed_store(
         if found is None:  # the first process has all
             return None
         for begin in range(0, len(found), 1024):
-            if (row := first_not_finite(torch.from_numpy(found[begin : begin + 1024]))) is not None:
-                raise UserError(
-                    f"{checkpoint} gives features that are not finite (sequence {begin + row}): not written"
-                )
+            finite = np.isfinite(found[begin : begin + 1024]).all((1, 2))
+            if not finite.all():
+                of = "/".join(chosen[begin + int(finite.argmin())].key)
+                raise UserError(f"{checkpoint} gives features that are not finite, as of {of}: nothing is written")
         require_new(out)  # since another process may have written it
         with atomic_file(out) as draft, draft.open("wb") as stream:
             np.savez(stream, features=found, **names)
