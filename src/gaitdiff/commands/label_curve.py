@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -112,19 +112,16 @@ def run(
     everybody = len({row.subject for row in store.rows if row.split == "train"})
     if max(numbers) > everybody:
         raise UserError(f"--people names {max(numbers)}, but {data} has {everybody} training people: name fewer")
-    numbers = list(dict.fromkeys(0 if count == everybody else count for count in numbers))
+    if 0 in numbers:  # which are as many
+        numbers = [count for count in numbers if count != everybody]
     cells = [Cell(arm, count, seed) for count in numbers for seed in seeds for arm in (SCRATCH, *starts)]
     configs = {cell: _config(cell, starts, data, out, recipe, settings, device) for cell in cells}
     some = configs[Cell(next(iter(starts)), numbers[0], seeds[0])]
     about["resolved"] = _resolved(some)
-    if why := to_score(store, some.run.protocol).unscored:
-        raise UserError(f"nothing can be scored: {why}")
-    require_one_score(store, some.run.protocol)
-    for start in starts.values():
-        read_checkpoint_info(start).require_height(store)
     place = make_accelerator(MachineConfig(device=device)).device
     with writing(out):
         outcomes = _read(out / _RESULTS, about)
+        _require_scores(store, some.run.protocol, starts.values())
         for number, cell in enumerate(cells, 1):
             if cell.name not in outcomes:
                 say(f"{number}/{len(cells)} {cell.name}")
@@ -161,6 +158,15 @@ def named_checkpoints(words: Sequence[str]) -> dict[str, Path]:
             raise UserError(f"two arms would be called {name!r}: name this one, as in other={path}")
         found[name] = Path(path)
     return found
+
+
+def _require_scores(store: SequenceStore, protocol: str, starts: Iterable[Path]) -> None:
+    """Refuse, before anything is trained, what could not be scored afterwards."""
+    if why := to_score(store, protocol).unscored:
+        raise UserError(f"nothing can be scored: {why}")
+    require_one_score(store, protocol)
+    for start in starts:
+        read_checkpoint_info(start).require_height(store)
 
 
 def _resolved(config: FinetuneConfig) -> dict[str, Any]:
