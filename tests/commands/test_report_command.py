@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,23 @@ def test_neighbours_are_of_the_people_whose_scores_are_told(tmp_path: Path) -> N
     shown = [int(row) for row in re.findall(r'data-(?:probe|row)="(\d+)"', page)]
     assert {SequenceStore(data).rows[row].split for row in shown} == {"val"}
     assert "Of 3 probes of validation people" in page
+
+
+def test_data_that_changed_under_a_run_are_on_no_page(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs"
+    shutil.copytree(runs, folder)
+    config = folder / "one" / "config.yaml"
+    config.write_text(config.read_text().replace(str(runs), str(folder)))
+    words = ["report", str(folder / "one"), "--out", str(tmp_path / "page"), "--device", "cpu"]
+    shutil.rmtree(folder / "store")
+    make_store(folder / "store", people=9, test_people=4)
+    assert main(words) == 2
+    assert "holds other data" in capsys.readouterr().err
+    assert not (tmp_path / "page").exists()
+    shutil.rmtree(folder / "store")
+    assert main(words) == 0
 
 
 def test_what_a_kill_left_of_a_page_is_no_obstacle(runs: Path, tmp_path: Path) -> None:
