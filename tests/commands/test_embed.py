@@ -101,7 +101,6 @@ def test_mistakes_in_embedding(
     assert {path.name for path in tmp_path.iterdir()} == {"taken.npz", "tall"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no umask")
 def test_features_that_are_not_finite_are_not_written(
     run: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +112,7 @@ def test_features_that_are_not_finite_are_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no umask")
 def test_files_have_the_users_permissions(run: Path, store: Path, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

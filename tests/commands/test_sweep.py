@@ -14,6 +14,7 @@ from gaitdiff.commands.sweep import split_values
 from gaitdiff.paper import plan
 from gaitdiff.training.environment import note_start, read_starts
 from gaitdiff.training.run_folder import read_config, read_metrics
+from named_stores import CASIA_ROWS, named_store
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
 
 
@@ -199,6 +200,11 @@ def test_a_protocol_of_several_scores_is_refused_before_training(
     words = ["--data", str(store), "--out", str(tmp_path / "out"), "--device", "cpu", "--set", "run.protocol=ccpg"]
     assert main(["sweep", scratch, *words, "--seeds", "1"]) == 2
     assert "protocol" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
+    casia = named_store(tmp_path / "casia", CASIA_ROWS, "casia-b")
+    words = ["--data", str(casia), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["sweep", scratch, *words, "--seeds", "1"]) == 2
+    assert "'casia-b' scores each probe in several ways" in capsys.readouterr().err
     assert not (tmp_path / "out" / "runs").exists()
 
 

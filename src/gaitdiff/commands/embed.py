@@ -12,6 +12,8 @@ from gaitdiff.config.schema import MachineConfig
 from gaitdiff.config.shared import Precision
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.features import names_of
+from gaitdiff.evaluation.ranking import feature_set
 from gaitdiff.evaluation.shards import extract_shared_to
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
@@ -83,11 +85,7 @@ def embed_store(
             found = extract_shared_to(file, network, store, rows, place, height, half)
         if found is None:  # the first process has all
             return None
-        for begin in range(0, len(found), 1024):
-            finite = np.isfinite(found[begin : begin + 1024]).all((1, 2))
-            if not finite.all():
-                of = "/".join(chosen[begin + int(finite.argmin())].key)
-                raise UserError(f"{checkpoint} gives features that are not finite, as of {of}: nothing is written")
+        feature_set(found, *names_of(store, rows), "cosine").require_finite()
         require_new(out)  # since another process may have written it
         with atomic_file(out) as draft, draft.open("wb") as stream:
             np.savez(stream, features=found, **names)

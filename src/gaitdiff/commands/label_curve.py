@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 import gaitdiff
-from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, MachineConfig, ModelConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.features import select_once
 from gaitdiff.evaluation.held_out import to_score
-from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of, require_one_score, spread
-from gaitdiff.paper.settings import split_setting
+from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of, spread
+from gaitdiff.paper.settings import counting, split_setting
 from gaitdiff.report.figures import save_chart
 from gaitdiff.report.labels import SCORES, SCRATCH, label_series
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
@@ -162,21 +162,18 @@ def named_checkpoints(words: Sequence[str]) -> dict[str, Path]:
 
 def _require_scores(store: SequenceStore, protocol: str, starts: Iterable[Path]) -> None:
     """Refuse, before anything is trained, what could not be scored afterwards."""
-    if why := to_score(store, protocol).unscored:
-        raise UserError(f"nothing can be scored: {why}")
-    require_one_score(store, protocol)
+    scored = to_score(store, protocol)
+    if scored.unscored:
+        raise UserError(f"nothing can be scored: {scored.unscored}")
+    select_once(store, scored.rows, scored.protocol)
     for start in starts:
         read_checkpoint_info(start).require_height(store)
 
 
 def _resolved(config: FinetuneConfig) -> dict[str, Any]:
     """What recipe and settings come to, of all that scores depend on and that is the same for all runs."""
-    apart = {*_OWN, "out", "batch.people"}
-    resolved = flat(plain(asdict(config)))
-    free = ("machine", "run")
-    return {key: value for key, value in resolved if key not in apart and key.split(".")[0] not in free} | {
-        "run.protocol": config.run.protocol
-    }
+    apart = {*_OWN, "batch.people"}
+    return {key: value for key, value in counting(config).items() if key not in apart}
 
 
 def _origin(start: Path) -> dict[str, str]:
@@ -200,11 +197,14 @@ def _numbers(people: str) -> list[int]:
     """The numbers of labelled people, 0 for all."""
     found = []
     for word in people.split(","):
-        if word.strip().lower() != "all" and not word.strip().isdecimal():
+        if word.strip().lower() == "all":
+            found.append(0)
+        elif not word.strip().isdecimal():
             raise UserError(f'--people is {people!r}, but takes numbers between commas, or "all"')
-        if word.strip().isdecimal() and int(word) == 0:
+        elif int(word) == 0:
             raise UserError('--people names 0: give numbers of labelled people, or "all"')
-        found.append(0 if word.strip().lower() == "all" else int(word))
+        else:
+            found.append(int(word))
     return list(dict.fromkeys(found))
 
 

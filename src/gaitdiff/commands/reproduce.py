@@ -15,8 +15,8 @@ from rich.text import Text
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError, nearest
+from gaitdiff.evaluation.features import select_once
 from gaitdiff.evaluation.held_out import to_score
-from gaitdiff.evaluation.outcomes import require_one_score
 from gaitdiff.paper import facts, figures, render
 from gaitdiff.paper.cells import (
     BESIDES,
@@ -122,9 +122,10 @@ def _refuse_unscored(what: str, grid: Grid, runs: Sequence[Run]) -> None:
         if run.data in grid.stores:
             config = grid.config(Job(run, 0))
             store = SequenceStore(grid.stores[run.data])
-            if why := to_score(store, config.run.protocol).unscored:
-                raise UserError(f"{what} is made of scores, but nothing can be scored: {why}")
-            require_one_score(store, config.run.protocol)
+            scored = to_score(store, config.run.protocol)
+            if scored.unscored:
+                raise UserError(f"{what} is made of scores, but nothing can be scored: {scored.unscored}")
+            select_once(store, scored.rows, scored.protocol)
 
 
 def _chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:

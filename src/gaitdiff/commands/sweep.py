@@ -20,7 +20,9 @@ from gaitdiff.config.recipe import STAGES, stage_of_recipe
 from gaitdiff.config.values import settings_of
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.outcomes import require_one_score, spread
+from gaitdiff.evaluation.features import select_once
+from gaitdiff.evaluation.held_out import to_score
+from gaitdiff.evaluation.outcomes import spread
 from gaitdiff.paper.cells import Cell, Run, runs_of
 from gaitdiff.paper.grid import Grid, Job, failures
 from gaitdiff.paper.plan import costs, in_words
@@ -76,8 +78,9 @@ def run(
     grid = Grid(out, {_DATA: store.path}, None, device)
     _refuse_alike(grid, arms)
     first = next(iter(arms.values()))
-    for arm in arms.values():
-        require_one_score(store, grid.config(Job(arm, 0)).run.protocol)
+    scored = to_score(store, grid.config(Job(first, 0)).run.protocol)  # which is that of all
+    if not scored.unscored:
+        select_once(store, scored.rows, scored.protocol)
     cells = {name: Cell(arm, None, first) for name, arm in arms.items()}
     jobs = [Job(one, seed) for seed in range(seeds) for one in runs_of(list(cells.values()))]
     left = grid.left(jobs)

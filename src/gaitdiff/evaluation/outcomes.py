@@ -11,7 +11,7 @@ from torch import nn
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import extract, rank_in_store, select_once
+from gaitdiff.evaluation.features import extract, rank_in_store
 from gaitdiff.evaluation.held_out import to_score
 
 _DRAWS = 4000  # of the bootstrap
@@ -44,17 +44,6 @@ class Outcome:
     def percent(self, score: str) -> float:
         """Over all probes; ``score`` is "rank1" or "mAP"."""
         return round(100.0 * sum(getattr(self, SUMMED[score])) / sum(self.probes), 2)
-
-
-def require_one_score(store: SequenceStore, protocol: str) -> None:
-    """Refuse, before anything is trained, a protocol that scores each probe in several ways.
-
-    Raises:
-        UserError: it does; or it does not fit the store.
-    """
-    scored = to_score(store, protocol)
-    if not scored.unscored:
-        select_once(store, scored.rows, scored.protocol)
 
 
 def outcome_of(model: nn.Module, store: SequenceStore, protocol: str, metric: str, place: torch.device) -> Outcome:

@@ -11,18 +11,17 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.recipe import STAGES, parse_config
 from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import BusyError, UserError
 from gaitdiff.paper.cells import Run
 from gaitdiff.paper.results import Result, read_result, result_of, write_result
-from gaitdiff.paper.settings import Settings
+from gaitdiff.paper.settings import Settings, counting
 from gaitdiff.training.checkpoint_files import backbone_sha256, latest_checkpoint, list_checkpoints
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.pretrain import pretrain
@@ -31,11 +30,6 @@ from gaitdiff.utils.locks import try_lock
 from gaitdiff.utils.progress import say
 
 _PAUSE = 1.0  # seconds between looks at what other processes do
-#: Settings that a run's numbers do not come from.
-_FREE = (
-    *("out", "machine", "data.store", "init"),
-    *("run.log_every", "run.save_every", "run.keep", "run.track", "run.change"),
-)
 
 
 @dataclass(frozen=True)
@@ -72,6 +66,7 @@ class Grid:
         self.out, self.device = out.absolute(), device
         self.stores = {name: path.absolute() for name, path in stores.items()}
         self._settings = settings or Settings(())
+        self._digests: dict[str, str] = {}
         self._configs: dict[str, PretrainConfig | FinetuneConfig] = {}
         self._manifests: dict[str, str] = {}
         self._results: dict[str, Result] = {}  # a run that is finished stays so
@@ -101,11 +96,18 @@ class Grid:
 
     def settings(self, job: Job) -> dict[str, Any]:
         """All settings that a run's numbers come from, by dotted name; ``start`` is the run that it starts from."""
-        resolved = plain(asdict(self.config(job)))
-        kept = {key: value for key, value in flat(resolved) if key not in _FREE and key.split(".")[0] not in _FREE}
-        kept["init"] = init = "" if job.start is not None else resolved.get("init", "")
-        kept["init_sha256"] = backbone_sha256(latest_checkpoint(Path(init))) if init else ""
-        return {**kept, "start": "" if job.start is None else job.start.name}
+        kept, init = counting(self.config(job)), ""
+        if job.start is None:
+            init = getattr(self.config(job), "init", "")
+            kept |= self._digest(init)
+        return {**kept, "init": init, "start": "" if job.start is None else job.start.name}
+
+    def _digest(self, init: str) -> dict[str, str]:
+        """That of what runs start from, read once; nothing where they do not, or it is gone."""
+        if init and init not in self._digests:
+            with suppress(UserError):
+                self._digests[init] = backbone_sha256(latest_checkpoint(Path(init)))
+        return {"init_sha256": self._digests[init]} if init in self._digests else {}
 
     def folder(self, job: Job) -> Path:
         """Of its run."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
 
+from gaitdiff.config.flat import flat, plain
 from gaitdiff.config.recipe import STAGES
 from gaitdiff.config.values import settings_of
 from gaitdiff.errors import UserError
@@ -11,7 +14,18 @@ from gaitdiff.paper.cells import Run
 
 #: What each run of a grid has its own of.
 _OWN = ("recipe", "out", "data.store", "seed", "machine.device", "mode", "init")
+#: Settings that a run's numbers do not come from.
+_FREE = (
+    *("out", "machine", "data.store", "init"),
+    *("run.log_every", "run.save_every", "run.keep", "run.track", "run.change"),
+)
 _ALIKE = ("run.", "machine.")  # groups that mean the same in both stages
+
+
+def counting(config: Any) -> dict[str, Any]:
+    """The settings of a stage that numbers come from, by dotted name, but for where it starts."""
+    resolved = flat(plain(asdict(config)))
+    return {key: value for key, value in resolved if key not in _FREE and key.split(".")[0] not in _FREE}
 
 
 class Settings:

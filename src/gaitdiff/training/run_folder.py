@@ -101,7 +101,7 @@ class RunFolder:
         """
         path = Path(config.out).resolve()
         if printable(str(path)) != str(path):
-            raise UserError(f"{printable(str(path))} holds what is no text in UTF-8: choose another --out")
+            raise UserError(f"{printable(str(path))} holds what cannot be written as text: choose another --out")
         resolved = {"stage": stage, **plain(asdict(config)), "made_from": provenance, "made_with": versions()}
         resolved["run"]["change"] = False  # a purpose of this once
         file, lock = path / "config.yaml", FolderLock(path) if write else None

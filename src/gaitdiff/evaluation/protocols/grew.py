@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.metrics import check_metric
 from gaitdiff.evaluation.protocols.protocol import Protocol, Submission, register_protocol
 from gaitdiff.evaluation.protocols.selection import Names, Selected, counts, select
-from gaitdiff.evaluation.protocols.submission import write_csv
+from gaitdiff.evaluation.protocols.submission import needs_quotes, write_csv
 from gaitdiff.evaluation.protocols.views import percentage
 from gaitdiff.evaluation.ranking import Features, FeatureSet, feature_set
 
@@ -85,7 +84,7 @@ def _rows(names: Names) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
 def _asked(names: Names) -> tuple[list[str], set[str]]:
     probe, _, people = _rows(names)
     videos = [str(names.views[row]) for row in probe]
-    if odd := [video for video in videos if re.search(r'[,"\r\n]', video)]:
+    if odd := list(filter(needs_quotes, videos)):
         raise UserError(f"GREW's file cannot name {odd[0]!r}: it holds a comma, a quote or a line break")
     return videos, set(people.values())
 

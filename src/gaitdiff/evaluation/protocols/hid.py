@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation.metrics import check_metric
 from gaitdiff.evaluation.protocols.protocol import Protocol, Submission, register_protocol
 from gaitdiff.evaluation.protocols.selection import NAMELESS, Names, Selected, Selection
-from gaitdiff.evaluation.protocols.submission import some, write_csv
+from gaitdiff.evaluation.protocols.submission import needs_quotes, some, write_csv
 from gaitdiff.evaluation.ranking import Features, FeatureSet, feature_set
 from gaitdiff.evaluation.rerank import rerank as rerank_distances
 
@@ -83,7 +82,7 @@ def _asked(names: Names) -> tuple[list[str], set[str]]:
         raise UserError(
             f"{nameless} of {len(videos)} probes have no video's name as view: import HID's test set with --as hid"
         )
-    if odd := [word for word in (*videos, *sorted(people)) if re.search(r'[,"\r\n]', word)]:
+    if odd := list(filter(needs_quotes, (*videos, *sorted(people)))):
         raise UserError(f"HID's file cannot name {odd[0]!r}: it holds a comma, a quote or a line break")
     if twice := [video for video, count in Counter(videos).items() if count > 1]:
         raise UserError(f"HID's file has each video once, but {len(twice)} are there more than once ({some(twice)})")

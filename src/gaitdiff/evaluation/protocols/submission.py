@@ -119,6 +119,11 @@ def some(videos: Sequence[str], most: int = 3) -> str:
     return ", ".join(map(repr, videos[:most])) + (", …" if len(videos) > most else "")
 
 
+def needs_quotes(word: str) -> bool:
+    """Whether a word holds a comma, a quote or a line break, which the servers do not take."""
+    return any(mark in word for mark in ',"\r\n')
+
+
 def write_csv(path: str | Path, rows: Iterable[Sequence[str]]) -> Path:
     """Write rows of words, all or nothing.
 
@@ -129,7 +134,7 @@ def write_csv(path: str | Path, rows: Iterable[Sequence[str]]) -> Path:
     lines = []
     for row in rows:
         for word in row:
-            if any(mark in word for mark in ',"\r\n'):
+            if needs_quotes(word):
                 raise UserError(f"{target} cannot be written: {word!r} holds a comma, a quote or a line break")
         lines.append(",".join(row) + "\n")
     write_whole(target, "".join(lines).encode("utf-8"), "choose another path")
