@@ -4,10 +4,10 @@
     python -m benchmarks.study pretrain --out study [--only base joint …]
     python -m benchmarks.study judge --out study
 
-The first makes three stores: 2,000 people of preset "market" to pretrain on, the same with nobody turning a corner, and
-550 others to fine-tune and test with. The second trains what has not been trained yet; several of it share the work.
-The third fine-tunes from what is there and writes benchmarks/results/learning/study.json. The network is
-the preset "walkers" at half its width.
+The first makes the stores: 2,000 people of preset "market" to pretrain on, 350 and 100 of them, the same with nobody
+turning a corner, and 550 others to fine-tune and test with. The second trains what has not been trained yet; several
+of it share the work. The third fine-tunes from what is there and writes benchmarks/results/learning/study.json. The
+network is the preset "walkers" at half its width.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks.measure import commit, machine, write
 from gaitdiff.commands import label_curve
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import PretrainConfig
+from gaitdiff.data.split import split_store
 from gaitdiff.report.commands import command
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_config, read_metrics
@@ -35,6 +36,9 @@ from gaitdiff.walkers.presets import get_preset
 _NETWORK = '{"channels": [8, 16, 32]}'
 _START, _NOTHING, _PLAIN = "walkers/pretrain", "walkers/pretrain_from_nothing", "walkers/pretrain_plain"
 _NO_AUGMENTATION = [f"--augment.{name}=0" for name in ("affine", "perspective", "flip", "dilate", "blur")]
+_MORE_AUGMENTATION = [f"--augment.{name}=0.5" for name in ("affine", "perspective", "dilate", "blur")]
+#: Variants that learn from other walks than the rest.
+_STORES = {"straight": "straight", "people-350": "turning-350", "people-100": "turning-100"}
 #: Name to recipe, time of an iteration on one thread (of "start" 1), and what differs from the recipe.
 VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "start": (_START, 1, ()),
@@ -65,7 +69,10 @@ VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "batch-128": (_START, 2.1, ("--optim.batch=128",)),
     "batch-32": (_START, 0.52, ("--optim.batch=32",)),
     "plain": (_START, 1, _NO_AUGMENTATION),
+    "more-augmentation": (_START, 1, _MORE_AUGMENTATION),
     "straight": (_START, 1, ()),
+    "people-350": (_START, 1, ()),
+    "people-100": (_START, 1, ()),
     "contrastive": ("walkers/pretrain_contrastive", 1.43, ()),
     "both": ("walkers/pretrain_both", 1.7, ()),
 }
@@ -102,6 +109,9 @@ def _walkers(out: Path) -> None:
     ):
         if not (out / name).exists():
             generate(out / name, people=people, sequences=6, preset=preset, seed=seed, frames=60, test_people=test)
+    for few in (350, 100):
+        if not (out / f"turning-{few}").exists():
+            split_store(out / "turning", out / f"turning-{few}", people=2000 - few)
 
 
 def _pretrain(out: Path, name: str, budget: int, seed: int) -> None:
@@ -112,7 +122,7 @@ def _pretrain(out: Path, name: str, budget: int, seed: int) -> None:
     if folder.exists():
         say(f"{folder} is there: finished, stopped, or another process is at it; delete it to train it anew")
         return
-    store = out / ("straight" if name == "straight" else "turning")
+    store = out / _STORES.get(name, "turning")
     words = [f"--recipe={recipe}", f"--data.store={store}", f"--out={folder}", f"--model.overrides={_NETWORK}"]
     words += [f"--optim.iterations={iterations}", f"--run.evaluate_every={iterations}", f"--seed={seed}"]
     words += ["--run.protocol=leave-one-out", "--run.linear_probe=true", "--run.log_every=50", "--run.keep=1"]
