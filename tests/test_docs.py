@@ -7,13 +7,15 @@ import re
 import runpy
 import sys
 import types
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from gaitdiff.cli import VERBS
-from gaitdiff.config.recipe import list_recipes
+from gaitdiff.config.recipe import list_recipes, parse_config
+from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.diffusion.weighting import WEIGHTINGS
 from gaitdiff.evaluation.protocols import PROTOCOLS
 from gaitdiff.models import registry
@@ -77,3 +79,24 @@ def test_what_extends_the_package_runs() -> None:
         for table, before in zip(tables, known, strict=True):
             for key in {*table} - before:
                 del table[key]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_that_pages_name_are_there(page: Path) -> None:
+    known: dict[str, set[str]] = {}
+    for stage in (PretrainConfig, FinetuneConfig):
+        for section, kind in get_type_hints(stage).items():
+            if is_dataclass(kind):
+                known.setdefault(section, set()).update(field.name for field in fields(kind))
+    names = "|".join(known.keys() - {"model"})  # which is a variable of the examples as well
+    settings = re.findall(rf"(?<![\w./])(?:--)?({names})\.(?!(?:md|json)\b)([a-z_]+)\b", page.read_text("utf-8"))
+    for section, setting in settings:
+        assert setting in known[section], f"{section}.{setting}"
+
+
+def test_recipes_on_the_page_on_opengait_are_read(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "opengait.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (recipe := tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
+    config = parse_config(FinetuneConfig, "finetune", [f"--recipe={recipe}", "--data=walks", "--out=run"])
+    assert (config.loss.distance, config.batch.people, config.optim.iterations) == ("euclidean", 8, 20_000)
