@@ -162,6 +162,27 @@ def test_empty_frames_drop_out_and_are_counted(
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
+def test_a_run_with_one_clip_for_both_is_given_such_a_clip(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``data.same_clip`` the backbone has learned from the latent clip: consecutive, and of its length."""
+    drawn: list[tuple[str, int]] = []
+
+    def clip(self: verb.Likeness, number: int, sampling: str, frames: int) -> np.ndarray:
+        drawn.append((sampling, frames))
+        return np.zeros((frames, 64, 64), np.uint8)
+
+    monkeypatch.setattr(verb.Likeness, "clip", clip)
+    words = ("--like", f"{store}:0", "--steps", "2")
+    for same, expected in (("true", ("consecutive", 3)), ("false", ("unordered", 5))):
+        flags = ("--data.gait_frames", "5", "--data.latent_frames", "3", "--data.same_clip", same)
+        made(pretrained(tmp_path / same, store, *flags), tmp_path / f"{same}.png", *words)
+        seen, *shown = drawn
+        assert seen == expected
+        assert {sampling for sampling, _ in shown} <= {"consecutive"}  # what the sheet shows beside it
+        drawn.clear()
+
+
 def test_a_silhouette_is_what_is_at_least_half_white() -> None:
     soft = np.zeros((3, 64, 64), np.float32)
     soft[0, :40, 0], soft[1, :39, 0], soft[2, :, :8] = 0.5, 0.9, 0.49

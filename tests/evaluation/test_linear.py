@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -50,3 +51,11 @@ def test_fewer_walks_than_numbers() -> None:
     for made in (whitening(wide), discriminant(wide, labels)):
         assert torch.isfinite(made(wide)).all()
         assert made(wide).shape[1] <= 5
+
+
+@pytest.mark.parametrize("features", [torch.zeros(4, 6, 2), torch.ones(4, 6, 2), torch.ones(1, 6, 2)])
+def test_features_that_are_all_alike_give_finite_maps(features: Tensor) -> None:
+    """As those of a backbone that has collapsed: its run goes on, and says so by its scores."""
+    for made in (whitening(features), discriminant(features, ["a", "a", "b", "b"][: len(features)])):
+        assert made(features).shape == (len(features), 1, 1)
+        assert torch.isfinite(made(features)).all()

@@ -120,6 +120,7 @@ def test_temporal_max_and_its_gradient() -> None:
         (lambda: create_model("gaitgl", channels=(8, 8)), "three or four"),
         (lambda: create_model("gaitbase", layers=(1, 1)), "one positive number a stage"),
         (lambda: create_model("gaitbase", parts=7), "16 rows"),
+        (lambda: create_model("gaitbase", strides=(3, 1, 1, 1), parts=21), "22 rows"),
         (lambda: create_model("deepgaitv2", mode="p3-d"), "did you mean 'p3d'"),
         (lambda: create_model("deepgaitv2", layers=(1, 1, 1)), "four positive numbers"),
         (lambda: create_model("gaitgl", bn_neck="False"), "bn_neck must be true or false"),

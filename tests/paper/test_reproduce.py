@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,10 +18,11 @@ import numpy as np
 import pytest
 
 from gaitdiff.cli import main
+from gaitdiff.errors import UserError
 from gaitdiff.paper.cells import EXPERIMENTS, Run
 from gaitdiff.paper.figures import draw
 from gaitdiff.paper.grid import Job
-from gaitdiff.paper.results import Result
+from gaitdiff.paper.results import Result, read_result
 from gaitdiff.training.run_folder import read_metrics
 from worlds import make_store
 
@@ -295,3 +297,28 @@ def test_paper_scale_asks_for_a_store(tmp_path: Path, made: Path, capsys: pytest
     assert "no store of Gait3D is given" in capsys.readouterr().err
     assert main(["reproduce", "table3", *walkers]) == 2
     assert "say which of the paper's it stands for" in capsys.readouterr().err
+
+
+DAMAGE: dict[str, object] = {
+    "name": None,
+    "settings": "nonsense",
+    "manifest_sha256": 7,
+    "iterations": "4",
+    "seconds": "abc",
+    "evaluations": "oops",
+    "pairs": [1],
+    "outcome": {"probes": 3},
+    "before": [],
+    "made": [],
+}
+
+
+@pytest.mark.parametrize("key", DAMAGE)
+def test_a_damaged_result_is_refused_by_name(key: str, made: Path, tmp_path: Path) -> None:
+    file = next((made / "out" / "results").glob("*.json"))
+    content = json.loads(file.read_text())
+    assert content.keys() == DAMAGE.keys()
+    assert read_result(file) is not None
+    (damaged := tmp_path / "one.json").write_text(json.dumps(content | {key: DAMAGE[key]}))
+    with pytest.raises(UserError, match=re.escape(f"{damaged} is damaged")):
+        read_result(damaged)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -192,6 +194,30 @@ def test_runs_without_evaluation(world: Report, tmp_path: Path) -> None:
     page = Page(write_report(tmp_path / "half", half).read_text(encoding="utf-8"))
     assert "The run from scratch was not evaluated" in page.sections["transfer"]
     assert "fine-tuned" in page.sections["transfer"]
+
+
+def test_scores_that_some_evaluations_lack_are_left_out(world: Report, tmp_path: Path) -> None:
+    """GREW's protocol gives no mAP, and a probe may be switched off where a run goes on."""
+
+    def without(run: Path, lacks: Callable[[str, int], bool]) -> Path:
+        (copy := tmp_path / run.name).mkdir()
+        (copy / "config.yaml").write_text((run / "config.yaml").read_text())
+        (copy / "checkpoints").symlink_to(run / "checkpoints")
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        evaluated = [record for record in records if "evaluation" in record]
+        for number, record in enumerate(evaluated):
+            kept = {key: value for key, value in record["evaluation"].items() if not lacks(key, number)}
+            record["evaluation"] = kept
+        (copy / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        return copy
+
+    pretraining = without(world.pretraining, lambda key, number: "mAP" in key or (number > 0 and "whitened" in key))
+    tuned = without(world.supervised["fine-tuned"], lambda key, number: key == "mAP")
+    some = replace(world, pretraining=pretraining, supervised={"fine-tuned": tuned})
+    page = Page(write_report(tmp_path / "report", some).read_text(encoding="utf-8"))
+    for section in ("transfer", "pretraining"):
+        assert "Rank-1" in page.sections[section]
+        assert "mAP o" not in page.sections[section]
 
 
 def test_scores_by_the_number_of_labels(world: Report, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gaitdiff.errors import UserError
+from gaitdiff.utils import files
 from gaitdiff.utils.files import NamesAndDrafts, atomic_file, atomic_folder, read_regular, write_whole
 
 
@@ -122,6 +123,22 @@ def test_drafts_of_killed_processes_are_cleared_and_no_others(tmp_path: Path, wh
     assert at_work.returncode == 0
     assert set(listing(tmp_path).values()) == {"half"}
     assert [path.name for path in tmp_path.iterdir()] == ["o"]
+
+
+@pytest.mark.parametrize("many", [1000, 2])
+def test_files_within_folders_are_on_disk_before_a_folder_takes_its_place(
+    many: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(files, "_MANY", many)
+    monkeypatch.setattr(files, "sync", lambda path: waited.append(path.name))
+    monkeypatch.setattr(os, "sync", lambda: waited.append("all"))
+    with atomic_folder(tmp_path / "out") as draft:
+        (draft / "person" / "walk").mkdir(parents=True)
+        (draft / "person" / "walk" / "view.pkl").write_bytes(b"frames")
+    *content, parent = waited
+    assert parent == tmp_path.name
+    assert sorted(content) == (["all"] if many == 2 else ["out", "person", "view.pkl", "walk"])
 
 
 def test_names_and_drafts() -> None:

@@ -101,7 +101,7 @@ def _protocol(configs: Mapping[str, dict[str, Any]]) -> str:
 def _outcome(folder: Path, store: SequenceStore, protocol: str, place: torch.device) -> Outcome:
     info = read_checkpoint_info(folder)
     info.require_height(store)
-    network, _ = pick_features(load_checkpoint(folder, place), "auto")
+    network, _ = pick_features(load_checkpoint(info.folder, place), "auto")
     return outcome_of(network, store, protocol, info.metric, place)
 
 

@@ -123,7 +123,7 @@ def generate(run: Path, out: Path | None, wish: Wish, device: str = "auto") -> C
         for numbers in parts:
             latents = sample(
                 objective,
-                None if likeness is None else _condition(objective, likeness, numbers, config["data"]["gait_frames"]),
+                None if likeness is None else _condition(objective, likeness, numbers, config["data"]),
                 frames,
                 wish.guidance,
                 wish.steps,
@@ -158,10 +158,12 @@ def _pretraining(run: Path) -> tuple[dict[str, Any], CheckpointInfo]:
     return config, info
 
 
-def _condition(objective: DiffusionObjective, likeness: Likeness, numbers: range, frames: int) -> torch.Tensor:
+def _condition(objective: DiffusionObjective, likeness: Likeness, numbers: range, data: dict[str, Any]) -> torch.Tensor:
     """The conditions of some walks, (B, width), of gait clips drawn as in training."""
     backbone = cast(Backbone, objective.backbone)
-    clips = np.stack([likeness.clip(number, backbone.sampling, frames) for number in numbers])
+    own = (backbone.sampling, data["gait_frames"])
+    drawn = ("consecutive", data["latent_frames"]) if data["same_clip"] else own
+    clips = np.stack([likeness.clip(number, *drawn) for number in numbers])
     gait = torch.from_numpy(crop_sides(clips)).to(objective.schedule.alpha_bar.device).float().div_(255)
     with torch.no_grad():
         return cast(torch.Tensor, objective.pooling(backbone(gait)))

@@ -15,6 +15,8 @@ from gaitdiff.evaluation.metrics import first_not_finite
 
 #: Directions that are kept at most.
 _MOST = 256
+#: Below any spread or variance: where all features are alike there is none, and a map is finite all the same.
+_SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def whitening(features: Tensor, floor: float = 0.05) -> LinearMap:
         UserError: features that are not finite.
     """
     mean, directions, spread = _principal(features)
-    return LinearMap(mean, directions / (spread + floor * spread.max()))
+    return LinearMap(mean, directions / (spread + floor * spread[0]).clamp(min=_SMALLEST))
 
 
 def discriminant(features: Tensor, labels: Sequence[str], floor: float = 0.02) -> LinearMap:
@@ -69,7 +71,7 @@ def discriminant(features: Tensor, labels: Sequence[str], floor: float = 0.02) -
     member = F.one_hot(torch.from_numpy(people)).double()  # (N, people)
     within = seen - member @ ((member.T @ seen) / member.sum(0)[:, None])
     scatter = within.T @ within / len(within)
-    scatter += floor * scatter.diagonal().mean().clamp(min=1e-12) * torch.eye(len(scatter), dtype=torch.double)
+    scatter += floor * scatter.diagonal().mean().clamp(min=_SMALLEST) * torch.eye(len(scatter), dtype=torch.double)
     return LinearMap(mean, directions @ torch.linalg.cholesky(torch.linalg.inv(scatter)))
 
 
@@ -81,7 +83,7 @@ def _principal(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = _rows(features)
     mean = rows.mean(0)
     _, spread, directions = torch.linalg.svd(rows - mean, full_matrices=False)
-    count = min(_MOST, int((spread > spread[0] * 1e-5).sum()), len(spread))
+    count = min(_MOST, max(1, int((spread > spread[0] * 1e-5).sum())), len(spread))  # one even where all are alike
     return mean, directions[:count].T, spread[:count] / len(rows) ** 0.5
 
 

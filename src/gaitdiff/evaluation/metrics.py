@@ -221,7 +221,7 @@ def rank_metrics(
         probes counted.
 
     Raises:
-        UserError: shapes that do not fit, a distance that is no number, or no probe has its person in the gallery.
+        UserError: shapes that do not fit, a distance that is not finite, or no probe has its person in the gallery.
     """
     distance = np.asarray(distance)
     if distance.shape != (len(probe_labels), len(gallery_labels)):
@@ -231,8 +231,8 @@ def rank_metrics(
         )
     if ignore is not None and np.shape(ignore) != distance.shape:
         raise UserError(f"ignore must have the shape of the distances, {distance.shape}, not {np.shape(ignore)}")
-    if np.isnan(distance).any():
-        raise NotFiniteError("some distances are no numbers (NaN): the model behind them is broken")
+    if not np.isfinite(distance).all():
+        raise NotFiniteError("some distances are no numbers (NaN) or infinite: the model behind them is broken")
     codes = encoded(np.concatenate([probe_labels, gallery_labels]))
     ignored = None if ignore is None else ignore.__getitem__
     return rank_probes(distance, codes[: len(distance)], codes[len(distance) :], ignored).summary(ranks)

@@ -5,7 +5,6 @@ Source: Fan et al. 2023, "OpenGait: Revisiting Gait Recognition Toward Better Pr
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 from gaitdiff.errors import UserError
@@ -41,8 +40,10 @@ class GaitBaseConfig:
                 f"gaitbase needs one positive number a stage in channels, layers and strides, not {self.channels!r}, "
                 f"{self.layers!r} and {self.strides!r}"
             )
-        rows = 64 // math.prod(self.strides)
-        if rows == 0 or rows % self.parts:
+        rows = 64
+        for stride in self.strides:
+            rows = -(-rows // stride)
+        if rows % self.parts:
             raise UserError(f"gaitbase's parts must divide the {rows} rows of its feature map, not be {self.parts}")
 
 

@@ -54,6 +54,18 @@ class Result:
     made: dict[str, Any]
 
 
+_KINDS: dict[str, Any] = {
+    "name": str,
+    "settings": dict,
+    "manifest_sha256": str,
+    "iterations": int,
+    "seconds": int | float,
+    "evaluations": list,
+    "pairs": list,
+    "made": dict,
+}
+
+
 def read_result(file: Path) -> Result | None:
     """What was kept, None where nothing was.
 
@@ -66,10 +78,12 @@ def read_result(file: Path) -> Result | None:
         found = parse_json(require_regular(file).read_text(encoding="utf-8"))
         for key in ("outcome", "before"):
             found[key] = None if found[key] is None else Outcome(**found[key])
+        for key, kind in _KINDS.items():
+            if not isinstance(found[key], kind) or (
+                kind is list and not all(isinstance(one, dict) for one in found[key])
+            ):
+                raise ValueError(key)
         return Result(**{field.name: found[field.name] for field in fields(Result)})
-        if not isinstance(found["settings"], dict) or not isinstance(found["evaluations"], list):
-            raise ValueError("settings and evaluations")
-        float(found["seconds"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         what = "damaged, or was kept by another version"
         raise UserError(f"{file} is {what}: remove it, and its run is scored again") from error

@@ -71,8 +71,8 @@ def transfer(runs: Mapping[str, Path], baseline: dict[str, float] | None) -> str
     if not shown:
         return left_out("No run was evaluated while it trained, so there are no curves over iterations")
     panels = [
-        _scores_panel("Rank-1 on held-out people", "rank-1, %", "rank1", shown, _SUPERVISED, baseline),
-        _scores_panel("mAP on held-out people", "mAP, %", "mAP", shown, _SUPERVISED, baseline),
+        *_scores_panel("Rank-1 on held-out people", "rank-1, %", "rank1", shown, _SUPERVISED, baseline),
+        *_scores_panel("mAP on held-out people", "mAP, %", "mAP", shown, _SUPERVISED, baseline),
     ]
     first, *others = runs
     unlike = [
@@ -110,11 +110,10 @@ def pretraining(run: Path, baseline: dict[str, float] | None) -> str:
         notes.append(left_out("The pretraining run logged no losses, so their curves are left out"))
     if evaluated:
         kinds = [("cosine", "blue", evaluated), ("Euclidean", "red", evaluated)]
-        more = (("whitened", "green"), ("linear", "purple"))
-        kinds += [(name, colour, evaluated) for name, colour in more if f"rank1_{name}" in evaluated[0]]
+        kinds += [("whitened", "green", evaluated), ("linear", "purple", evaluated)]
         panels += [
-            _scores_panel("Rank-1 of raw features", "rank-1, %", "rank1", kinds, _PRETRAINING, baseline),
-            _scores_panel("mAP of raw features", "mAP, %", "mAP", kinds, _PRETRAINING, baseline),
+            *_scores_panel("Rank-1 of raw features", "rank-1, %", "rank1", kinds, _PRETRAINING, baseline),
+            *_scores_panel("mAP of raw features", "mAP, %", "mAP", kinds, _PRETRAINING, baseline),
         ]
     else:
         notes.append(left_out("Raw features were not scored during pretraining, so their rank-1 is left out"))
@@ -191,23 +190,30 @@ def _scores_panel(
     curves: Sequence[tuple[str, str, list[dict[str, Any]]]],
     x_label: str,
     baseline: dict[str, float] | None,
-) -> Panel:
-    """One score over iterations; rank-1 with a band of a binomial standard error.
+) -> list[Panel]:
+    """One score over iterations; rank-1 with a band of a binomial standard error. None where no evaluation has it.
 
     Args:
-        curves: (label, colour, evaluations); ``key_label`` is read where ``key`` itself is not in the evaluations.
+        curves: (label, colour, evaluations); ``key_label`` is read where ``key`` itself is not in an evaluation, which
+            may have neither: GREW's protocol gives no mAP, and a probe may be switched on in the middle of a run.
     """
     series = []
     for label, colour, records in curves:
-        name = key if key in records[0] else f"{key}_{label.lower()}"
-        values = [record[name] for record in records]
-        error = [standard_error(value, record["probes"]) for value, record in zip(values, records, strict=True)]
-        series.append(
-            Series(label, [record["step"] for record in records], values, colour, error if key == "rank1" else None)
-        )
-    levels = [Level(baseline[key], _BASELINE)] if baseline else []
+        found = [
+            (record["step"], record[name], record["probes"])
+            for record in records
+            for name in (key, f"{key}_{label.lower()}")
+            if name in record
+        ]
+        if found:
+            steps, values, probes = zip(*found, strict=True)
+            error = [standard_error(*one) for one in zip(values, probes, strict=True)] if key == "rank1" else None
+            series.append(Series(label, steps, values, colour, error))
+    if not series:
+        return []
+    levels = [Level(baseline[key], _BASELINE)] if baseline and key in baseline else []
     picture = chart(heading, series, x_label=x_label, y_label=y_label, levels=levels, percent=True)
-    return Panel(heading, "", picture)
+    return [Panel(heading, "", picture)]
 
 
 def _logged(

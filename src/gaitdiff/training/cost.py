@@ -46,7 +46,8 @@ def measure_step(stage: Any, config: Any, steps: int = 2) -> float:
 
 def kept_checkpoints(config: Any) -> int:
     """How many checkpoints of a finished run there are."""
-    return int(config.run.keep or -(-config.optim.iterations // config.run.save_every))
+    made = -(-config.optim.iterations // config.run.save_every)
+    return int(min(config.run.keep or made, made))
 
 
 def checkpoint_bytes(module: nn.Module) -> int:

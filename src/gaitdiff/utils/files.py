@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from gaitdiff.errors import UserError
 
 #: Drafts grow in hidden folders of such names, with the lock of whoever writes them.
 _PREFIX, _SUFFIX, _LOCK = ".gaitdiff-", ".partial", "draft.lock"
+_MANY = 1000  # files that are not waited for one by one
 _JSON_BYTES = 1 << 28  # of an output that is looked at before it is replaced, at most
 _DRAFTS = re.compile(rf"{re.escape(_PREFIX)}\w{{8}}{re.escape(_SUFFIX)}")
 
@@ -67,8 +68,7 @@ def atomic_folder(path: Path, remedy: str = "choose another --out") -> Iterator[
         with _draft_of(path) as draft:
             draft.mkdir()
             yield draft
-            for file in (*draft.iterdir(), draft):
-                sync(file)
+            sync_all([*draft.rglob("*"), draft])
             if path.is_dir():
                 shutil.rmtree(path)
             os.rename(draft, path)
@@ -215,6 +215,15 @@ def json_object(path: Path) -> dict[str, Any]:
     """
     document = parse_json(read_regular(path, _JSON_BYTES))
     return document if isinstance(document, dict) else {}
+
+
+def sync_all(paths: Sequence[Path]) -> None:
+    """Wait until files and folders are on disk: very many by waiting for all that the system has to write."""
+    if len(paths) > _MANY:
+        os.sync()
+        return
+    for path in paths:
+        sync(path)
 
 
 def sync(path: Path) -> None:

@@ -18,7 +18,7 @@ from gaitdiff.utils.files import parse_json, read_regular, write_whole
 from gaitdiff.utils.progress import say
 
 #: What operating systems say where a file system has no locks.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 #: The file that is locked, and the one that says by whom.
 LOCK_FILE, HOLDER_FILE = ".lock", ".writer.json"
@@ -64,7 +64,7 @@ def try_lock(file: Path) -> Iterator[bool]:
         yield False
         return
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise UserError(f"{file} cannot be written ({error.strerror}): choose another --out") from error
     try:
         yield True
@@ -97,7 +97,7 @@ class FolderLock:
                 f"{self.folder} is being written by {self._holder()}: wait until it ends, or choose another --out"
             ) from None
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
             say(
                 f"{self.folder} lies on a file system without locks: see to it yourself that one process writes it",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -209,6 +211,25 @@ def test_two_writers(tmp_path: Path, other_writer: subprocess.Popen[str]) -> Non
     opened.verify()
     assert opened.header.source == "another process"
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EIO])
+def test_a_file_system_without_locks_is_said_and_other_errors_leave_nothing_open(
+    error: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    opened = set(os.listdir("/dev/fd"))
+    if error == errno.ENOLCK:
+        write(tmp_path / "store", good)
+        assert len(SequenceStore(tmp_path / "store").rows) == 1
+        assert "without locks" in " ".join(capsys.readouterr().err.split())
+    else:
+        with pytest.raises(UserError, match="cannot write the store"):
+            write(tmp_path / "store", good)
+        assert set(os.listdir("/dev/fd")) == opened
 
 
 def test_kill_leaves_nothing_and_blocks_nobody(tmp_path: Path, other_writer: subprocess.Popen[str]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from gaitdiff.data.store.header import FRAMES_FILE, HEADER_FILE, MANIFEST_FILE
 from gaitdiff.data.store.journal import JOURNAL_FILE
 from gaitdiff.errors import UserError
+from gaitdiff.utils.locks import NO_LOCKS
+from gaitdiff.utils.progress import say
 
 LOCK_FILE = "writer.lock"
 
@@ -40,6 +42,11 @@ def lock_folder(folder: Path) -> int:
             raise UserError(
                 f"another process is writing the store at {folder}: wait for it, or choose another --out"
             ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(descriptor)
+                raise
+            say(f"{folder} lies on a file system without locks: see to it yourself that one process writes it")
         if is_ours(folder, descriptor):
             return descriptor
         os.close(descriptor)
