@@ -23,10 +23,10 @@ from typing import Any
 
 from benchmarks.measure import commit, machine, write
 from gaitdiff.commands import label_curve
+from gaitdiff.config.command_line import command
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.data.split import split_store
-from gaitdiff.report.commands import command
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_config, read_metrics
 from gaitdiff.utils.progress import console, say

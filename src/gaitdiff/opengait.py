@@ -1,5 +1,5 @@
 """OpenGait's weights under their public name, see ``gaitdiff.exchange.opengait_weights``."""
 
-from gaitdiff.exchange.opengait_weights import load_state_dict, state_dict, state_names
+from gaitdiff.exchange.opengait_weights import load_state_dict, state_dict
 
-__all__ = ["load_state_dict", "state_dict", "state_names"]
+__all__ = ["load_state_dict", "state_dict"]

@@ -276,7 +276,7 @@ def test_frames_apart_are_clips_of_one_frame() -> None:
     other = plain.per_sample(frames, condition.roll(1, 0).repeat_interleave(3, 0), noised, noised.drop)
     assert gap["gap_shuffled"] == pytest.approx(float((other - want).mean()), rel=1e-4)
     by_noise = apart.gap_by_noise(latents, clips, noised.noise, owner, (0.0,))
-    same = Noised(torch.full((18,), plain.schedule.level(0.0)), noised.noise, torch.zeros(18, dtype=torch.bool))
+    same = Noised(plain.schedule.levels(torch.zeros(18)), noised.noise, torch.zeros(18, dtype=torch.bool))
     right = plain.per_sample(frames, each, same, same.drop)
     wrong = plain.per_sample(frames, condition.roll(1, 0).repeat_interleave(3, 0), same, same.drop)
     assert by_noise["gap"][0] == pytest.approx(100 * float((wrong - right).mean() / right.mean()), rel=1e-4)

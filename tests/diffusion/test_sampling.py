@@ -108,6 +108,25 @@ def test_it_is_ddim_as_it_is_written_down(steps: int, apart: bool) -> None:
     torch.testing.assert_close(sample(made, condition, 5, guidance, steps, seeded()), x, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 16])
+@pytest.mark.parametrize("name", ["inverted-cosine", "cosine"])
+def test_it_is_the_ddim_of_diffusers(name: str, steps: int) -> None:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    made = objective(Gaussian(make_schedule(name), 0.7), name)
+    levels, condition, none = sampling_levels(made.schedule, steps), conditions(), torch.zeros(3, dtype=torch.bool)
+    kept = made.schedule.alpha_bar[[0, *reversed(levels)]].double()
+    scheduler = DDIMScheduler(
+        num_train_timesteps=steps, trained_betas=(1 - kept[1:] / kept[:-1]).tolist(), clip_sample=False
+    )
+    scheduler.set_timesteps(steps)
+    x = torch.randn(3, 4, 5, 8, 8, generator=seeded())
+    for place, level in zip(scheduler.timesteps.tolist(), levels, strict=True):
+        noise = made.denoiser(x, torch.full((3,), level), condition, none)
+        x = scheduler.step(noise, place, x).prev_sample
+    torch.testing.assert_close(sample(made, condition, 5, 1.0, steps, seeded()), x, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_no_guidance_is_no_condition(apart: bool) -> None:
     made = learned(apart)

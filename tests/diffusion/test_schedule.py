@@ -112,7 +112,10 @@ def test_mnp_is_one_exactly_from_a_fifth_to_five() -> None:
 @pytest.mark.parametrize("name", WEIGHTINGS)
 @pytest.mark.parametrize("schedule_name", sorted(SCHEDULES))
 def test_weighted_errors_agree_between_predictions(name: str, schedule_name: str) -> None:
-    """Predicting ε, x0 or v gives the same loss, sample by sample, when each uses its own weight."""
+    """Predicting ε, x0 or v gives the same loss, sample by sample, when each uses its own weight.
+
+    With x_t = √ᾱ·x0 + √(1−ᾱ)·ε fixed, ‖ε−ε̂‖² = SNR·‖x0−x̂0‖² = SNR/(1+SNR)·‖v−v̂‖² (Salimans & Ho 2022).
+    """
     schedule = make_schedule(schedule_name).double()
     g = torch.Generator().manual_seed(1)
     t = torch.randint(1, T, (32,), generator=g)
@@ -124,26 +127,27 @@ def test_weighted_errors_agree_between_predictions(name: str, schedule_name: str
     def velocity(clean: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
         return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * clean
 
-    def loss(prediction: str, target: torch.Tensor, got: torch.Tensor) -> torch.Tensor:
-        error = (target - got).square().flatten(1).mean(1)
-        return loss_weight(name, schedule.snr(t), prediction=prediction) * error
+    snr = schedule.snr(t)
 
-    expected = loss("epsilon", noise, guess)
-    torch.testing.assert_close(loss("x0", x0, x0_guess), expected, rtol=1e-6, atol=0)
-    torch.testing.assert_close(loss("v", velocity(x0, noise), velocity(x0_guess, guess)), expected, rtol=1e-6, atol=0)
+    def loss(factor: torch.Tensor, target: torch.Tensor, got: torch.Tensor) -> torch.Tensor:
+        return loss_weight(name, snr) * factor * (target - got).square().flatten(1).mean(1)
+
+    expected = loss(torch.ones_like(snr), noise, guess)
+    torch.testing.assert_close(loss(snr, x0, x0_guess), expected, rtol=1e-6, atol=0)
+    of_v = loss(snr / (1 + snr), velocity(x0, noise), velocity(x0_guess, guess))
+    torch.testing.assert_close(of_v, expected, rtol=1e-6, atol=0)
 
 
 def test_unknown_weighting_names_the_nearest() -> None:
     snr = torch.ones(1)
     with pytest.raises(UserError, match="'min-snr'"):
         loss_weight("min_snr", snr)
-    with pytest.raises(UserError, match="'epsilon'"):
-        loss_weight("mnp", snr, prediction="epsilom")
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_level_of_a_signal_to_noise_ratio(name: str) -> None:
-    """The nearest, as ``level`` finds it for a single one."""
+    """The nearest of all."""
     schedule = make_schedule(name, 200)
     wanted = torch.linspace(-12, 12, 301)
-    assert schedule.levels(wanted).tolist() == [schedule.level(want) for want in wanted.tolist()]
+    away = (torch.logit(schedule.alpha_bar[1:].double())[None] - wanted[:, None]).abs()
+    assert schedule.levels(wanted).tolist() == (away.argmin(1) + 1).tolist()

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from gaitdiff.config.command_line import command, differences
 from gaitdiff.config.flat import plain
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.report.animation import ADDED, REMOVED, changed_frames, heat_frames, strip, walk
-from gaitdiff.report.commands import command, differences
 from gaitdiff.report.examples import AUGMENTATIONS, augmented, latent_example
 from gaitdiff.report.figures import Level, Series, chart, smoothed, standard_error
 from gaitdiff.report.page import Report

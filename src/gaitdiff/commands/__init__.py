@@ -1,1 +1,1 @@
-"""Verbs of the command line that are more than one call."""
+"""The verbs of the command line: what they take, and what they do beyond one call."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from gaitdiff.config.command_line import command
 from gaitdiff.config.flat import plain
 from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.data.batches import training_rows
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.report.commands import command
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_state
 from gaitdiff.training.cost import checkpoint_bytes, kept_checkpoints, make_stage, measure_step
 from gaitdiff.training.finetune import GROWING, labelled_rows

@@ -347,7 +347,7 @@ class Level(nn.Module):
         self.resample = resample or nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor, context: TemporalContext) -> tuple[Tensor, Tensor]:
-        """(T, B, H, W, C) → what the next resolution sees, and what the way up takes over."""
+        """(T, B, H, W, C) → what the way up takes over, and what the next resolution sees."""
         x = self.block2(self.block1(x, embedding), embedding)
         x = self.temporal(self.spatial(x), context)
         return x, self.resample(x)

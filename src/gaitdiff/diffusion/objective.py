@@ -264,7 +264,7 @@ class DiffusionObjective(nn.Module):
         different = owner != owner.roll(1, 0)
         none = torch.zeros(len(noise), dtype=torch.bool, device=latents.device)
         found: dict[str, list[float]] = {"log_snr": [], "gap": [], "error": []}
-        for level in dict.fromkeys(map(self.schedule.level, log_snrs)):
+        for level in self.schedule.levels(torch.tensor(log_snrs, device=latents.device)).unique_consecutive().tolist():
             noised = Noised(torch.full_like(none, level, dtype=torch.long), noise, none)
             right = self.per_sample(latents, condition, noised, none)
             wrong = self.per_sample(latents, condition.roll(1, 0), noised, none)

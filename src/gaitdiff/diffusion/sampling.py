@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -88,35 +88,15 @@ def sample(
     size = len(condition) if condition is not None else 1 if count is None else count
     drawn_on = device if generator is None else generator.device
     x = torch.randn(size, 4, frames, side, side, generator=generator, device=drawn_on).to(device)
-    scheduler = _scheduler(objective.schedule, levels)
-    for place, level in zip(scheduler.timesteps.tolist(), levels, strict=True):
+    for level, after in pairwise([*levels, 0]):  # 0 is clean data
         noise = _guided(objective, x, level, condition, guidance)
-        x = scheduler.step(noise, place, x).prev_sample
+        t, later = (torch.full((size,), one, dtype=torch.long, device=device) for one in (level, after))
+        x = objective.schedule.add_noise(objective.schedule.predict_x0(x, noise, t), noise, later)
         if told is not None:
             told()
     if not bool(x.isfinite().all()):
         raise NotFiniteError(f"the samples are not finite at guidance {guidance:g}: lower it, or give another run")
     return x
-
-
-def _scheduler(schedule: NoiseSchedule, levels: list[int]) -> Any:
-    """The DDIM of diffusers over these levels alone, its timesteps n−1..0 being their places from the least noisy on.
-
-    It counts its timesteps from 0, our levels begin with 1, and level 0 is clean data, to which its last step goes.
-    """
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # takes its time to import
-
-    alpha_bar = schedule.alpha_bar[[0, *reversed(levels)]].double().cpu()
-    betas = (1.0 - alpha_bar[1:] / alpha_bar[:-1]).tolist()
-    scheduler = DDIMScheduler(
-        num_train_timesteps=len(levels),
-        trained_betas=betas,
-        prediction_type="epsilon",
-        clip_sample=False,
-        set_alpha_to_one=True,
-    )
-    scheduler.set_timesteps(len(levels))
-    return scheduler
 
 
 def _guided(objective: DiffusionObjective, x: Tensor, level: int, condition: Tensor | None, guidance: float) -> Tensor:

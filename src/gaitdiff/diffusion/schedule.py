@@ -59,11 +59,6 @@ class NoiseSchedule(nn.Module):
         alpha_bar = self.alpha_bar[t]
         return alpha_bar / (1.0 - alpha_bar)
 
-    def level(self, log_snr: float) -> int:
-        """The noise level t whose log SNR is nearest to this."""
-        alpha_bar = self.alpha_bar[1:].double()
-        return int((torch.logit(alpha_bar) - log_snr).abs().argmin()) + 1
-
     def levels(self, log_snr: Tensor) -> Tensor:
         """The noise levels t, (B,) int64, whose log SNR are nearest to ``log_snr`` (B,)."""
         known = torch.logit(self.alpha_bar[1:])

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
 from gaitdiff.utils.files import parse_json, require_regular
-from gaitdiff.utils.layout import as_images, channels_last
+from gaitdiff.utils.memory_format import as_images, channels_last
 
 #: The environment variable that says where TAESD's weights are on this machine: a folder or a file.
 VARIABLE = "GAITDIFF_TAESD"

@@ -17,15 +17,9 @@ WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "v": lambda snr, gamma: ((1.0 + snr) / snr).clamp(max=gamma),
     "pdae": lambda snr, gamma: snr**0.1 / (1.0 + snr),
 }
-#: The weight that makes another prediction's weighted error equal to the noise's, SNR → factor.
-PREDICTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "epsilon": torch.ones_like,
-    "x0": lambda snr: snr,
-    "v": lambda snr: snr / (1.0 + snr),
-}
 
 
-def loss_weight(name: str, snr: Tensor, gamma: float = 5.0, prediction: str = "epsilon") -> Tensor:
+def loss_weight(name: str, snr: Tensor, gamma: float = 5.0) -> Tensor:
     """Weight w of each sample's mean squared error, from its signal-to-noise ratio; same shape as ``snr``.
 
     The names are defined for a network that predicts the noise ε:
@@ -37,13 +31,10 @@ def loss_weight(name: str, snr: Tensor, gamma: float = 5.0, prediction: str = "e
     - "v": min(γ, (1+SNR)/SNR), the plain error of v up to a weight of γ: high noise counts as much as medium noise
     - "pdae": SNR^0.1/(1+SNR), in which low noise counts little (Zhang et al. 2022)
 
-    ``prediction`` names what the network predicts instead; its weighted error then equals the weighted error
-    of ε. With x_t = √ᾱ·x0 + √(1−ᾱ)·ε fixed, ‖ε−ε̂‖² = SNR·‖x0−x̂0‖² = SNR/(1+SNR)·‖v−v̂‖², where
-    v = √ᾱ·ε − √(1−ᾱ)·x0 (Salimans & Ho 2022).
-
-    Raises UserError for an unknown name or prediction.
+    Raises:
+        UserError: an unknown name.
     """
-    for what, value, known in (("loss weighting", name, WEIGHTINGS), ("prediction target", prediction, PREDICTIONS)):
-        if value not in known:
-            raise UserError(f"unknown {what} {value!r}{nearest(value, known)}; known are {', '.join(known)}")
-    return WEIGHTINGS[name](snr, gamma) * PREDICTIONS[prediction](snr)
+    if name not in WEIGHTINGS:
+        known = f"{nearest(name, WEIGHTINGS)}; known are {', '.join(WEIGHTINGS)}"
+        raise UserError(f"unknown loss weighting {name!r}{known}")
+    return WEIGHTINGS[name](snr, gamma)

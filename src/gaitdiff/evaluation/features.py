@@ -139,7 +139,7 @@ def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path) -> np.
 
 
 def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path | None = None) -> Features:
-    """Mean frame of each sequence as a feature: (N, 64·44, 1), values in [0, 1].
+    """Mean frame of each sequence as a feature: (N, H·W, 1) of the cut frames, values in [0, 1].
 
     Source: Han & Bhanu 2006, "Individual Recognition Using Gait Energy Image".
 

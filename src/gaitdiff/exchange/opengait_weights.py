@@ -128,15 +128,6 @@ def state_dict(model: GaitModel) -> dict[str, Tensor]:
     }
 
 
-def state_names(model: GaitModel) -> dict[str, tuple[str, ...]]:
-    """Our key → OpenGait's key, or keys where it has a module of its own for each part.
-
-    Raises:
-        UserError: the model has layers that OpenGait's has not, as the narrow presets do.
-    """
-    return {ours: place.keys for ours, place in _places(model).items()}
-
-
 def _places(model: GaitModel) -> dict[str, _Place]:
     if getattr(model.config, "stem_stride", 1) != 1:
         raise UserError(

@@ -115,9 +115,9 @@ class GlobalLocalBackbone(Backbone):
         self.pool = GeM(64)
         self.channels, self.parts = last, self.pool.parts
         initialize(self)
-        for weight in self.parameters():
+        for weight in self.parameters():  # as utils.memory_format.channels_last, for 3-D convolutions
             if weight.ndim == 5:
-                weight.data = weight.data.clone(memory_format=torch.channels_last_3d)  # as utils.layout.channels_last
+                weight.data = weight.data.clone(memory_format=torch.channels_last_3d)
 
     def forward(self, clip: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Clip (B, T, H, W), or packed (1, ΣT, H, W) with ``lengths`` → feature (B, C, P)."""

@@ -18,7 +18,7 @@ from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
 from gaitdiff.models.layers.heads import PartHead
 from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
-from gaitdiff.utils.layout import channels_last
+from gaitdiff.utils.memory_format import channels_last
 
 
 @dataclass(frozen=True)

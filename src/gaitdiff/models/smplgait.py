@@ -19,7 +19,7 @@ from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead
 from gaitdiff.models.layers.norm import FrameNorm
 from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
-from gaitdiff.utils.layout import channels_last
+from gaitdiff.utils.memory_format import channels_last
 
 #: Of the LeakyReLUs.
 _SLOPE = 0.01

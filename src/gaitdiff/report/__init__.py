@@ -1,1 +1,1 @@
-"""The report of a quick start: one HTML page with figures and pictures in it."""
+"""Pages on runs, each one HTML file with figures and pictures in it, and the charts of ``gaitdiff.paper``."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gaitdiff.report.commands import differences
+from gaitdiff.config.command_line import differences
 from gaitdiff.report.figures import Level, Series, chart, standard_error
 from gaitdiff.report.labels import SCORES, label_series, label_table
 from gaitdiff.report.pieces import left_out

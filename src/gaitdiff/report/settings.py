@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from gaitdiff.report.commands import command
+from gaitdiff.config.command_line import command
 from gaitdiff.report.pieces import definitions
 from gaitdiff.training.run_folder import read_config
 

@@ -56,8 +56,8 @@ class Best:
 
     Args:
         run: folder of the run.
-        settings: ``best`` is such as "rank1" or "mAP", where an evaluation tells several kinds of features apart the
-            cosine's unless the kind is named too ("rank1_whitened"); or "ap_an". ``patience`` is after how many
+        settings: ``best`` is such as "rank1" or "mAP"; where an evaluation scores several kinds of features, the
+            cosine's counts unless the kind is named too ("rank1_whitened"); or "ap_an". ``patience`` is after how many
             evaluations without a better one the run is over.
         validates: whether scores are of validation people.
         main: whether this is the process that writes.

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of gait: files, locks, processes, progress, text, counts."""
+"""Helpers of all other rooms: files, locks, processes, progress, text, counts."""

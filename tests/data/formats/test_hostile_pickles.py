@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from gaitdiff.data.formats.pickles import load_silhouettes
+from gaitdiff.data.formats.pickles import read_silhouettes
 from pickled import PROTOCOLS, walk
 
 
@@ -99,7 +99,7 @@ def test_nothing_is_executed(name: str, tmp_path: Path) -> None:
     marker = tmp_path / "executed"
     data, reason = hostile(str(marker))[name]
     with pytest.raises(ValueError, match=reason) as caught:
-        load_silhouettes(data)
+        read_silhouettes(data)
     assert str(caught.value).isprintable()
     assert not marker.exists()
 
@@ -216,7 +216,7 @@ def test_refused(name: str) -> None:
     content, reason = BROKEN[name]
     data = content if isinstance(content, bytes) else pickle.dumps(content, 4)
     with pytest.raises(ValueError, match=reason) as caught:
-        load_silhouettes(data)
+        read_silhouettes(data)
     assert type(caught.value) is ValueError
     assert "\n" not in str(caught.value)
 
@@ -267,13 +267,13 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     program = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from gaitdiff.data.formats.pickles import load_silhouettes\n"
+        "from gaitdiff.data.formats.pickles import read_silhouettes\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2)\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
         "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
         "    try:\n"
-        "        load_silhouettes(path.read_bytes())\n"
+        "        read_silhouettes(path.read_bytes())\n"
         "    except ValueError as error:\n"
         "        print(path.name, error)\n"
     )
@@ -294,7 +294,7 @@ def test_truncation_anywhere_is_noticed(protocol: int) -> None:
     data = pickle.dumps([walk(1)[0], walk(1, 9, 8)[0]], protocol)
     for end in range(len(data)):
         with pytest.raises(ValueError, match=r"truncated|empty") as caught:
-            load_silhouettes(data[:end])
+            read_silhouettes(data[:end])
         assert type(caught.value) is ValueError
 
 
@@ -318,7 +318,7 @@ def test_damage_never_raises_anything_else(protocol: int, content: str) -> None:
                 case 2:
                     spoiled[at:at] = spoiled[at : at + int(rng.integers(1, 9))]
         try:
-            found = load_silhouettes(bytes(spoiled))
+            found = read_silhouettes(bytes(spoiled))[0]
         except ValueError as error:
             refused.append(error)
         else:

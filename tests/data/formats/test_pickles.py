@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 
 from gaitdiff.data.align import align_sequence
-from gaitdiff.data.formats.pickles import load_silhouettes
+from gaitdiff.data.formats.pickles import read_silhouettes
 from gaitdiff.data.formats.unpickling import unpickle
 from pickled import PROTOCOLS, walk
+
+
+def load(data: bytes) -> np.ndarray | list[np.ndarray]:
+    return read_silhouettes(data)[0]
 
 
 def rewrite(data: bytes, pairs: dict[bytes, bytes]) -> bytes:
@@ -48,56 +52,56 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def test_arrays(protocol: int, layout: str, kind: str) -> None:
     data = pickle.dumps(LAYOUTS[layout](walk(10)).astype(kind, order="K"), protocol)
     expected = pickle.loads(data)
-    found = load_silhouettes(data)
+    found = load(data)
     assert isinstance(found, np.ndarray)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, expected)
     for modules in (NUMPY_1, NUMPY_2):
-        np.testing.assert_array_equal(load_silhouettes(rewrite(data, modules)), expected)
+        np.testing.assert_array_equal(load(rewrite(data, modules)), expected)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_lists_of_frames(protocol: int) -> None:
     frames = walk()
     for content in (list(frames), tuple(frames), [np.asfortranarray(frame) for frame in frames]):
-        np.testing.assert_array_equal(load_silhouettes(pickle.dumps(content, protocol)), frames)
+        np.testing.assert_array_equal(load(pickle.dumps(content, protocol)), frames)
     ragged = [frames[0], frames[1, :, :8], frames[2, :10]]
-    found = load_silhouettes(pickle.dumps(ragged, protocol))
+    found = load(pickle.dumps(ragged, protocol))
     assert isinstance(found, list)
     for one, other in zip(found, ragged, strict=True):
         np.testing.assert_array_equal(one, other)
     kinds = [frames[0], frames[1].astype(np.float32), frames[2].astype(">i4")]
-    np.testing.assert_array_equal(load_silhouettes(pickle.dumps(kinds, protocol)), frames[:3])
+    np.testing.assert_array_equal(load(pickle.dumps(kinds, protocol)), frames[:3])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_memory_mapped_arrays(protocol: int, tmp_path: Path) -> None:
     mapped = np.memmap(tmp_path / "frames", np.uint8, "w+", shape=(6, 12, 9))
     mapped[:] = walk()
-    np.testing.assert_array_equal(load_silhouettes(pickle.dumps(mapped, protocol)), walk())
+    np.testing.assert_array_equal(load(pickle.dumps(mapped, protocol)), walk())
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_shapes_and_ranges_mean_the_same_frames(protocol: int) -> None:
     frames = walk()
     for shaped in (frames[:, None], frames[..., None]):
-        np.testing.assert_array_equal(load_silhouettes(pickle.dumps(shaped, protocol)), frames)
-    np.testing.assert_array_equal(load_silhouettes(pickle.dumps(frames[0], protocol)), frames[:1])
+        np.testing.assert_array_equal(load(pickle.dumps(shaped, protocol)), frames)
+    np.testing.assert_array_equal(load(pickle.dumps(frames[0], protocol)), frames[:1])
     for kind in (np.float32, np.float64):
         data = pickle.dumps((frames / 255).astype(kind), protocol)
-        np.testing.assert_array_equal(load_silhouettes(data), frames)
+        np.testing.assert_array_equal(load(data), frames)
     mask = frames > 127
     for kind in (bool, np.uint8, np.int64, np.float32):
         data = pickle.dumps(mask.astype(kind), protocol)
-        np.testing.assert_array_equal(load_silhouettes(data), np.where(mask, 255, 0))
+        np.testing.assert_array_equal(load(data), np.where(mask, 255, 0))
     black = np.zeros_like(frames)
-    np.testing.assert_array_equal(load_silhouettes(pickle.dumps(black, protocol)), black)
+    np.testing.assert_array_equal(load(pickle.dumps(black, protocol)), black)
 
 
 def test_one_scale_for_a_whole_list() -> None:
     """A frame that happens to be nearly black is not stretched beside others that are not."""
     frames = [walk()[0], np.ones((12, 9), np.uint8)]
-    np.testing.assert_array_equal(load_silhouettes(pickle.dumps(frames)), frames)
+    np.testing.assert_array_equal(load(pickle.dumps(frames)), frames)
 
 
 def test_what_python_2_wrote() -> None:
@@ -110,7 +114,7 @@ def test_what_python_2_wrote() -> None:
     long = b"\x80\x02" + head + kind + b"T" + struct.pack("<i", len(content)) + content + b"tb."
     for data in (protocol_0, protocol_2, long):
         expected = pickle.loads(data, encoding="latin1")
-        np.testing.assert_array_equal(load_silhouettes(data), expected)
+        np.testing.assert_array_equal(load(data), expected)
         assert expected.shape == (1, 12, 8)
 
 
@@ -118,7 +122,7 @@ def test_frames_can_be_aligned() -> None:
     """The read-only frames that come out are what alignment takes."""
     frames = np.zeros((3, 64, 64), np.uint8)
     frames[:, 5:60, 20:40] = 255
-    found = load_silhouettes(pickle.dumps(frames))
+    found = load(pickle.dumps(frames))
     np.testing.assert_array_equal(align_sequence(found), align_sequence(frames))
 
 

@@ -40,11 +40,6 @@ _OTHER_FILES: Mapping[bytes, str] = MappingProxyType(
 TORCH_BINARY, TORCH_TEXT = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", b"L119547037146038801333356L"
 
 
-def load_silhouettes(data: bytes) -> np.ndarray | list[np.ndarray]:
-    """Return the frames that ``read_silhouettes`` reads."""
-    return read_silhouettes(data)[0]
-
-
 def read_silhouettes(data: bytes) -> tuple[np.ndarray | list[np.ndarray], str]:
     """Read a sequence from a pickle of a NumPy array, or of a list or tuple of two-dimensional ones, one each frame.
 

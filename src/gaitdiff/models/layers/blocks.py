@@ -16,7 +16,7 @@ from gaitdiff.models.layers.convolution import ClipConv3d, FirstConv2d, Pointwis
 from gaitdiff.models.layers.norm import FrameNorm
 from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import Rules
-from gaitdiff.utils.layout import channels_last
+from gaitdiff.utils.memory_format import channels_last
 
 #: (in_channels, channels, stride) → block
 BlockMaker = Callable[[int, int, int], "ResidualBlock"]

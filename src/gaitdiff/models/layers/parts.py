@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaitdiff.utils.layout import as_images
+from gaitdiff.utils.memory_format import as_images
 
 
 def image_frames(clip: Tensor) -> Tensor:
