@@ -125,7 +125,7 @@ def _pretrain(out: Path, name: str, budget: int, seed: int) -> None:
     store = out / _STORES.get(name, "turning")
     words = [f"--recipe={recipe}", f"--data.store={store}", f"--out={folder}", f"--model.overrides={_NETWORK}"]
     words += [f"--optim.iterations={iterations}", f"--run.evaluate_every={iterations}", f"--seed={seed}"]
-    words += ["--run.protocol=leave-one-out", "--run.linear_probe=true", "--run.log_every=50", "--run.keep=1"]
+    words += ["--run.protocol=leave-one-out", "--run.log_every=50", "--run.keep=1"]
     words += ["--machine.threads=1", "--machine.precision=float32", *flags]
     pretrain(parse_config(PretrainConfig, "benchmarks.study", words))
 

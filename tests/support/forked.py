@@ -32,11 +32,13 @@ class Ended:
     Attributes:
         code: its exit code; less than 0 for a signal.
         said: its standard error.
+        printed: its standard output.
         memory: bytes that it took at most beyond its modules'.
     """
 
     code: int
     said: str
+    printed: str
     memory: int
 
 
@@ -44,7 +46,7 @@ class Forks:
     """A process that has imported the package, and forks to run one command after another."""
 
     def __init__(self, folder: Path) -> None:
-        self._said, self._running = folder / "said.txt", False
+        self._said, self._printed, self._running = folder / "said.txt", folder / "printed.txt", False
         self._process = self._serving()
 
     def _serving(self) -> subprocess.Popen[str]:
@@ -69,8 +71,14 @@ class Forks:
             self._process = self._serving()
         self._running = True
         assert self._process.stdin is not None
-        order = {"words": [str(word) for word in words], "said": str(self._said), "seconds": seconds}
-        self._process.stdin.write(json.dumps({**order, "environment": dict(environment or {})}) + "\n")
+        order = {
+            "words": [str(word) for word in words],
+            "where": os.getcwd(),
+            "environment": {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(environment or {})},
+            "files": [str(self._printed), str(self._said)],
+            "seconds": seconds,
+        }
+        self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return int(self._answer())
 
@@ -78,11 +86,18 @@ class Forks:
         """Wait for the command that was started."""
         code, memory = self._answer()
         self._running = False
-        return Ended(code, self._said.read_text(errors="replace"), memory)
+        said, printed = (file.read_text(errors="replace") for file in (self._said, self._printed))
+        return Ended(code, said, printed, memory)
 
-    def run(self, *words: str | Path, killed: Callable[[], bool] | None = None, seconds: float = 300) -> Ended:
+    def run(
+        self,
+        *words: str | Path,
+        killed: Callable[[], bool] | None = None,
+        environment: Mapping[str, str] | None = None,
+        seconds: float = 300,
+    ) -> Ended:
         """Run ``gaitdiff words``, and kill it as soon as ``killed`` says so, or after some seconds."""
-        process = self.start(*words, seconds=seconds)
+        process = self.start(*words, environment=environment, seconds=seconds)
         if killed is not None:
             kill_when(killed, process)
         return self.end()
@@ -137,18 +152,23 @@ def _child(order: Mapping[str, Any]) -> None:
     from gaitdiff.cli import main
 
     os.setsid()
+    os.chdir(order["where"])
+    os.environ.clear()
     os.environ.update(order["environment"])
-    said, null = os.open(order["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), os.open(os.devnull, os.O_RDWR)
-    for source, target in ((null, 0), (null, 1), (said, 2)):
+    printed, said = (os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in order["files"])
+    for source, target in ((os.open(os.devnull, os.O_RDWR), 0), (printed, 1), (said, 2)):
         os.dup2(source, target)
     most = _size(0) + _ROOM
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     code = 1
     try:
         code = main(order["words"])
+    except SystemExit as end:  # as of --help
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
