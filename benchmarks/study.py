@@ -26,7 +26,7 @@ from gaitdiff.commands import label_curve
 from gaitdiff.config.command_line import command
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import PretrainConfig
-from gaitdiff.data.split import split_store
+from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_config, read_metrics
 from gaitdiff.utils.progress import console, say
@@ -111,7 +111,18 @@ def _walkers(out: Path) -> None:
             generate(out / name, people=people, sequences=6, preset=preset, seed=seed, frames=60, test_people=test)
     for few in (350, 100):
         if not (out / f"turning-{few}").exists():
-            split_store(out / "turning", out / f"turning-{few}", people=2000 - few)
+            _subset(out / "turning", out / f"turning-{few}", few)
+
+
+def _subset(source: Path, out: Path, people: int) -> None:
+    """A store with the first people of those to train on, and all others."""
+    store = SequenceStore(source)
+    kept = set(sorted({row.subject for row in store.rows if row.split == "train"})[:people])
+    with StoreWriter(out, source=f"{people} people of {store.header.source}", dataset=store.header.dataset) as writer:
+        for number, row in enumerate(store.rows):
+            if row.split != "train" or row.subject in kept:
+                names = {name: getattr(row, name) for name in ("subject", "condition", "view", "sequence")}
+                writer.add(store[number].frames, **names, split=row.split, role=row.role)
 
 
 def _pretrain(out: Path, name: str, budget: int, seed: int) -> None:
