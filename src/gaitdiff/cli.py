@@ -15,6 +15,7 @@ from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from gaitdiff.commands import verbs, verbs_data, verbs_training
+from gaitdiff.commands.options import tell_repeated
 from gaitdiff.config.hints import suggest, suggest_verb
 from gaitdiff.config.limits import WORD
 from gaitdiff.config.values import SHORT, flag_of
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        what = "a file" if error.filename is None else f"{error.filename}"
+        what = "a file or standard output" if error.filename is None else f"{error.filename}"
         return _refuse(f"{what} cannot be used ({error.strerror or error}): choose another")
     except KeyboardInterrupt as stop:
         if verb in _TRAIN:
@@ -134,12 +135,15 @@ class _Parser(argparse.ArgumentParser):
 
     def known(self, words: Sequence[str]) -> list[str]:
         """The same words, flags by the names that they have here; unknown ones are refused, before missing ones are."""
-        found = []
+        found, flags = [], []
         for word in words:
             flag, equals, value = word.partition("=")
             if re.match(r"--?[A-Za-z]", word) and flag not in self._option_string_actions:
                 flag = self._other_name(flag)
             found.append(f"{flag}{equals}{value}")
+            if not isinstance(self._option_string_actions.get(flag), None | argparse._AppendAction):
+                flags.append(flag)
+        tell_repeated(flags)
         return found
 
     def _other_name(self, flag: str) -> str:

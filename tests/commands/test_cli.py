@@ -57,7 +57,11 @@ def test_a_name_that_is_too_long_is_a_mistake_as_others_are(
             2,
             "gaitdiff: here/there cannot be used (File name too long): choose another\n",
         ),
-        (OSError(5, "Input/output error"), 2, "gaitdiff: a file cannot be used (Input/output error): choose another\n"),
+        (
+            OSError(5, "Input/output error"),
+            2,
+            "gaitdiff: a file or standard output cannot be used (Input/output error): choose another\n",
+        ),
         (BrokenPipeError(32, "Broken pipe"), 0, ""),
     ],
     ids=["with a name", "without", "closed pipe"],
@@ -188,6 +192,16 @@ def test_output_that_cannot_be_written_is_said() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith(b"gaitdiff: standard output cannot be used")
     assert done.stderr.count(b"\n") == 1
+
+
+def test_a_flag_that_is_given_twice_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = str(tmp_path / "a"), str(tmp_path / "b")
+    words = ["data", "walkers", "--people", "4", "--sequences", "2", "--frames", "2", "--workers", "1"]
+    assert main([*words, "--out", first, "--out", second]) == 0
+    assert "--out is given 2 times: the last one counts" in capsys.readouterr().err
+    assert not Path(first).exists()
+    assert main(["pretrain", "--data", first, "--data.store", second, "--out", "x", "--seed", "x"]) == 2
+    assert "--data is given 2 times: the last one counts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("columns", ["0", "-5", "wide"])

@@ -199,16 +199,18 @@ def test_walks_are_found_by_name(tmp_path: Path) -> None:
         ("b", "nm", "c1", "0"),
         ("b", "nm", "c2", "0"),
         ("10", "", "", "7"),
+        ("02", "", "", "7"),
     ]
     with StoreWriter(tmp_path / "store", source="test") as writer:
         for subject, condition, view, sequence in keys:
             where = {"condition": condition, "view": view, "sequence": sequence, "split": "train", "role": ""}
             writer.add(np.full((1, 64, 64), 255, np.uint8), subject=subject, **where)
     store = SequenceStore(tmp_path / "store")
-    for name, row in (("2", 2), ("b/nm/c2/0", 3), ("a/nm//0", 0), ("a//nm/0", 1), ("10/7", 4), ("10///7", 4)):
-        assert find_walk(store, name) == row
+    rows = {"2": 2, "b/nm/c2/0": 3, "a/nm//0": 0, "a//nm/0": 1, "10/7": 4, "10///7": 4, "02/7": 5}
+    assert {name: find_walk(store, name) for name in rows} == rows
     for name, sentence in (
-        ("5", "no row 5 in .* 5 sequences"),
+        ("6", "no row 6 in .* 6 sequences"),
+        ("02", "'02' is a person of .* with one sequence, 02/7"),
         ("9" * 5000, "no row 9999"),
         ("a/nm/0", "2 sequences .* give a row number, 0 or 1"),
         ("b/nm/c3/0", "did you mean 'b/nm/c[12]/0'"),

@@ -176,6 +176,9 @@ def test_one_process_writes_a_comparison(
 def test_mistakes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="two arms would be called 'one'"):
         named_checkpoints(["a/one", "b/one"])
+    for name in ("a/new\nline", f"a/{'x' * 200}"):
+        with pytest.raises(UserError, match="name this one, as in other="):
+            named_checkpoints([name])
     for words, says in (
         (["--people", "two"], "--people"),
         (["--people", "0"], "--people names 0"),

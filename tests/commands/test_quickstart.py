@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from worlds import gaitdiff
+from worlds import gaitdiff, make_store, one_sentence
 
 ROWS = ("gait energy image", "raw features, untrained", "raw features, these minutes", "raw features, shipped")
 ARMS = ("scratch", "minutes", "shipped")
@@ -45,3 +45,10 @@ def test_small_quickstart_ends_with_table_and_report(tmp_path: Path) -> None:
     other = gaitdiff("quickstart", "--small", "--device", "cpu", "--seed", "1", "--out", out)
     assert other.returncode == 2
     assert "--out" in other.stderr
+
+
+def test_a_store_is_no_place_for_it(tmp_path: Path) -> None:
+    make_store(tmp_path / "walks")
+    before = sorted(tmp_path.rglob("*"))
+    assert "is a store or a run" in one_sentence(gaitdiff("quickstart", "--small", "--out", tmp_path / "walks"))
+    assert sorted(tmp_path.rglob("*")) == before

@@ -68,6 +68,26 @@ def test_the_same_again_trains_nothing(made: Path, capsys: pytest.CaptureFixture
     assert "4 settings, 2 seeds: 0 of 8 runs to do" in capsys.readouterr().out
 
 
+def test_another_sweep_into_the_same_folder_keeps_the_first_one(made: Path, tmp_path: Path) -> None:
+    made = shutil.copytree(made, tmp_path / "made")
+    before = (made / "out" / "sweep.json").read_bytes()
+    words = [word.replace("optim.lr=0.001,0.1", "optim.lr=0.1") for word in command(made)]
+    assert main(words) == 0
+    assert (made / "out" / "sweep.json").read_bytes() == before
+    (other,) = (made / "out").glob("sweep-*.json")
+    assert set(json.loads(other.read_text())["settings"]) == {"batch.people=2", "batch.people=3"}
+    assert main(words) == 0
+    assert [*(made / "out").glob("sweep-*.json")] == [other]
+
+
+def test_runs_that_were_never_evaluated_have_scores_all_the_same(made: Path, tmp_path: Path) -> None:
+    words = ["sweep", str(made / "scratch.yaml"), "--data", str(made / "store"), "--out", str(tmp_path / "out")]
+    words += ["--set", "run.evaluate_every=0", "--set", "run.protocol=leave-one-out", "--seeds", "1", "--device", "cpu"]
+    assert main(words) == 0
+    (found,) = json.loads((tmp_path / "out" / "sweep.json").read_text())["settings"].values()
+    assert found["scores"].keys() == {"rank-1", "mAP"}
+
+
 @pytest.mark.parametrize("sequences", [2, 8])
 def test_a_plan_of_whole_batches(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sequences: int
@@ -215,8 +235,6 @@ def test_a_run_without_its_metrics_is_trained_anew(
     shutil.copytree(made, folder)
     (name, *_) = sorted(file.stem for file in (folder / "out" / "results").iterdir())
     (folder / "out" / "results" / f"{name}.json").unlink()
-    for path in (folder / "scratch.yaml", folder / "out"):
-        assert path.exists()
     run = folder / "out" / "runs" / name
     (run / "metrics.jsonl").unlink()
     (run / "environment.jsonl").write_bytes(b'5\n{"a": 1}\n{"step": "x"}\n\xff\n')

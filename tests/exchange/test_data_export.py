@@ -96,6 +96,10 @@ def test_people_set_aside_for_validation(tmp_path: Path) -> None:
     assert len(aside) == 2
     whole = json.loads((export_store(store, tmp_path / "whole") / "partition.json").read_text())
     assert whole["TRAIN_SET"] == ["p0", "p1", "p2", "p3"]
+    assert {name.partition("-")[0] for name in whole["PROBE_SET"]} == set(whole["TEST_SET"])
+    options = {"partition": tmp_path / "whole" / "partition.json", "kind": "opengait"}
+    import_data(tmp_path / "whole", tmp_path / "back", **options)  # type: ignore[arg-type]
+    assert len(SequenceStore(tmp_path / "back")) == 18
     alone = json.loads((export_store(store, tmp_path / "alone", split="val") / "partition.json").read_text())
     assert (alone["TRAIN_SET"], alone["TEST_SET"]) == ([], aside)
 
@@ -106,7 +110,7 @@ def test_names_of_folders(tmp_path: Path) -> None:
         ("anna", "", "", "walk 1"), ("anna", "", "", "walk 2"),
         ("Бен", "nm", "090", "a"), ("Бен", "nm", "090", "b"), ("Бен", "nm", "108", "c"),
         ("a/b", "..", ".", "x"), ("100%", "CON", "nul.txt", "x"), ("c:\\d", "bg.", "cl ", "x"),
-        ("%2F", "con1", "x", "x"),
+        ("%2F", "con1", "x", "x"), (" d", "nm", "x", "x"),
     ]  # fmt: skip
     out = tmp_path / "out"
     store = write(tmp_path / "store", [(*row, "train", "") for row in rows])
@@ -115,7 +119,7 @@ def test_names_of_folders(tmp_path: Path) -> None:
         ("anna", "default", "walk 1"), ("anna", "default", "walk 2"),
         ("Бен", "nm", "090-a"), ("Бен", "nm", "090-b"), ("Бен", "nm", "108"),
         ("a%2Fb", "%2E%2E", "%2E"), ("100%25", "%43ON", "%6Eul.txt"), ("c%3A%5Cd", "bg%2E", "cl%20"),
-        ("%252F", "con1", "x"),
+        ("%252F", "con1", "x"), ("%20d", "nm", "x"),
     ]  # fmt: skip
     assert set(found) == set(expected)
     for number, place in enumerate(expected):
@@ -234,6 +238,14 @@ def test_nothing_is_overwritten_and_nothing_half_made_stays(tmp_path: Path, monk
     with pytest.raises(UserError, match="the fifth is damaged"):
         export_store(store, tmp_path / "new")
     assert sorted(os.listdir(tmp_path)) == ["out", "store", "tested"]
+
+
+def test_two_sequences_of_other_roles_have_no_name_in_common(tmp_path: Path) -> None:
+    """A partition file knows them by one name with hyphens, so that they would change their roles on the way back."""
+    rows = [("a", "b-c", "d", "0", "test", "probe"), ("a-b", "c", "d", "0", "test", "gallery")]
+    with pytest.raises(UserError, match="'a-b-c-d'"):
+        export_store(write(tmp_path / "store", rows), tmp_path / "out")
+    assert os.listdir(tmp_path) == ["store"]
 
 
 @pytest.mark.parametrize("out", ["store/x", "store/x/y", "link/x", "store/../store/x"])

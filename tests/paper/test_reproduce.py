@@ -313,6 +313,15 @@ DAMAGE: dict[str, object] = {
 }
 
 
+def test_a_part_of_a_table_keeps_the_rest(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    document = (tmp_path / "out" / "table3.json").read_bytes()
+    assert main(command(tmp_path, "table3", "--only", "finetuned-gait3d-smplgait", "--seeds", "2")) == 0
+    after = (tmp_path / "out" / "table3.json").read_bytes()
+    assert len(json.loads(document)["cells"]) > 1
+    assert json.loads(after)["cells"].keys() == json.loads(document)["cells"].keys()
+
+
 @pytest.mark.parametrize("key", DAMAGE)
 def test_a_damaged_result_is_refused_by_name(key: str, made: Path, tmp_path: Path) -> None:
     file = next((made / "out" / "results").glob("*.json"))

@@ -145,6 +145,24 @@ def test_what_is_done_is_said(store: Path, tmp_path: Path, capsys: pytest.Captur
     assert "run goes on after step 2" in capsys.readouterr().err
 
 
+def test_other_data_of_the_same_name_are_not_taken_for_a_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run's config.yaml names its data as the command did, which elsewhere may be another folder."""
+    for place, people in (("here", 6), ("there", 7)):
+        make_store(tmp_path / place / "walks", people=people)
+    flags = (*TINY_PRETRAIN, "--optim.iterations", "1", "--run.evaluate_every", "0")
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["pretrain", *flags, "--data", "walks", "--out", "run"]) == 0
+    monkeypatch.chdir(tmp_path / "there")
+    words = ["pretrain", "--recipe", "../here/run/config.yaml", "--out", "run"]
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "walks is not the data that the run of recipe" in capsys.readouterr().err
+    assert not Path("run").exists()
+    assert main([*words, "--data", "walks"]) == 0
+
+
 def test_a_run_needs_no_longer_what_it_started_from(store: Path, tmp_path: Path) -> None:
     first, run = tmp_path / "first", tmp_path / "run"
     assert main(words("pretrain", store, first, "--optim.iterations", "1")) == 0

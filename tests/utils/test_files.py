@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,11 @@ import pytest
 
 from gaitdiff.errors import UserError
 from gaitdiff.utils import files
-from gaitdiff.utils.files import NamesAndDrafts, atomic_file, atomic_folder, read_regular, write_whole
+from gaitdiff.utils.files import NamesAndDrafts, atomic_file, atomic_folder, read_regular, require_new, write_whole
 
 
 def write_folder(path: Path) -> None:
-    with atomic_folder(path) as draft:
+    with atomic_folder(path, replaces=True) as draft:
         (draft / "a").write_text("new")
 
 
@@ -94,7 +95,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from gaitdiff.utils import files
-with getattr(files, sys.argv[1])(Path(sys.argv[2])) as draft:
+options = {"replaces": True} if sys.argv[1] == "atomic_folder" else {}
+with getattr(files, sys.argv[1])(Path(sys.argv[2]), **options) as draft:
     (draft / "half" if draft.is_dir() else draft).write_text("half")
     print("writing", flush=True)
     sys.stdin.read()
@@ -139,6 +141,30 @@ def test_files_within_folders_are_on_disk_before_a_folder_takes_its_place(
     *content, parent = waited
     assert parent == tmp_path.name
     assert sorted(content) == (["all"] if many == 2 else ["out", "person", "view.pkl", "walk"])
+
+
+def test_what_another_process_has_written_meanwhile_stays(tmp_path: Path) -> None:
+    def slower(**options: bool) -> None:
+        with atomic_folder(tmp_path / "out", **options) as draft:
+            (draft / "mine").write_text("mine")
+            with atomic_folder(tmp_path / "out") as faster:
+                (faster / "theirs").write_text("theirs")
+
+    with pytest.raises(UserError, match="exists already"):
+        slower()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]
+    shutil.rmtree(tmp_path / "out")
+    slower(replaces=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_new(tmp_path / "out")
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may write everywhere
+    with pytest.raises(UserError, match="its folder is not writable"):
+        require_new(tmp_path / "out")
 
 
 def test_names_and_drafts() -> None:

@@ -117,7 +117,8 @@ def find_walk(store: SequenceStore, name: str) -> int:
     Raises:
         UserError: there is none, or several; the sentence names the nearest.
     """
-    if name.isascii() and name.isdigit():
+    named = name.startswith("0") and name != "0" and any(row.subject == name for row in store.rows)
+    if name.isascii() and name.isdigit() and not named:  # 01 is a person where one is called so, 1 is a row
         number = int(name[:20])
         if number >= len(store):
             raise UserError(f"there is no row {name[:20]} in {store.path}, which has {len(store)} sequences, from 0 on")

@@ -148,9 +148,9 @@ def score_checkpoint(
         if submission is not None and how.submission is not None:
             how.submission.write(submission, found, *names, metric, device=place)
         del found
-    print_scores({} if how.secret else scores, what, metric, [f"run: {origin} ({row_name})"])
     if json_file is not None:
         write_whole(json_file, (json.dumps(scores, indent=1) + "\n").encode("utf-8"), "choose another --json")
+    print_scores({} if how.secret else scores, what, metric, [f"run: {origin} ({row_name})"])
     return scores
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,12 +13,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import gaitdiff
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, MachineConfig, ModelConfig
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.errors import UserError
+from gaitdiff.errors import UserError, shown
 from gaitdiff.evaluation.features import select_once
 from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of, spread
@@ -33,6 +35,7 @@ from gaitdiff.utils.locks import writing
 from gaitdiff.utils.progress import say
 
 _RESULTS = "label_curve.json"
+_LONGEST = 100  # bytes of an arm's name, which is part of a folder's
 #: Settings that each run has its own of.
 _OWN = ("recipe", "out", "data.store", "data.people", "seed", "machine.device", "run.evaluate_every", "mode", "init")
 #: What the runs of one comparison have in common.
@@ -154,6 +157,8 @@ def named_checkpoints(words: Sequence[str]) -> dict[str, Path]:
         name, equals, path = word.partition("=")
         if not equals or Path(word).exists() or not re.fullmatch(r"[\w.-]+", name):
             name, path = Path(word).resolve().name, word
+        if not name.isprintable() or len(os.fsencode(name)) > _LONGEST:
+            raise UserError(f"{shown(name)} cannot be the name of an arm: name this one, as in other={shown(path)}")
         if name in found or name == SCRATCH:
             raise UserError(f"two arms would be called {name!r}: name this one, as in other={path}")
         found[name] = Path(path)
@@ -313,5 +318,5 @@ def _print(table: Sequence[Mapping[str, Any]]) -> None:
                     low, high = found["interval"]
                     gain = (f"{found['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}")
                 heads = ("", "") if arm != SCRATCH else (f"{row['people']}" if score == "rank1" else "", name)
-                shown.add_row(*heads, arm, spread(scores), *gain)
+                shown.add_row(*map(Text, (*heads, arm, spread(scores), *gain)))
     Console(highlight=False).print(shown)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,3 +35,12 @@ def prepare() -> None:
     from gaitdiff.training.device import keep_freed_memory
 
     keep_freed_memory()
+
+
+def tell_repeated(flags: Iterable[str]) -> None:
+    """Say of a flag that is given several times, as where a script adds to a command, that the last one counts."""
+    from gaitdiff.utils.progress import say
+
+    for flag, count in Counter(flags).items():
+        if count > 1:
+            say(f"{flag} is given {count} times: the last one counts")

@@ -95,6 +95,8 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
         UserError: anything about the folder or the machine that the user can fix.
     """
     require_seed(seed)
+    if any((out / name).exists() for name in ("store.json", "config.yaml")):
+        raise UserError(f"{out} is a store or a run: choose another --out for the quick start's folder")
     with writing(out):
         return _run(out, SMALL if small else USUAL, device, seed)
 

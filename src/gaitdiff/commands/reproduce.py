@@ -111,9 +111,18 @@ def run(
     if scale == "walkers" and not stores:
         make_walkers(out, needed)
     failed = grid.work(jobs)
-    _write(what, grid, cells, seeds, scale)
+    others = [cell for cell in EXPERIMENTS[what](scale) if cell not in cells and _is_there(grid, cell, seeds)]
+    _write(what, grid, [*cells, *others], seeds, scale)
     if failed:
         raise UserError(failures(failed, jobs))
+
+
+def _is_there(grid: Grid, cell: Cell, seeds: int) -> bool:
+    """Whether something is kept of a cell that was not asked for this time, with the same settings."""
+    try:
+        return bool(grid.finished(cell.run, range(seeds)))
+    except UserError:
+        return False
 
 
 def _refuse_unscored(what: str, grid: Grid, runs: Sequence[Run]) -> None:

@@ -22,13 +22,13 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import select_once
 from gaitdiff.evaluation.held_out import to_score
-from gaitdiff.evaluation.outcomes import spread
+from gaitdiff.evaluation.outcomes import SUMMED, spread
 from gaitdiff.paper.cells import Cell, Run, runs_of
 from gaitdiff.paper.grid import Grid, Job, failures
 from gaitdiff.paper.plan import costs, in_words
 from gaitdiff.paper.render import Number, lines, numbers
 from gaitdiff.paper.settings import split_setting
-from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.files import json_object, write_whole
 from gaitdiff.utils.text import counted
 from gaitdiff.version import __version__
 
@@ -91,7 +91,8 @@ def run(
         console.print("\n".join(map(grid.command, left)), soft_wrap=True, markup=False)
         return None
     failed = grid.work(jobs)
-    file = _write(grid, cells, seeds, recipe, settings)
+    about = {"recipe": recipe, "then": then, "init": init, "settings": list(settings)}
+    file = _write(grid, cells, seeds, about)
     if failed:
         raise UserError(failures(failed, jobs))
     return file
@@ -159,7 +160,7 @@ def split_values(text: str) -> list[str]:
     return [*found, text[start:]]
 
 
-def _write(grid: Grid, cells: Mapping[str, Cell], seeds: int, recipe: str, settings: Sequence[str]) -> Path:
+def _write(grid: Grid, cells: Mapping[str, Cell], seeds: int, about: Mapping[str, Any]) -> Path:
     found = numbers(grid, list(cells.values()), seeds)
     raw = {name: _raw(grid, cell, seeds) for name, cell in cells.items()}
     kinds = list(dict.fromkeys(kind for scores in raw.values() for kind in scores))
@@ -171,14 +172,27 @@ def _write(grid: Grid, cells: Mapping[str, Cell], seeds: int, recipe: str, setti
         row = [spread(raw[name].get(kind, [])) for kind in kinds]
         table.add_row(*map(Text, (name, *row, gain, f"{sum(number.minutes.values()):.1f}")))
         document[name] = {"scores": raw[name], **_kept(number)}
-    about = {"recipe": recipe, "settings": list(settings), "seeds": seeds, "gaitdiff": __version__}
-    file = grid.out / "sweep.json"
+    file = _file(grid.out, about)
+    about = {**about, "seeds": seeds, "gaitdiff": __version__}
     write_whole(file, json.dumps({"about": about, "settings": document}, indent=1).encode())
     console = Console(highlight=False)
     console.print(table)
     console.print("rank-1 and mAP in percent, mean ± standard deviation over seeds; in brackets 95% intervals")
     console.print(str(file), soft_wrap=True, markup=False)
     return file
+
+
+def _file(out: Path, about: Mapping[str, Any]) -> Path:
+    """sweep.json, or one with a name of its own where that one is of another sweep into the same folder."""
+    file = out / "sweep.json"
+    try:
+        known = json_object(file).get("about") if file.exists() else None
+    except (OSError, ValueError):
+        known = {}
+    if known is None or (isinstance(known, dict) and all(known.get(key) == value for key, value in about.items())):
+        return file
+    digest = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode()).hexdigest()[:8]
+    return out / f"sweep-{digest}.json"
 
 
 def _kept(number: Number) -> dict[str, Any]:
@@ -188,6 +202,9 @@ def _kept(number: Number) -> dict[str, Any]:
 def _raw(grid: Grid, cell: Cell, seeds: int) -> dict[str, list[float]]:
     """The last scores of each seed: of embeddings, or of raw features by each distance."""
     results = grid.finished(cell.run, range(seeds)).values()
-    last = [result.evaluations[-1] for result in results if result.evaluations]
+    last: list[Mapping[str, float]] = [result.evaluations[-1] for result in results if result.evaluations]
+    if not last:  # with run.evaluate_every 0
+        outcomes = [result.outcome for result in results if result.outcome is not None]
+        last = [{score: one.percent(score) for score in SUMMED} for one in outcomes]
     keys = [key for key in (last[0] if last else {}) if key.startswith(("rank1", "mAP"))]
     return {key.replace("rank1", "rank-1").replace("_", ", "): [one[key] for one in last] for key in keys}

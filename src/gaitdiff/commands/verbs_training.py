@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gaitdiff.commands.options import Device, Store, prepare
+from gaitdiff.commands.options import Device, Store, prepare, tell_repeated
 
 #: The flag of pretrain and finetune that has no value.
 DRY_RUN = "--dry-run"
@@ -37,9 +37,11 @@ def finetune(*words: str) -> None:
 
 
 def _train(stage: Literal["pretrain", "finetune"], words: Sequence[str]) -> None:
-    from gaitdiff.config.recipe import STAGES, parse_config
+    from gaitdiff.config.recipe import STAGES, flags_in, parse_config
 
-    config = parse_config(STAGES[stage], f"gaitdiff {stage}", [word for word in words if word != DRY_RUN])
+    settings = [word for word in words if word != DRY_RUN]
+    tell_repeated(flags_in(stage, settings))
+    config = parse_config(STAGES[stage], f"gaitdiff {stage}", settings)
     from gaitdiff.training.device import prepare_process
 
     prepare_process(config.machine)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from gaitdiff.config.flat import flat
@@ -44,6 +46,8 @@ def parse_config(kind: type[Config], prog: str, argv: Sequence[str]) -> Config:
         raise UserError(f"--recipe is given {len(recipes)} times: give one, whose key 'base' may name another")
     if recipes:
         settings.take_recipe(recipes[0])
+        if not {"data", "data.store"} & {key for key, _ in flags}:
+            settings.require_data(recipes[0])
     if len(words) < len(argv):
         print(describe(kind, prog, settings.values))
         raise SystemExit(0)
@@ -56,6 +60,16 @@ def parse_config(kind: type[Config], prog: str, argv: Sequence[str]) -> Config:
     if isinstance(config, FinetuneConfig) and "optim.milestones" in settings.given:
         _tell_late(config)
     return config
+
+
+def flags_in(stage: str, words: Sequence[str]) -> list[str]:
+    """The flags of a command line, each by its shortest name, as often as it is given.
+
+    Raises:
+        UserError: as ``parse_config`` does of flags.
+    """
+    flags = _flags([word for word in words if word not in _HELP], _Settings(stage))
+    return [flag_of(SHORT.get(key, key)) for key, _ in flags]
 
 
 def describe_recipes() -> str:
@@ -97,6 +111,21 @@ class _Settings:
         self.stage, self.known = stage, settings_of(STAGES[stage])
         self.values = {name: setting.default for name, setting in self.known.items()}
         self.given: set[str] = set()
+        self.manifest_sha256 = ""
+
+    def require_data(self, recipe: str) -> None:
+        """Refuse other data of the same name than a run learned from, whose config.yaml is the recipe."""
+        store = str(self.values["data.store"])
+        try:
+            header = json.loads(Path(store, "store.json").read_text(encoding="utf-8"))
+            other = header["manifest_sha256"] != self.manifest_sha256
+        except (OSError, ValueError, TypeError, KeyError):  # whoever opens it says what is wrong
+            return
+        if self.manifest_sha256 and other:
+            raise UserError(
+                f"{store} is not the data that the run of recipe {recipe} learned from, if of the same name: say by "
+                "--data what to learn from"
+            )
 
     def knows(self, key: str) -> bool:
         """Whether a key is that of a setting, of a group of them, or below a mapping."""
@@ -113,6 +142,7 @@ class _Settings:
         unknown = [key for key in keys if not self.knows(key)]
         if unknown and all(map(other.knows, keys)):
             raise UserError(f"recipe {name} is of gaitdiff {other.stage}: it sets {unknown[0]}")
+        self.manifest_sha256 = next((recipe.manifest_sha256 for recipe in recipes if recipe.manifest_sha256), "")
         for source, pairs in found:
             if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
                 raise UserError(f"recipe {source} sets {twice[0]} twice, nested and with dots: remove one")

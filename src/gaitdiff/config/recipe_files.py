@@ -30,11 +30,13 @@ class Recipe:
         name: as it was given.
         stage: the one it is of, where it is the config.yaml of a run.
         settings: nested, as in the file.
+        manifest_sha256: of the data that the run learned from; "" where it is no run's.
     """
 
     name: str
     stage: str | None
     settings: dict[str, Any]
+    manifest_sha256: str = ""
 
 
 def list_recipes() -> list[str]:
@@ -114,12 +116,13 @@ def _read(name: str, source: Traversable | Path) -> tuple[Recipe, str | None]:
         raise UserError(f"recipe {name} cannot be read ({error.strerror}): choose another") from error
     except ValueError as error:
         raise UserError(f"recipe {name} {error}") from error
-    base, stage = content.pop("base", None), content.get("stage")
+    base, stage, made = content.pop("base", None), content.get("stage"), content.get("made_from")
     if base is not None and not (isinstance(base, str) and base):
         raise UserError(f"recipe {name}: base must be the name of a recipe or of a file beside it, not {shown(base)}")
     if stage is not None:
         content = as_now({key: value for key, value in content.items() if key not in _OF_A_RUN})
-    return Recipe(name, None if stage is None else str(stage), content), base
+    digest = str(made.get("manifest_sha256", "")) if stage is not None and isinstance(made, dict) else ""
+    return Recipe(name, None if stage is None else str(stage), content, digest), base
 
 
 def about_recipe(name: str) -> str:

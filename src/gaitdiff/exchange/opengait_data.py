@@ -71,7 +71,6 @@ def export_store(path: str | Path, out: str | Path, *, split: str | None = None)
             (folder / f"{place[-1]}.pkl").write_bytes(pickled(store[int(i)].frames))
         text = json.dumps(partition, indent=1, ensure_ascii=False)
         (draft / PARTITION_FILE).write_text(text + "\n", encoding="utf-8")
-        refuse_existing(target)  # another export may have ended meanwhile
     renamed = sum(place[2] != _safe(row.view or row.sequence) for row, place in zip(rows, places, strict=True))
     if renamed:
         console.print(
@@ -125,26 +124,35 @@ def partition_of(rows: Sequence[Row], places: Sequence[Place]) -> dict[str, list
     It knows no validation: people set aside for it are of the training set, and of the test set where they are alone.
 
     Raises:
-        UserError: a person is in both splits.
+        UserError: a person is in both splits, or two sequences of different roles would have one name.
     """
     people: dict[str, set[str]] = {"train": set(), "test": set()}
-    side = "test" if all(row.split == "val" for row in rows) else "train"
-    for row, place in zip(rows, places, strict=True):
-        people[side if row.split == "val" else row.split].add(place[0])
+    of_val = "test" if all(row.split == "val" for row in rows) else "train"
+    sides = [of_val if row.split == "val" else row.split for row in rows]
+    for side, place in zip(sides, places, strict=True):
+        people[side].add(place[0])
     if both := sorted(people["train"] & people["test"]):
         raise UserError(
             f"{both[0]!r} has sequences in both splits, which a partition file cannot say: "
             "export each with --split train and --split test"
         )
+    tested: dict[str, Row] = {}
+    for row, side, place in zip(rows, sides, places, strict=True):
+        if side == "test":
+            other = tested.setdefault(name := "-".join(place), row)
+            if other.role != row.role:
+                raise UserError(
+                    f"the sequences {other.name!r} and {row.name!r} have other roles, but a partition file calls both "
+                    f"{name!r}: give one another name"
+                )
     probes, gallery = (
-        sorted("-".join(place) for row, place in zip(rows, places, strict=True) if row.role == role)
-        for role in ("probe", "gallery")
+        sorted(name for name, row in tested.items() if row.role == role) for role in ("probe", "gallery")
     )
     sets = {"TRAIN_SET": sorted(people["train"]), "TEST_SET": sorted(people["test"])}
     if not probes and not gallery:
         return sets
     # With a list of probes alone all others are gallery; where some, as GREW's secret ones, are neither, it is named.
-    settled = all(row.role for row in rows if row.split == "test")
+    settled = all(row.role for row in tested.values())
     if settled and probes:
         return {**sets, "PROBE_SET": probes}
     return {**sets, "PROBE_SET": probes, "GALLERY_SET": gallery} if gallery else sets
@@ -157,7 +165,7 @@ def _folders(row: Row) -> Place:
 def _safe(name: str) -> str:
     """A name as a folder's, percent-encoded where a file system would not take it."""
     name = _FORBIDDEN.sub(lambda found: _quoted(found[0]), name)
-    if name.startswith(".") or _RESERVED.match(name):
+    if name.startswith((".", " ")) or _RESERVED.match(name):
         name = _quoted(name[0]) + name[1:]
     return name[:-1] + _quoted(name[-1]) if name.endswith((".", " ")) else name
 

@@ -199,6 +199,10 @@ _CHECKS: Mapping[str, Callable[..., bool]] = {
 }
 
 
+#: Instructions of a pickle by which objects are made, as where a whole model was saved.
+_MAKE_OBJECTS = tuple(code[0] for code in (pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.OBJ, pickle.INST))
+
+
 class _Weigher(pickle._Unpickler):
     """Reads a pickle as torch does, with the same instructions and no others, but makes nothing of what it names.
 
@@ -270,6 +274,11 @@ def _explanation(file: Path, error: Exception) -> str:
         return (
             f"is refused: it names {found[1]!r}, which loading would have to execute; keep only the weights "
             "of a file that you trust, torch.save({'model': …})"
+        )
+    if isinstance(error, KeyError) and error.args[0] in _MAKE_OBJECTS:
+        return (
+            "holds a whole object, which would have to be executed to be read, not weights alone: load it where you "
+            "trust it, and torch.save its state_dict()"
         )
     return "is no checkpoint, or a damaged one: copy or download it again"
 

@@ -20,6 +20,7 @@ from gaitdiff.utils.progress import say
 BEST = "best"
 #: By how much clips of different sequences lie farther apart than clips of one: AN - AP.
 LABEL_FREE = "ap_an"
+_REMEDY = "free some space, then start the same command again"
 _SCORES = ("rank1", "rank5", "rank10", "mAP", "mINP")
 
 
@@ -91,7 +92,7 @@ class Best:
         """
         if not self._wanted or not self._take(record):
             return
-        write_checkpoint(self._run / BEST, *contents(), "free some space, then start the same command again")
+        write_checkpoint(self._run / BEST, *contents(), _REMEDY, replaces=True)
         shown = f"{self._highest:.4f}" if self._score == LABEL_FREE else f"{self._highest:.1f} on validation people"
         say(f"{self._run.name}: step {self._step} is the best so far, {self._score} {shown}")
 
@@ -114,7 +115,7 @@ class Best:
         if self._step in (0, kept) or (kept or 0) > self._last:  # one ahead: it was killed then, and comes there again
             return
         if checkpoint := [path for path in list_checkpoints(self._run) if step_of(path) == self._step]:
-            with atomic_folder(self._run / BEST, "free some space, then start the same command again") as draft:
+            with atomic_folder(self._run / BEST, _REMEDY, replaces=True) as draft:
                 shutil.copytree(checkpoint[0], draft, dirs_exist_ok=True)
             return
         say(

@@ -53,7 +53,7 @@ def save_checkpoint(
     """
     final = run / CHECKPOINTS / f"{_PREFIX}{step:08d}"
     remedy = "the older ones are untouched, free some space or fix the folder, then start the same command again"
-    write_checkpoint(final, tensors, documents, remedy)
+    write_checkpoint(final, tensors, documents, remedy, replaces=True)
     mark_saved(run)
     there = list_checkpoints(run)
     older = there[: there.index(final)]  # a newer one is damaged, else the run would have gone on from it
@@ -83,13 +83,18 @@ def write_checkpoint(
     tensors: Mapping[str, Mapping[str, Tensor]],
     documents: Mapping[str, Any],
     remedy: str = "choose another --out",
+    *,
+    replaces: bool = False,
 ) -> None:
     """Write one checkpoint, which appears whole or not at all; see ``save_checkpoint``.
+
+    Args:
+        replaces: whether a folder that stands there makes room.
 
     Raises:
         UserError: it cannot be written; the sentence ends with ``remedy``.
     """
-    with atomic_folder(folder, remedy) as draft:
+    with atomic_folder(folder, remedy, replaces=replaces) as draft:
         sums = []
         for name, data in _contents(tensors, documents):
             (draft / name).write_bytes(data)

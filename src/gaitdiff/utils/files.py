@@ -53,13 +53,17 @@ def atomic_file(path: Path, remedy: str = "choose another --out") -> Iterator[Pa
 
 
 @contextmanager
-def atomic_folder(path: Path, remedy: str = "choose another --out") -> Iterator[Path]:
+def atomic_folder(path: Path, remedy: str = "choose another --out", *, replaces: bool = False) -> Iterator[Path]:
     """Give a new folder beside ``path``, which takes its place, with all its files on disk, when the block ends well.
 
-    What stood at ``path`` is replaced; what killed processes left of such a draft is cleared.
+    What killed processes left of such a draft is cleared.
+
+    Args:
+        replaces: whether a folder that stands at ``path`` makes room; an empty one always does.
 
     Raises:
-        UserError: it cannot be written, also by the block's own OSError; the sentence ends with ``remedy``.
+        UserError: it cannot be written, also by the block's own OSError; the sentence ends with ``remedy``. Or
+            something stands at ``path``, as where another process was faster.
     """
     try:
         if not path.parent.is_dir():
@@ -69,8 +73,10 @@ def atomic_folder(path: Path, remedy: str = "choose another --out") -> Iterator[
             draft.mkdir()
             yield draft
             sync_all([*draft.rglob("*"), draft])
-            if path.is_dir():
+            if path.is_dir() and (replaces or not any(path.iterdir())):
                 shutil.rmtree(path)
+            elif not replaces:
+                refuse_existing(path)
             os.rename(draft, path)
             sync(path.parent)
     except OSError as error:
@@ -171,8 +177,15 @@ def require_new(path: Path, flag: str = "--out") -> None:
         UserError: the sentence names the flag that chooses another.
     """
     refuse_existing(path, flag)
-    if not path.absolute().parent.is_dir():
+    _require_folder(path)
+
+
+def _require_folder(path: Path) -> None:
+    parent = path.absolute().parent
+    if not parent.is_dir():
         raise UserError(f"{path} cannot be written: its folder does not exist")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written: its folder is not writable")
 
 
 def require_output(path: Path, flag: str, earlier: Callable[[Path], bool]) -> None:

@@ -70,9 +70,10 @@ def test_zip_without_its_wrapping_folders(
     tmp_path: Path, wrapper: str, folders: list[str], subjects: list[str]
 ) -> None:
     tree = {name: data for i, f in enumerate(folders) for name, data in walk(wrapper + f, seed=10 * i).items()}
-    import_data(make_zip(tmp_path / "x.zip", tree), tmp_path / "store")
+    report = import_data(make_zip(tmp_path / "x.zip", tree), tmp_path / "store")
     store = SequenceStore(tmp_path / "store")
     assert [row.subject for row in store.rows] == subjects
+    assert ("is taken to wrap it" in str(report)) == bool(wrapper)
     for i, sequence in enumerate(store):
         np.testing.assert_array_equal(sequence.frames, align_sequence(person(10 * i + k) for k in range(3)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "x.zip"]
@@ -109,6 +110,22 @@ def test_frames_that_are_aligned_already_stay(tmp_path: Path) -> None:
     store, report = run(tmp_path, tree)
     np.testing.assert_array_equal(store[0].frames, frames)
     assert report.unchanged == 4
+
+
+def test_photographs_beside_masks_are_no_frames(tmp_path: Path) -> None:
+    photographs = {f"a/w/{i}.jpg": cv2.imencode(".jpg", person(9))[1].tobytes() for i in range(3)}
+    store, report = run(tmp_path, walk("a/w") | photographs)
+    np.testing.assert_array_equal(store[0].frames, align_sequence(person(i) for i in range(3)))
+    assert "photographs beside masks" in str(report)
+
+
+def test_the_last_report_counts_what_came_in(tmp_path: Path) -> None:
+    """Of sequences that are passed over, such as those without a person, neither people nor frames count."""
+    empty = {f"p2/{walk}/0.png": encode(np.zeros((64, 64), np.uint8)) for walk in ("v", "w")}
+    tree = {f"{who}/{name}/{i}.png": encode(person(i)) for who in ("p0", "p1") for name in ("v", "w") for i in range(2)}
+    store, report = run(tmp_path, tree | empty, split="train")
+    assert len(store) == 4
+    assert report.split == "everybody in train: 2 train, 0 are tested"
 
 
 def test_shifted_frames_are_aligned_again(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ REFUSED: dict[str, tuple[Tree | bytes | None, str, list[str], str]] = {
     "a partition that is no JSON": (GAIT3D, "source", ["--partition", "{torn}"], "is not JSON"),
     "a partition without tests": (GAIT3D, "source", ["--partition", "{untested}"], "has no list TEST_SET"),
     "a partition of numbers": (GAIT3D, "source", ["--partition", "{numbers}"], "without quotes"),
+    "a share of halves": (OK, "source", ["--split", "halves", "--test-fraction", "0.5"], "goes with --split auto"),
     "two divisions": (GAIT3D, "source", ["--partition", "{others}", "--split", "auto"], "give one of them"),
     # archives
     "a compressed tar": (gzip.compress(tar_bytes(OK)), "s.tar.gz", [], "unpack it"),

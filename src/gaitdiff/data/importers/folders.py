@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter
@@ -188,18 +188,23 @@ def choose(folder: str, files: Files, skipped: Counts) -> tuple[str, ...]:
     which are views of the same walk by different sensors, the silhouettes.
     """
     if files.images:
-        masks = [name for name in files.images if name.lower().endswith(".png")]
-        for name in files.images if 0 < len(masks) < len(files.images) else ():
-            if not name.lower().endswith(".png"):
-                skipped.add("photographs beside masks", printable(name))
         for name in files.pickles:
             skipped.add("pickles beside images", printable(name))
-        return tuple(sorted(masks or files.images))
+        return tuple(sorted(masks_of(files.images, skipped)))
     chosen = choose_pickle(folder, files.pickles)
     for name in files.pickles:
         if name != chosen:
             skipped.add(NOT_SILHOUETTES, printable(name))
     return (chosen,) if chosen else ()
+
+
+def masks_of(images: Sequence[str], skipped: Counts) -> list[str]:
+    """The masks (PNG) where photographs (JPEG, …) lie beside them, else all images; in their order."""
+    masks = [name for name in images if name.lower().endswith(".png")]
+    for name in images if 0 < len(masks) < len(images) else ():
+        if not name.lower().endswith(".png"):
+            skipped.add("photographs beside masks", printable(name))
+    return masks or list(images)
 
 
 def choose_pickle(folder: str, pickles: Iterable[str]) -> str:

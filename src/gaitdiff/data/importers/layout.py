@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gaitdiff.data.formats.images import SUFFIXES
 from gaitdiff.data.formats.sources import Source
-from gaitdiff.data.importers.folders import gather, refuse_namesakes
+from gaitdiff.data.importers.folders import gather, masks_of, refuse_namesakes
 from gaitdiff.data.importers.importer import Importer
 from gaitdiff.datasets.card import DatasetCard
 from gaitdiff.datasets.sequences import SourceSequence, Tree
@@ -53,6 +53,9 @@ def find_walks(source: Source, layout: str, skipped: Counts) -> Tree:
         walks.append(SourceSequence(**names, folder=folder, files=tuple(files)))
     refuse_namesakes(walks, "rename one, or say with --layout what the folders mean")
     described = "; ".join(f"{meaning} ({example})" for meaning, example in used.items())
+    if shared:
+        around = printable("/".join(next(iter(folders)).split("/")[:shared]))
+        described += f"; {around}, in which everything in the archive lies, is taken to wrap it: --layout counts it"
     return Tree(tuple(walks), described)
 
 
@@ -86,7 +89,7 @@ def _image_folders(source: Source, skipped: Counts) -> dict[str, list[str]]:
     images: dict[str, list[str]] = {}
     for folder, files in gather(source, skipped).items():
         if files.images:
-            images[folder] = files.images
+            images[folder] = masks_of(files.images, skipped)
         for name in files.pickles:
             skipped.add("pickles among folders of images", printable(name))
     above = {folder[:i] for folder in images for i, letter in enumerate(folder) if letter == "/"} | {""}

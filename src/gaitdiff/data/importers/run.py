@@ -68,6 +68,8 @@ class _Options:
             raise UserError(f"--layout says what the folders of --as frames mean, but --as {self.kind} knows its own")
         if self.partition is not None and self.by_chance:
             raise UserError("--partition says who is tested, so --split and --test-fraction cannot: give one of them")
+        if self.test_fraction is not None and self.split not in (None, AUTO):
+            raise UserError(f"--test-fraction goes with --split auto, not with --split {self.split}: give one of them")
         self.divide([])
 
     @property
@@ -290,7 +292,9 @@ def _write(source: Source, plan: _Plan, crop: str, options: _Options, identity: 
                 _add(writer, walk, loaded, report)
                 bar.advance()
         if plan.places is None:
-            writer.assign(options.divide([row.subject for row in writer.rows]))
+            people = [row.subject for row in writer.rows]
+            writer.assign(options.divide(people))
+            report.split = options.in_words(people)
         else:
             place = {walk.key: place for walk, place in zip(plan.walks, plan.places, strict=True)}
             writer.assign([place[row.key] for row in writer.rows])
@@ -321,7 +325,7 @@ def _add(writer: StoreWriter, walk: SourceSequence, loaded: Loaded, report: Repo
     if frames is not None and loaded.crop != writer.crop:  # what the preflight's samples missed
         what = "cut already" if loaded.crop == "cut" else "whole"
         loaded.skipped.add(f"sequences that are {what}, unlike the others", printable(walk.folder))
-        frames = None
+        frames, loaded.unchanged = None, 0
     note = _note(loaded, walk, report)
     if frames is None:
         writer.skip(note)
