@@ -18,3 +18,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How much the tests in attacks/ do: at random, but the same each time."""
     parser.addoption("--attacks", type=int, default=1, help="times as many random kills and damages (default: 1)")
+
+
+#: Files of the longest tests, which begin first, so that no process ends long after the others.
+_LONGEST = ("test_training_example.py", "test_quickstart.py", "test_every_cpu.py", "test_shares.py", "test_kills.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests first; all others stay in their order."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
