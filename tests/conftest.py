@@ -20,10 +20,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--attacks", type=int, default=1, help="times as many random kills and damages (default: 1)")
 
 
-#: Files of the longest tests, which begin first, so that no process ends long after the others.
+#: Files of the longest tests, of which no process is to get several, and none at its end.
 _LONGEST = ("test_training_example.py", "test_quickstart.py", "test_every_cpu.py", "test_shares.py", "test_kills.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest tests first; all others stay in their order."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    """Put the longest tests first, or, where several processes each begin with a part of the list, first in each."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    longest = [item for item in items if item.path.name in _LONGEST]
+    others = [item for item in items if item.path.name not in _LONGEST]
+    size = -(-len(others) // processes)
+    parts = [[*longest[i::processes], *others[i * size : (i + 1) * size]] for i in range(processes)]
+    items[:] = [item for part in parts for item in part]

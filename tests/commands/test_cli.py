@@ -202,6 +202,9 @@ def test_a_flag_that_is_given_twice_is_said(tmp_path: Path, capsys: pytest.Captu
     assert not Path(first).exists()
     assert main(["pretrain", "--data", first, "--data.store", second, "--out", "x", "--seed", "x"]) == 2
     assert "--data is given 2 times: the last one counts" in capsys.readouterr().err
+    merged = ["--optim", "{lr: 0.1}", "--optim", "{batch: 4}", "--recipe", "x", "--recipe", "y"]
+    assert main(["pretrain", *merged]) == 2
+    assert "the last one counts" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("columns", ["0", "-5", "wide"])

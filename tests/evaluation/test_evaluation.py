@@ -152,6 +152,8 @@ def test_ranking_demands_labels_and_distances_that_fit() -> None:
         rank_metrics(distance, probe, gallery, ignore=np.zeros((3, 2), bool))
     with pytest.raises(UserError, match="NaN"):
         rank_metrics(distance * np.nan, probe, gallery)
+    with pytest.raises(UserError, match="infinite"):
+        rank_metrics(np.where(distance == distance.max(), np.inf, distance), probe, gallery)
 
 
 def gait3d(**changed: object) -> dict[str, float]:

@@ -45,7 +45,8 @@ class Ended:
 class Forks:
     """A process that has imported the package, and forks to run one command after another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, room: int | None = _ROOM) -> None:
+        self._room = room  # bytes; None for all there are, as CUDA needs
         self._said, self._printed, self._running = folder / "said.txt", folder / "printed.txt", False
         self._process = self._serving()
 
@@ -77,6 +78,7 @@ class Forks:
             "environment": {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(environment or {})},
             "files": [str(self._printed), str(self._said)],
             "seconds": seconds,
+            "room": self._room,
         }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -158,8 +160,9 @@ def _child(order: Mapping[str, Any]) -> None:
     printed, said = (os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in order["files"])
     for source, target in ((os.open(os.devnull, os.O_RDWR), 0), (printed, 1), (said, 2)):
         os.dup2(source, target)
-    most = _size(0) + _ROOM
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    if order["room"] is not None:
+        most = _size(0) + order["room"]
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     code = 1
     try:
         code = main(order["words"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,5 +43,5 @@ def tell_repeated(flags: Iterable[str]) -> None:
     from gaitdiff.utils.progress import say
 
     for flag, count in Counter(flags).items():
-        if count > 1:
+        if count > 1 and os.environ.get("RANK", "0") == "0":  # the first of several processes
             say(f"{flag} is given {count} times: the last one counts")

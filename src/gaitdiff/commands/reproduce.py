@@ -111,18 +111,20 @@ def run(
     if scale == "walkers" and not stores:
         make_walkers(out, needed)
     failed = grid.work(jobs)
-    others = [cell for cell in EXPERIMENTS[what](scale) if cell not in cells and _is_there(grid, cell, seeds)]
-    _write(what, grid, [*cells, *others], seeds, scale)
+    drawn = [cell for cell in EXPERIMENTS[what](scale) if cell in cells or _is_there(grid, cell, seeds)]
+    _write(what, grid, drawn, seeds, scale)
     if failed:
         raise UserError(failures(failed, jobs))
 
 
 def _is_there(grid: Grid, cell: Cell, seeds: int) -> bool:
-    """Whether something is kept of a cell that was not asked for this time, with the same settings."""
+    """Whether something is kept of a cell that was not asked for this time, all of it with the same settings."""
+    beside = cell.beside.chain() if cell.beside is not None else ()
     try:
-        return bool(grid.finished(cell.run, range(seeds)))
+        kept = [grid.finished(run, range(seeds)) for run in (cell.run, *cell.run.chain(), *beside)]
     except UserError:
         return False
+    return bool(kept[0])
 
 
 def _refuse_unscored(what: str, grid: Grid, runs: Sequence[Run]) -> None:

@@ -186,10 +186,10 @@ def _file(out: Path, about: Mapping[str, Any]) -> Path:
     """sweep.json, or one with a name of its own where that one is of another sweep into the same folder."""
     file = out / "sweep.json"
     try:
-        known = json_object(file).get("about") if file.exists() else None
+        known = json_object(file).get("about", {}) if file.exists() else None
     except (OSError, ValueError):
         known = {}
-    if known is None or (isinstance(known, dict) and all(known.get(key) == value for key, value in about.items())):
+    if known is None or (isinstance(known, dict) and all(known.get(key, "") == value for key, value in about.items())):
         return file
     digest = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode()).hexdigest()[:8]
     return out / f"sweep-{digest}.json"
@@ -205,6 +205,7 @@ def _raw(grid: Grid, cell: Cell, seeds: int) -> dict[str, list[float]]:
     last: list[Mapping[str, float]] = [result.evaluations[-1] for result in results if result.evaluations]
     if not last:  # with run.evaluate_every 0
         outcomes = [result.outcome for result in results if result.outcome is not None]
-        last = [{score: one.percent(score) for score in SUMMED} for one in outcomes]
+        by = "_cosine" if cell.run.stage == "pretrain" else ""
+        last = [{f"{score}{by}": one.percent(score) for score in SUMMED} for one in outcomes]
     keys = [key for key in (last[0] if last else {}) if key.startswith(("rank1", "mAP"))]
     return {key.replace("rank1", "rank-1").replace("_", ", "): [one[key] for one in last] for key in keys}

@@ -37,10 +37,10 @@ def finetune(*words: str) -> None:
 
 
 def _train(stage: Literal["pretrain", "finetune"], words: Sequence[str]) -> None:
-    from gaitdiff.config.recipe import STAGES, flags_in, parse_config
+    from gaitdiff.config.recipe import STAGES, parse_config, settings_in
 
     settings = [word for word in words if word != DRY_RUN]
-    tell_repeated(flags_in(stage, settings))
+    tell_repeated(settings_in(stage, settings))
     config = parse_config(STAGES[stage], f"gaitdiff {stage}", settings)
     from gaitdiff.training.device import prepare_process
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from gaitdiff.config.help import describe
 from gaitdiff.config.hints import suggest
 from gaitdiff.config.recipe_files import about_recipe, read_recipe
 from gaitdiff.config.recipe_files import list_recipes as list_recipes
+from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.config.values import REQUIRED, SHORT, build, convert, flag_of, parsed, settings_of
 from gaitdiff.errors import UserError, shown
@@ -46,14 +46,13 @@ def parse_config(kind: type[Config], prog: str, argv: Sequence[str]) -> Config:
         raise UserError(f"--recipe is given {len(recipes)} times: give one, whose key 'base' may name another")
     if recipes:
         settings.take_recipe(recipes[0])
-        if not {"data", "data.store"} & {key for key, _ in flags}:
-            settings.require_data(recipes[0])
     if len(words) < len(argv):
         print(describe(kind, prog, settings.values))
         raise SystemExit(0)
     for key, value in flags:
         if key != "recipe":
             settings.take(key, value)
+    settings.require_data()
     if missing := [flag_of(key) for key, value in settings.values.items() if value is REQUIRED]:
         raise UserError(f"required, but not given: {', '.join(missing)} (see {prog} --help)")
     config = build(kind, settings.values)
@@ -62,14 +61,14 @@ def parse_config(kind: type[Config], prog: str, argv: Sequence[str]) -> Config:
     return config
 
 
-def flags_in(stage: str, words: Sequence[str]) -> list[str]:
-    """The flags of a command line, each by its shortest name, as often as it is given.
+def settings_in(stage: str, words: Sequence[str]) -> list[str]:
+    """The flags of a command line that set one setting, each by its shortest name, as often as it is given.
 
     Raises:
         UserError: as ``parse_config`` does of flags.
     """
     flags = _flags([word for word in words if word not in _HELP], _Settings(stage))
-    return [flag_of(SHORT.get(key, key)) for key, _ in flags]
+    return [flag_of(SHORT.get(key, key)) for key, value in flags if key != "recipe" and not value.startswith("{")]
 
 
 def describe_recipes() -> str:
@@ -111,20 +110,24 @@ class _Settings:
         self.stage, self.known = stage, settings_of(STAGES[stage])
         self.values = {name: setting.default for name, setting in self.known.items()}
         self.given: set[str] = set()
-        self.manifest_sha256 = ""
+        self._data_of: tuple[str, str] | None = None
 
-    def require_data(self, recipe: str) -> None:
-        """Refuse other data of the same name than a run learned from, whose config.yaml is the recipe."""
-        store = str(self.values["data.store"])
-        try:
-            header = json.loads(Path(store, "store.json").read_text(encoding="utf-8"))
-            other = header["manifest_sha256"] != self.manifest_sha256
-        except (OSError, ValueError, TypeError, KeyError):  # whoever opens it says what is wrong
+    def require_data(self) -> None:
+        """Refuse other data of the same name than a run learned from, whose config.yaml is the recipe that names them.
+
+        What is no store is left to who opens it, who says more.
+        """
+        if self._data_of is None:
             return
-        if self.manifest_sha256 and other:
+        (recipe, digest), store = self._data_of, str(self.values["data.store"])
+        try:
+            other = read_mapping(Path(store, "store.json")).get("manifest_sha256", digest) != digest
+        except (OSError, ValueError):
+            return
+        if other:
             raise UserError(
-                f"{store} is not the data that the run of recipe {recipe} learned from, if of the same name: say by "
-                "--data what to learn from"
+                f"{store} is not the data of this name that the run of recipe {recipe} learned from: say by --data "
+                "what to learn from"
             )
 
     def knows(self, key: str) -> bool:
@@ -142,12 +145,14 @@ class _Settings:
         unknown = [key for key in keys if not self.knows(key)]
         if unknown and all(map(other.knows, keys)):
             raise UserError(f"recipe {name} is of gaitdiff {other.stage}: it sets {unknown[0]}")
-        self.manifest_sha256 = next((recipe.manifest_sha256 for recipe in recipes if recipe.manifest_sha256), "")
+        digests = {recipe.name: recipe.manifest_sha256 for recipe in recipes}
         for source, pairs in found:
             if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
                 raise UserError(f"recipe {source} sets {twice[0]} twice, nested and with dots: remove one")
             for key, value in pairs:
                 self.take(key, value, source)
+                if key == "data.store":
+                    self._data_of = (source, digests[source]) if digests[source] else None
 
     def take(self, key: str, value: Any, recipe: str = "") -> None:
         """Set one setting, or those of a group, to what a flag or the recipe of a name gives."""
@@ -165,6 +170,8 @@ class _Settings:
             raise UserError(f"setting {place} cannot be {error}") from error
         self.values[name] = made
         self.given.add(name)
+        if name == "data.store":
+            self._data_of = None
 
     def require(self, key: str, recipe: str = "") -> None:
         """Refuse a key that is none, or a flag without its "--", with what it was meant to be."""

@@ -35,7 +35,7 @@ class NoiseSchedule(nn.Module):
 
     ``alpha_bar`` is a (T+1,) float32 buffer indexed by t itself: ``alpha_bar[0]`` is 1 (clean data), and
     ``alpha_bar[1:]`` lies strictly inside (0, 1) and strictly decreases. Methods take t as (B,) integers
-    in 1..T and data as (B, …).
+    in 1..T, 0 being clean data, and data as (B, …).
     """
 
     alpha_bar: Tensor

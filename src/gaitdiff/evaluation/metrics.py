@@ -232,7 +232,7 @@ def rank_metrics(
     if ignore is not None and np.shape(ignore) != distance.shape:
         raise UserError(f"ignore must have the shape of the distances, {distance.shape}, not {np.shape(ignore)}")
     if not np.isfinite(distance).all():
-        raise NotFiniteError("some distances are no numbers (NaN) or infinite: the model behind them is broken")
+        raise NotFiniteError("some distances are not numbers (NaN) or are infinite: the model behind them is broken")
     codes = encoded(np.concatenate([probe_labels, gallery_labels]))
     ignored = None if ignore is None else ignore.__getitem__
     return rank_probes(distance, codes[: len(distance)], codes[len(distance) :], ignored).summary(ranks)

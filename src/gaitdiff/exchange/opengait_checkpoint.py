@@ -25,7 +25,6 @@ from gaitdiff.utils.progress import say
 #: What the features of a checkpoint are called, and an exported model's.
 _KINDS: dict[str, Features] = {"raw features": "raw", "embeddings": "embedding", "neck features": "neck"}
 #: What OpenGait's weights may be kept in; half and double precision become float32.
-_COUNTS = "num_batches_tracked"  # BatchNorm's, the only whole numbers
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 #: Settings in which OpenGait's configurations of a model differ, beside the presets.
 _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -199,7 +198,7 @@ def _check_tensor(file: Path, key: str, value: Tensor) -> None:
     plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
     if (
         not plain
-        or value.dtype not in ((torch.int64,) if key.endswith(_COUNTS) else _FLOATS)
+        or value.dtype not in (*_FLOATS, *((torch.int64,) if key.endswith(opengait.COUNTER) else ()))
         or value.numel() * value.element_size() > value.untyped_storage().nbytes()
     ):
         raise UserError(f"{file} has something other than plain float weights in {key!r}: it is {value.dtype}")

@@ -51,7 +51,8 @@ def export_store(path: str | Path, out: str | Path, *, split: str | None = None)
 
     Raises:
         UserError: the store cannot be used or is damaged, nothing to export, a person in both splits, names that make
-            no folders, or the folder exists, lies inside the store or cannot be written.
+            no folders or that a partition cannot tell apart, or the folder exists, lies inside the store or cannot be
+            written.
     """
     store = SequenceStore(path)
     target = Path(out).absolute()
@@ -142,8 +143,8 @@ def partition_of(rows: Sequence[Row], places: Sequence[Place]) -> dict[str, list
             other = tested.setdefault(name := "-".join(place), row)
             if other.role != row.role:
                 raise UserError(
-                    f"the sequences {other.name!r} and {row.name!r} have other roles, but a partition file calls both "
-                    f"{name!r}: give one another name"
+                    f"the sequences {other.name!r} and {row.name!r} have different roles, but a partition file calls "
+                    f"both {name!r}: give one another name"
                 )
     probes, gallery = (
         sorted(name for name, row in tested.items() if row.role == role) for role in ("probe", "gallery")

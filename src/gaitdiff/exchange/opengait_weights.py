@@ -18,7 +18,7 @@ from gaitdiff.models.base import GaitModel
 from gaitdiff.models.registry import model_entry
 
 _CLASSIFIERS = ("BNNecks.fc_bin", "Head1.fc_bin")
-_COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"
 #: The layers of SMPLGait's 3-D branch.
 _BODY = re.compile(r"(?:fc|bn|dropout)[1-3]\.|.*smpl", re.IGNORECASE)
 #: What data-parallel training puts in front of keys.
@@ -54,7 +54,7 @@ def load_state_dict(model: GaitModel, state: Mapping[str, Tensor], drop_classifi
     dropped = [key for key in _CLASSIFIERS if drop_classifier and key in state]
     if drop_classifier:
         places = {ours: place for ours, place in places.items() if place.keys[0] not in _CLASSIFIERS}
-    uncounted = [key for place in places.values() for key in place.keys if key.endswith(_COUNTER) and key not in state]
+    uncounted = [key for place in places.values() for key in place.keys if key.endswith(COUNTER) and key not in state]
     state |= {key: torch.tensor(0) for key in uncounted}
     wanted = {key: place.shape for place in places.values() for key in place.keys}
     problems = [f"{key!r} is missing" for key in wanted if key not in state]
@@ -62,9 +62,7 @@ def load_state_dict(model: GaitModel, state: Mapping[str, Tensor], drop_classifi
     problems += [
         f"{key!r} is {tuple(state[key].shape)} and not {shape}"
         for key, shape in wanted.items()
-        if key in state
-        and tuple(state[key].shape) != shape
-        and not (key.endswith(_COUNTER) and state[key].numel() == 1)
+        if key in state and tuple(state[key].shape) != shape and not (key.endswith(COUNTER) and state[key].numel() == 1)
     ]
     if problems:
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""

@@ -73,9 +73,9 @@ def atomic_folder(path: Path, remedy: str = "choose another --out", *, replaces:
             draft.mkdir()
             yield draft
             sync_all([*draft.rglob("*"), draft])
-            if path.is_dir() and (replaces or not any(path.iterdir())):
+            if replaces and path.is_dir():
                 shutil.rmtree(path)
-            elif not replaces:
+            elif not path.is_dir() or any(path.iterdir()):  # an empty one makes room by itself
                 refuse_existing(path)
             os.rename(draft, path)
             sync(path.parent)

@@ -73,7 +73,7 @@ def test_zip_without_its_wrapping_folders(
     report = import_data(make_zip(tmp_path / "x.zip", tree), tmp_path / "store")
     store = SequenceStore(tmp_path / "store")
     assert [row.subject for row in store.rows] == subjects
-    assert ("is taken to wrap it" in str(report)) == bool(wrapper)
+    assert ("is taken to wrap the archive" in str(report)) == bool(wrapper)
     for i, sequence in enumerate(store):
         np.testing.assert_array_equal(sequence.frames, align_sequence(person(10 * i + k) for k in range(3)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "x.zip"]

@@ -55,7 +55,7 @@ def find_walks(source: Source, layout: str, skipped: Counts) -> Tree:
     described = "; ".join(f"{meaning} ({example})" for meaning, example in used.items())
     if shared:
         around = printable("/".join(next(iter(folders)).split("/")[:shared]))
-        described += f"; {around}, in which everything in the archive lies, is taken to wrap it: --layout counts it"
+        described += f"; {around}, in which everything lies, is taken to wrap the archive: --layout names it as others"
     return Tree(tuple(walks), described)
 
 

@@ -68,9 +68,9 @@ class _Options:
             raise UserError(f"--layout says what the folders of --as frames mean, but --as {self.kind} knows its own")
         if self.partition is not None and self.by_chance:
             raise UserError("--partition says who is tested, so --split and --test-fraction cannot: give one of them")
+        self.divide([])
         if self.test_fraction is not None and self.split not in (None, AUTO):
             raise UserError(f"--test-fraction goes with --split auto, not with --split {self.split}: give one of them")
-        self.divide([])
 
     @property
     def by_chance(self) -> bool:
