@@ -160,7 +160,8 @@ def test_other_data_of_the_same_name_are_not_taken_for_a_runs_own(
     assert main(words) == 2
     assert "walks is not the data of this name that the run of recipe" in capsys.readouterr().err
     assert not Path("run").exists()
-    assert main([*words, "--help"]) == 0
+    with pytest.raises(SystemExit, match="0"):
+        main([*words, "--help"])
     assert main([*words, "--data", "walks"]) == 0
     (tmp_path / "there" / "mine.yaml").write_text("base: ../here/run/config.yaml\ndata: {store: walks}\n")
     assert main(["pretrain", "--recipe", "mine.yaml", "--out", "other"]) == 0
