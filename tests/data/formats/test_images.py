@@ -39,7 +39,8 @@ HOSTILE = {
     "a header that is too long": SIGNATURE + chunk(b"IHDR", bytes(100)) + PNG[33:],
     "a png without an end": PNG[:-12],
     "an end within another chunk": SIGNATURE + HEADER + chunk(b"tEXt", b"IEND") + PNG[33:-12],
-    "too many pixels": PNG.replace(PNG[16:24], struct.pack(">II", MAX_PIXELS, 2), 1),
+    "too many pixels": SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", MAX_PIXELS, 2, 8, 0, 0, 0, 0)) + PNG[33:],
+    "a byte that is another": PNG[:50] + bytes([PNG[50] ^ 1]) + PNG[51:],
     "very many chunks": SIGNATURE + HEADER + chunk(b"aaAa") * (1 << 17) + PNG[33:],
     "a marker without 0xff": b"\xff\xd8\x00\xe0\x00\x04\0\0" + FRAME + b"\xff\xd9",
     "segments of length 0": b"\xff\xd8" + b"\xff\xe0\x00\x00" * 1000 + FRAME + b"\xff\xd9",
@@ -52,7 +53,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_images_never_reach_the_decoder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("a decoder was given it"))
-    with pytest.raises(ValueError, match=r"not a whole|animation|declares|too often"):
+    with pytest.raises(ValueError, match=r"not a whole|animation|damaged|declares|too often"):
         decode_mask(HOSTILE[name])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Sequence
 
 import cv2
@@ -116,12 +117,15 @@ def _declared_size(data: bytes) -> tuple[int, int]:
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
-    """Walk the chunks; a decoder makes room for what each of them declares."""
+    """Walk the chunks, and check those that matter; a decoder makes room for what each of them declares."""
     size, at = (0, 0), 8
     for number in range(_MOST_CHUNKS):
         length, kind = struct.unpack(">I4s", data[at : at + 8])
         if length > len(data) - at - 12 or (kind == b"IHDR") != (number == 0):
             break
+        (told,) = struct.unpack(">I", data[at + 8 + length : at + 12 + length])
+        if kind[:1].isupper() and zlib.crc32(data[at + 4 : at + 8 + length]) != told:  # libpng would write to stderr
+            raise ValueError("is damaged: a checksum in it is wrong")
         if kind == b"IHDR":
             width, height, *_ = struct.unpack(">II5B", data[at + 8 : at + 8 + length])
             size = (width, height)
