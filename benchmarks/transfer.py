@@ -125,13 +125,13 @@ def draw(report: dict[str, Any], path: Path) -> None:
     for key, colour, label in (("gap_shuffled", BLUE, "another's condition"), ("gap_dropped", ORANGE, "no condition")):
         share = 100 * log[key] / log["gap_loss"]
         gap.plot(log["step"], share, ".", ms=2, alpha=0.3, color=colour)
-        gap.plot(log["step"], smoothed(share), color=colour, label=label)
+        gap.plot(log["step"], smoothed(log["step"], share), color=colour, label=label)
     gap.axhline(0, color=GREY, lw=0.8)
     low = np.percentile(100 * log["gap_dropped"] / log["gap_loss"], 8)
     gap.set(title="Condition gap", ylabel="% of the loss", ylim=(min(low, -1), None))
     for key, colour, label in (("an", ORANGE, "different sequences (AN)"), ("ap", BLUE, "the same sequence (AP)")):
         pairs.plot(log["step"], log[key], ".", ms=2, alpha=0.3, color=colour)
-        pairs.plot(log["step"], smoothed(log[key]), color=colour, label=label)
+        pairs.plot(log["step"], smoothed(log["step"], log[key]), color=colour, label=label)
     pairs.set(title="Distance of pairs", ylabel="cosine distance")
     scores = report["pretraining"]["evaluations"]
     for metric, colour in (("cosine", BLUE), ("euclidean", GREEN)):

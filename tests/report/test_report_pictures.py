@@ -131,12 +131,16 @@ def test_standard_error() -> None:
 
 
 def test_smoothing_keeps_straight_lines_and_calms_noise() -> None:
-    line = 3.0 - 0.5 * np.arange(40)
-    np.testing.assert_allclose(smoothed(line), line, atol=1e-9)
+    steps = np.array([*range(0, 975, 25), 958.0])  # the last two near each other
+    line = 3.0 - 0.5 * steps
+    np.testing.assert_allclose(smoothed(steps, line), line, atol=1e-9)
     for short in ([], [1.0], [1.0, 5.0]):
-        np.testing.assert_array_equal(smoothed(np.array(short)), short)
+        np.testing.assert_array_equal(smoothed(np.arange(len(short)), np.array(short)), short)
     noise = np.random.default_rng(0).normal(size=300)
-    assert smoothed(noise).std() < 0.4 * noise.std()
+    assert smoothed(np.arange(300), noise).std() < 0.4 * noise.std()
+    jump = np.zeros(40)
+    jump[-1] = 1.0
+    assert smoothed(steps, jump)[-1] < 0.6 < smoothed(np.arange(40), jump)[-1]
 
 
 def test_long_series_stay_small() -> None:

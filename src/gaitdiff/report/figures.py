@@ -201,14 +201,18 @@ def standard_error(percentage: float, count: float) -> float:
     return 100.0 * float(np.sqrt(share * (1.0 - share) / count))
 
 
-def smoothed(values: np.ndarray) -> np.ndarray:
+def smoothed(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Local straight lines, their neighbours weighted by a Gaussian an eighteenth of the series wide; (n,) → (n,).
 
     Unlike a moving mean it follows a steep beginning.
+
+    Args:
+        steps: (n,), ascending; a run's last two may lie nearer to each other than the others.
+        values: (n,).
     """
     if len(values) < 3:
         return values
-    apart = np.arange(len(values))[None, :] - np.arange(len(values))[:, None]
+    apart = (steps[None, :] - steps[:, None]) / (np.median(np.diff(steps)) or 1.0)
     weights = np.exp(-0.5 * (apart / max(len(values) / 18.0, 0.7)) ** 2)
     s0, s1, s2 = (np.sum(weights * apart**power, axis=1, keepdims=True) for power in range(3))
     fit: np.ndarray = (weights * (s2 - s1 * apart)) @ values / (s0 * s2 - s1**2)[:, 0]
@@ -245,7 +249,7 @@ def _curve(one: Series) -> tuple[np.ndarray, np.ndarray]:
         return steps, values
     bins = min(len(steps), _MOST_POINTS)
     means = [np.array([part.mean() for part in np.array_split(column, bins)]) for column in (steps, values)]
-    return means[0], smoothed(means[1])
+    return means[0], smoothed(*means)
 
 
 def _dress(axes: Axes, x_label: str, y_label: str, percent: bool) -> None:
