@@ -183,7 +183,8 @@ def test_mistakes_are_one_sentence_before_any_work(
     (tmp_path / "folder.zip").mkdir()
     data = grew_store(tmp_path / "data", **made)
     before = sorted(path.name for path in tmp_path.iterdir())
-    assert main(["submit", "grew", str(run), "--data", str(data), "--out", "out.zip", "--device", "cpu", *flags]) == 2
+    out = () if "--out" in flags else ("--out", "out.zip")
+    assert main(["submit", "grew", str(run), "--data", str(data), *out, "--device", "cpu", *flags]) == 2
     message = capsys.readouterr().err.strip()
     assert sentence in message
     assert "\n" not in message

@@ -111,7 +111,10 @@ class Forks:
 
 def kill_when(killed: Callable[[], bool], process: int) -> None:
     """Ask some thousand times a second whether to kill a process, until it has ended."""
-    handle = os.pidfd_open(process)
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:  # it has ended already
+        return
     try:
         while not select.select([handle], [], [], 0.0003)[0]:
             if killed():

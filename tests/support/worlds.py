@@ -109,6 +109,7 @@ def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
     """The message of a refused command: exit code 2, one line after those of progress, no stack trace."""
     assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
     progress = r"[\w ]+: (step )?\d+[:/]|[\w ]+ goes on after step|.* is being written by .*: waiting 10 s"
+    progress += r"|--[\w.]+ is given 2 times"  # of words that a test adds to those of others
     lines = [line for line in result.stderr.strip().splitlines() if not re.match(progress, line)]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("gaitdiff: ")
