@@ -121,10 +121,10 @@ def _is_there(grid: Grid, cell: Cell, seeds: int) -> bool:
     """Whether something is kept of a cell that was not asked for this time, all of it with the same settings."""
     beside = cell.beside.chain() if cell.beside is not None else ()
     try:
-        kept = [grid.finished(run, range(seeds)) for run in (cell.run, *cell.run.chain(), *beside)]
+        kept = {run: grid.finished(run, range(seeds)) for run in (*cell.run.chain(), *beside)}
     except UserError:
         return False
-    return bool(kept[0])
+    return bool(kept[cell.run])
 
 
 def _refuse_unscored(what: str, grid: Grid, runs: Sequence[Run]) -> None:

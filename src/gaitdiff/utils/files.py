@@ -171,16 +171,12 @@ def refuse_existing(path: Path, flag: str = "--out") -> None:
 
 
 def require_new(path: Path, flag: str = "--out") -> None:
-    """Refuse a path where something stands already, or whose folder does not exist.
+    """Refuse a path where something stands already, or whose folder does not exist or cannot be written.
 
     Raises:
         UserError: the sentence names the flag that chooses another.
     """
     refuse_existing(path, flag)
-    _require_folder(path)
-
-
-def _require_folder(path: Path) -> None:
     parent = path.absolute().parent
     if not parent.is_dir():
         raise UserError(f"{path} cannot be written: its folder does not exist")
