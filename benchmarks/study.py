@@ -1,6 +1,6 @@
 """What makes pretraining learn: one lever at a time at equal CPU time, judged by few-label fine-tuning.
 
-    python -m benchmarks.study walkers --out study
+    python -m benchmarks.study walkers --out study [--preset wild]
     python -m benchmarks.study pretrain --out study [--only base joint …]
     python -m benchmarks.study judge --out study
 
@@ -31,7 +31,7 @@ from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_config, read_metrics
 from gaitdiff.utils.progress import console, say
 from gaitdiff.walkers import generate
-from gaitdiff.walkers.presets import get_preset
+from gaitdiff.walkers.presets import Preset, get_preset
 
 _NETWORK = '{"channels": [8, 16, 32]}'
 _START, _NOTHING, _PLAIN = "walkers/pretrain", "walkers/pretrain_from_nothing", "walkers/pretrain_plain"
@@ -45,6 +45,7 @@ VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "nothing": (_NOTHING, 1, ()),
     "plain-recipe": (_PLAIN, 0.72, ()),
     "nothing-log-snr": (_NOTHING, 1, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
+    "frozen": (_START, 0.85, ("--diffusion.freeze_start=true",)),
     "no-hold": (_START, 1, ("--optim.hold_backbone=0",)),
     "hold-200": (_START, 1, ("--optim.hold_backbone=200",)),
     "gait-16": (_START, 1.76, ("--data.gait_frames=16",)),
@@ -83,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("part", choices=("walkers", "pretrain", "judge"))
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--preset", default="market", help="of the walkers")
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), metavar="NAME")
     parser.add_argument("--budget", type=int, default=600, help='iterations of "start", others as many as cost that')
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of pretraining")
@@ -90,7 +92,7 @@ def main() -> None:
     parser.add_argument("--tunings", type=int, default=3, help="seeds of fine-tuning; 0 tells of pretraining alone")
     args = parser.parse_args()
     if args.part == "walkers":
-        _walkers(args.out)
+        _walkers(args.out, get_preset(args.preset))
     elif args.part == "pretrain":
         for seed in args.seeds:
             for name in args.only:
@@ -99,16 +101,15 @@ def main() -> None:
         _judge(args.out, args.only, args.people, args.tunings)
 
 
-def _walkers(out: Path) -> None:
-    market = get_preset("market")
-    straight = replace(market, name="market without corners", corner=0.0)
-    for name, preset, seed, people, test in (
-        ("turning", market, 21, 2100, 100),
+def _walkers(out: Path, preset: Preset) -> None:
+    straight = replace(preset, name=f"{preset.name} without corners", corner=0.0)
+    for name, chosen, seed, people, test in (
+        ("turning", preset, 21, 2100, 100),
         ("straight", straight, 21, 2100, 100),
-        ("labelled", market, 31, 550, 150),
+        ("labelled", preset, 31, 550, 150),
     ):
         if not (out / name).exists():
-            generate(out / name, people=people, sequences=6, preset=preset, seed=seed, frames=60, test_people=test)
+            generate(out / name, people=people, sequences=6, preset=chosen, seed=seed, frames=60, test_people=test)
     for few in (350, 100):
         if not (out / f"turning-{few}").exists():
             _subset(out / "turning", out / f"turning-{few}", few)

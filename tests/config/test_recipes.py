@@ -26,7 +26,7 @@ RENAMED = {"diffusion.drop": "diffusion.p_uncond"}
 #: What only stage 1 has.
 SINCE_PRETRAINING = {
     **{"diffusion.projector": 0, "diffusion.frames_apart": False, "diffusion.log_snr": None},
-    **{"diffusion.contrast": 0.0, "diffusion.start": ""},
+    **{"diffusion.contrast": 0.0, "diffusion.start": "", "diffusion.freeze_start": False},
     **{"optim.hold_backbone": 0, "optim.backbone_eps": 1e-8},
     **{"objective": "diffusion", "contrastive.temperature": 0.07, "contrastive.projector": 0},
     **{"contrastive.weight": 1.0, "optim.accumulate": 1, "init": ""},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from gaitdiff.cli import main
 from gaitdiff.config.schema import DiffusionConfig
@@ -77,6 +78,29 @@ def test_a_run_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     shutil.copytree(first / "checkpoints" / "step-00000001", first / "best")
     assert main([*words, "--diffusion.start", str(first / "best"), "--out", str(tmp_path / "fifth")]) == 2
     assert "schedule cosine, not inverted-cosine" in capsys.readouterr().err
+
+
+def test_a_frozen_one_learns_to_listen_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    words = ["pretrain", *TINY_PRETRAIN, "--data.store", str(store), "--run.evaluate_every", "0"]
+    words += ["--optim.iterations", "3", "--run.save_every", "2", "--run.keep", "0", "--diffusion.freeze_start", "true"]
+    assert main([*words, "--out", str(run)]) == 2
+    assert "diffusion.start" in capsys.readouterr().err
+    words += ["--diffusion.start", "walkers", "--out", str(run)]
+    assert main(words) == 0
+    end = run / "checkpoints" / "step-00000003"
+    trained = load_file(end / "denoiser.safetensors")
+    denoiser = Denoiser.preset("walkers", trained["null_condition"].numel())
+    start_from(denoiser, shipped_start("walkers"), "walkers")
+    for name, value in denoiser.state_dict().items():
+        listens = name == "null_condition" or ".modulation." in name
+        assert torch.equal(value, trained[name]) != listens, name
+    fresh, learned = (load_file(end.with_name(f"step-0000000{step}") / "backbone.safetensors") for step in (2, 3))
+    assert any(not torch.equal(fresh[name], learned[name]) for name in fresh)
+    shutil.rmtree(end)  # as if it had been killed before
+    assert main(words) == 0
+    again = load_file(end / "denoiser.safetensors")
+    assert all(torch.equal(trained[name], again[name]) for name in trained)
 
 
 def test_who_starts_from_it_counts_as_it_does(

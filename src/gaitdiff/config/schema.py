@@ -43,6 +43,7 @@ class DiffusionConfig:
             narrow one for CPUs, "walkers-small" and "walkers-large" with half and twice its channels.
         start: where the denoiser starts, without the condition that guided it: "walkers", which ships for the denoiser
             of this name, or a run of pretraining; "" starts from nothing, as in the paper.
+        freeze_start: train of the denoiser only what the condition meets.
         schedule: "inverted-cosine" or "cosine".
         weighting: "mnp", "min-snr", "uniform", "v" or "pdae".
         gamma: the γ of the weightings.
@@ -51,7 +52,7 @@ class DiffusionConfig:
         p_uncond: share of samples trained without a condition.
         projector: hidden units of a perceptron between the pooled feature and the condition; 0 is none, as in the
             paper. What is scored and transferred is before it.
-        frames_apart: denoise each latent frame by itself, at a noise level of its own.
+        frames_apart: denoise each latent frame by itself, at its own noise level.
         log_snr: mean and standard deviation of the normal distribution that logarithms of signal-to-noise ratios are
             drawn from; null draws each of the schedule's levels alike.
         contrast: weight of a term that rewards being denoised worse with another sequence's condition; 0 leaves it out,
@@ -61,6 +62,7 @@ class DiffusionConfig:
     autoencoder: str = "student"
     denoiser: str = "base"
     start: str = ""
+    freeze_start: bool = False
     schedule: str = "inverted-cosine"
     weighting: str = "mnp"
     gamma: Positive = 5.0

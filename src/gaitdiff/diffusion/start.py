@@ -1,8 +1,8 @@
 """A denoiser that starts from what another one has learned, without the condition it was guided by.
 
 A denoiser from nothing first has to learn what silhouettes look like, and hears hardly anything of a backbone until
-then. One that knows it already listens from the first step (as the frozen denoiser of PDAE does, Zhang et al. 2022,
-arXiv 2212.12990; here it goes on learning).
+then. One that knows it already listens from the first step. In PDAE (Zhang et al. 2022, arXiv 2212.12990) it is frozen
+then; here it goes on learning, unless ``freeze`` is called.
 """
 
 from __future__ import annotations
@@ -80,3 +80,10 @@ def start_from(denoiser: nn.Module, tensors: Mapping[str, Tensor], source: str) 
             raise unlike
         started[name] = place
     denoiser.load_state_dict(started)
+
+
+def freeze(denoiser: nn.Module) -> None:
+    """Leave to train of a ``Denoiser`` only where the condition comes in: its null vector and every modulation."""
+    for name, parameter in denoiser.named_parameters():
+        if name != _NULL and ".modulation." not in name:
+            parameter.requires_grad_(False)

@@ -21,7 +21,14 @@ from gaitdiff.diffusion.autoencoder import Autoencoder, load_autoencoder
 from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling, DiffusionObjective, Noised, pair_distances
 from gaitdiff.diffusion.schedule import NoiseSchedule, make_schedule
-from gaitdiff.diffusion.start import SCHEDULE_OF_STARTS, list_starts, shipped_start, start_from, without_condition
+from gaitdiff.diffusion.start import (
+    SCHEDULE_OF_STARTS,
+    freeze,
+    list_starts,
+    shipped_start,
+    start_from,
+    without_condition,
+)
 from gaitdiff.errors import UserError
 from gaitdiff.models import Backbone
 from gaitdiff.recognition.contrast import ContrastiveHead, ContrastiveObjective, JointObjective, PartProjector
@@ -127,6 +134,10 @@ class DiffusionPretext:
         self.module = build_objective(backbone, config.diffusion)
         if config.diffusion.start and not list_checkpoints(Path(config.out)):
             _start(self.module.denoiser, config.diffusion.start, config.diffusion.schedule)
+        if config.diffusion.freeze_start:
+            if not config.diffusion.start:
+                raise UserError("diffusion.freeze_start needs a denoiser that has learned: name one by diffusion.start")
+            freeze(self.module.denoiser)
         self.autoencoder: Autoencoder = load_autoencoder(config.diffusion.autoencoder, device)
         chosen = {"float32": False, "bfloat16": True}
         self.autoencoder.in_half = chosen.get(config.machine.precision, has_fast_bfloat16(device.type))
