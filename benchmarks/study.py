@@ -45,7 +45,7 @@ VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "nothing": (_NOTHING, 1, ()),
     "plain-recipe": (_PLAIN, 0.72, ()),
     "nothing-log-snr": (_NOTHING, 1, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
-    "frozen": (_START, 0.85, ("--diffusion.freeze_start=true",)),
+    "frozen": (_START, 0.88, ("--diffusion.freeze_start=true",)),
     "no-hold": (_START, 1, ("--optim.hold_backbone=0",)),
     "hold-200": (_START, 1, ("--optim.hold_backbone=200",)),
     "gait-16": (_START, 1.76, ("--data.gait_frames=16",)),
