@@ -19,7 +19,7 @@ from gaitdiff.config.shared import Precision
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, Origin, about, compared
-from gaitdiff.evaluation.features import AUTO, evaluate_store, gait_energy_images, names_of, store_protocol
+from gaitdiff.evaluation.features import AUTO, BASELINE, evaluate_store, gait_energy_images, names_of, store_protocol
 from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.evaluation.protocols import Protocol, protocols_with_submission
 from gaitdiff.evaluation.scoring import as_names, headline_metrics
@@ -29,8 +29,6 @@ from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.together import peers_told
 from gaitdiff.utils.files import json_object, require_output, write_whole
 
-#: The row of what any method must beat.
-BASELINE = "gait energy image"
 _RANKS = tuple(f"rank{k}" for k in (1, 2, 3, 4, 5, 10, 20))
 #: Key of a score → heading of its column.
 _COLUMNS = {key: key.replace("rank", "rank-") for key in _RANKS} | {"mAP": "mAP", "mINP": "mINP"}

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from gaitdiff.config.flat import flat, plain
+from gaitdiff.config.recipe_files import OF_A_RUN
 from gaitdiff.config.schema import FinetuneConfig, FinetuneData, PretrainConfig, PretrainData
 from gaitdiff.config.values import flag_of
 
 _LEAVES = ("model.overrides",)  # a mapping that is one setting
-_NO_SETTINGS = ("stage", "made_from", "made_with", "identity")  # what config.yaml holds besides settings
 
 
 def command(config: dict[str, Any]) -> list[str]:
@@ -29,7 +29,7 @@ def command(config: dict[str, Any]) -> list[str]:
     usual = dict(flat(plain(asdict(defaults)), _LEAVES))
     flags = [
         f"{flag_of(key)} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
-        for key, value in flat({key: value for key, value in config.items() if key not in _NO_SETTINGS}, _LEAVES)
+        for key, value in flat({key: value for key, value in config.items() if key not in OF_A_RUN}, _LEAVES)
         if usual.get(key) != value
     ]
     return [f"gaitdiff {stage}", *flags]
@@ -41,7 +41,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     Where a backbone starts (mode, init, the model's name) and where a run was made is left aside. From scratch, the
     backbone learns at the head's rate, whatever the configuration says.
     """
-    aside = ("out", "mode", "init", "model", "machine", "made_from", "made_with", "identity")
+    aside = ("out", "mode", "init", "model", "machine", *OF_A_RUN)
     first, second = (
         dict(flat(config, _LEAVES)) | ({"optim.backbone_lr_ratio": 1.0} if config.get("mode") == "scratch" else {})
         for config in (one, other)

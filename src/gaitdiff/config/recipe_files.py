@@ -18,8 +18,8 @@ from gaitdiff.errors import UserError, nearest, shown
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable  # from Python 3.11 on
 
-#: What a run's config.yaml holds besides the settings that another run can take.
-_OF_A_RUN = ("stage", "made_from", "made_with", "identity", "out")
+#: What a run's config.yaml holds besides settings.
+OF_A_RUN = ("stage", "made_from", "made_with", "identity")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _read(name: str, source: Traversable | Path) -> tuple[Recipe, str | None]:
     if base is not None and not (isinstance(base, str) and base):
         raise UserError(f"recipe {name}: base must be the name of a recipe or of a file beside it, not {shown(base)}")
     if stage is not None:
-        content = as_now({key: value for key, value in content.items() if key not in _OF_A_RUN})
+        content = as_now({key: value for key, value in content.items() if key not in (*OF_A_RUN, "out")})
     digest = str(made.get("manifest_sha256", "")) if stage is not None and isinstance(made, dict) else ""
     return Recipe(name, None if stage is None else str(stage), content, digest), base
 

@@ -29,6 +29,9 @@ from gaitdiff.utils.progress import ProgressHandle, progress_bar
 #: In place of a protocol's name: that of the store's data set.
 AUTO = "auto"
 
+#: What the scores of ``gait_energy_images`` go by, which any method must beat.
+BASELINE = "gait energy image"
+
 #: For stores of no data set that has a protocol of its own.
 BY_ROLE = "gait3d"
 

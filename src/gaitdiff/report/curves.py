@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gaitdiff.config.command_line import differences
+from gaitdiff.evaluation.features import BASELINE
 from gaitdiff.report.figures import Level, Series, chart, standard_error
 from gaitdiff.report.labels import SCORES, label_series, label_table
 from gaitdiff.report.pieces import left_out
@@ -16,7 +17,7 @@ from gaitdiff.training.run_folder import read_config, read_metrics
 
 _SUPERVISED, _PRETRAINING = "supervised iterations", "pretraining iterations"
 _COLOURS = ("blue", "red", "green", "purple", "ink")  # of supervised runs, in their order
-_BASELINE = "gait energy\nimage"
+_BASELINE = BASELINE.replace(" image", "\nimage")
 #: By the objective of pretraining: how the backbone learns; what the loss is, at its axis and in words.
 _LEARNS = {
     "diffusion": "only by helping the denoiser",

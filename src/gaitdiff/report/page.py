@@ -13,14 +13,12 @@ from typing import Any
 import torch
 
 from gaitdiff.errors import UserError
+from gaitdiff.evaluation.features import BASELINE
 from gaitdiff.report import curves, pictures
 from gaitdiff.report.figures import standard_error
 from gaitdiff.report.pieces import left_out
 from gaitdiff.report.settings import settings
 from gaitdiff.utils.files import NamesAndDrafts, write_whole
-
-#: The row of ``Report.scores`` that figures show as a dashed line.
-BASELINE = "gait energy image"
 
 
 @dataclass(frozen=True)

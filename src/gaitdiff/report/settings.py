@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gaitdiff.config.command_line import command
+from gaitdiff.evaluation.features import BASELINE
 from gaitdiff.report.pieces import definitions
 from gaitdiff.training.run_folder import read_config
 
@@ -15,7 +16,7 @@ _WORDS = {
     "rank-1": "Share of the probes whose nearest gallery sequence is the same person. Rank-5: any of the nearest five.",
     "mAP, mINP": "How early all sequences of the right person come in the ranking: on average, and the last of them.",
     "probe, gallery": "A probe is the sequence that asks who walks there; the gallery holds sequences of known people.",
-    "gait energy image": "The mean silhouette of a sequence, compared as it is: the baseline that needs no learning.",
+    BASELINE: "The mean silhouette of a sequence, compared as it is: the baseline that needs no learning.",
     "raw features": "What the backbone gives before any head, and so before any label.",
     "condition gap": (
         "How much larger the denoiser's loss is with another sequence's condition (shuffled), or with none (dropped), "
