@@ -53,7 +53,7 @@ percent AN over AP grew. At the paper's own scale every claim needs Gait3D or GR
 Every run begins with a denoiser that knows walks already (`diffusion.start walkers`), pretrains for 480 iterations and
 trains with labels of all 350 people for 240 iterations; one from scratch takes 720, as three times as many are the
 paper's, but for GaitBase's. What came out of each lies in [benchmarks/results/claims](../benchmarks/results/claims),
-with its commit and machine. Where code that numbers come from has changed since, the row says so; a change is seldom
+with its commit and machine. Where code that numbers come from has changed since, this page says so; a change is seldom
 one of numbers.
 """
 
@@ -99,26 +99,31 @@ def page() -> str:
     """The page of all claims."""
     claims = list_claims()
     counts = Counter("not finished" if claim.status == "not run" else claim.status for claim in claims)
-    told = (
-        f"Of {len(claims)} claims: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) + "."
-    )
-    table = ["| claim | in the paper | on walkers |", "|---|---|---|", *map(_row, claims)]
-    return "\n".join([_HEAD, told, "", *table, ""])
+    told = f"Of {len(claims)} claims: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    changed = [_changed(claim) for claim in claims]
+    of_all = changed[0] if len(set(changed)) == 1 else ""
+    told += f". Code that their numbers come from has changed since the runs, in {of_all}." if of_all else "."
+    rows = [_row(claim, "" if of_all else commit) for claim, commit in zip(claims, changed, strict=True)]
+    return "\n".join([_HEAD, told, "", "| claim | in the paper | on walkers |", "|---|---|---|", *rows, ""])
 
 
-def _row(claim: Claim) -> str:
+def _changed(claim: Claim) -> str:
+    """The first commit that changed code after a claim's runs; "" where none did, or it was not run."""
+    commits = str(claim.seen["commit"]).split(", ") if claim.seen else []
+    return next(filter(None, map(stale_since, commits)), "")
+
+
+def _row(claim: Claim, changed: str) -> str:
     if claim.seen:
-        stale = next(filter(None, map(stale_since, str(claim.seen["commit"]).split(", "))), "")
         parts = [
             f"{_named(name)} {mean:+.1f} ({low:+.1f} to {high:+.1f})"
             for name, (mean, low, high) in claim.seen["parts"].items()
         ]
-        words = f"**{claim.seen['status']}**: {'; '.join(parts)}" + (
-            f" (code changed since, in {stale})" if stale else ""
-        )
+        words = "<br>".join([f"**{claim.seen['status']}**", *parts])
+        words += f"<br>code changed since, in {changed}" if changed else ""
     else:
         words = _so_far(claim)
-    return f"| {claim.sentence} `{claim.id}` | {claim.where} | {words} |"
+    return f"| {claim.sentence}<br>`{claim.id}` | {claim.where} | {words} |"
 
 
 def _so_far(claim: Claim) -> str:
