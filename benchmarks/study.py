@@ -37,6 +37,7 @@ _NETWORK = '{"channels": [8, 16, 32]}'
 _START, _NOTHING, _PLAIN = "walkers/pretrain", "walkers/pretrain_from_nothing", "walkers/pretrain_plain"
 _NO_AUGMENTATION = [f"--augment.{name}=0" for name in ("affine", "perspective", "flip", "dilate", "blur")]
 _MORE_AUGMENTATION = [f"--augment.{name}=0.5" for name in ("affine", "perspective", "dilate", "blur")]
+_DESCENT = ("--optim.backbone_eps=1", "--optim.weight_decay=0")
 #: Variants that learn from other walks than the rest.
 _STORES = {"straight": "straight", "people-350": "turning-350", "people-100": "turning-100"}
 #: Name to recipe, time of an iteration on one thread (of "start" 1), and what differs from the recipe.
@@ -59,8 +60,12 @@ VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "log-snr": (_START, 1, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
     "v-20": (_START, 1, ("--diffusion.weighting=v", "--diffusion.gamma=20")),
     "pdae": (_START, 1, ("--diffusion.weighting=pdae",)),
+    "part-dropout": (_START, 1, ("--diffusion.part_dropout=0.5",)),
     "contrast": (_START, 1, ("--diffusion.contrast=1",)),
     "eps-1e-4": (_START, 1, ("--optim.backbone_eps=0.0001",)),
+    # With an ε far above any gradient, AdamW is gradient descent with momentum.
+    "sgd-10": (_START, 1, (*_DESCENT, "--optim.backbone_lr_ratio=10000")),
+    "sgd-100": (_START, 1, (*_DESCENT, "--optim.backbone_lr_ratio=100000")),
     "ratio-0.3": (_START, 1, ("--optim.backbone_lr_ratio=0.3",)),
     "ratio-3": (_START, 1, ("--optim.backbone_lr_ratio=3",)),
     "lr-3e-3": (_START, 1, ("--optim.lr=0.003",)),

@@ -321,6 +321,7 @@ def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> Diffusion
         diffusion.frames_apart,
         diffusion.log_snr,
         diffusion.contrast,
+        diffusion.part_dropout,
         _counting(diffusion),
     )
 
