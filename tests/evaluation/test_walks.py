@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> SequenceStore:
 
 def tiny(name: str = "smplgait") -> GaitModel:
     torch.manual_seed(0)
-    return create_model(name, "tiny", 3).eval()
+    model = create_model(name, "tiny", 3).eval()
+    with torch.no_grad():
+        next(model.head.parameters()).mul_(1.1)  # as training would
+    return model
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -49,6 +54,20 @@ def test_features_are_those_of_evaluation(name: str, store: SequenceStore) -> No
     raw = extract(model.backbone, store, rows, CPU)
     assert gaitdiff.embed(model, store[list(rows)]).equal(raw)
     assert gaitdiff.embed(model.backbone, store[list(rows)]).equal(raw)
+
+
+def test_a_head_that_nobody_trained_is_left_aside(store: SequenceStore) -> None:
+    model, walk = create_model("smplgait", pretrained="walkers").eval(), store[2].frames
+    raw = gaitdiff.embed(model.backbone, walk)
+    for untrained in (model, deepcopy(model), pickle.loads(pickle.dumps(model)), gaitdiff.load_checkpoint("walkers")):
+        assert not untrained.headed
+        assert gaitdiff.embed(untrained, walk).equal(raw)
+    assert not deepcopy(model).bfloat16().headed
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    model(torch.rand(2, 3, 64, 44)).embedding.square().sum().backward()
+    optimizer.step()
+    assert model.headed
+    assert gaitdiff.embed(model, walk).equal(model(torch.tensor(walk[None, :, :, 10:54]) / 255).embedding[0])
 
 
 def test_walks_come_in_many_forms(store: SequenceStore) -> None:

@@ -16,7 +16,6 @@ from gaitdiff.evaluation.features import MAX_FRAMES, run_walks
 from gaitdiff.evaluation.metrics import as_features, distance_matrix
 from gaitdiff.evaluation.scoring import DEFAULT_METRIC
 from gaitdiff.models import Backbone, GaitModel
-from gaitdiff.models.base import NoHead
 from gaitdiff.utils.ranges import check_range
 
 #: Silhouettes of one walk, (T, H, W).
@@ -49,7 +48,7 @@ def embed(model: GaitModel | Backbone, frames: Walk | List[Walk]) -> Tensor:
     if not isinstance(given, list | tuple | np.ndarray | Tensor) or len(given) == 0:
         raise UserError(f"give a walk, frames (T, 64, 64), or a list of at least one, not {frames!r:.80}")
     walks = [_checked(walk, "the walk" if one else f"walk {number}") for number, walk in enumerate(given)]
-    network = model.backbone if isinstance(model, GaitModel) and isinstance(model.head, NoHead) else model
+    network = model.backbone if isinstance(model, GaitModel) and not model.headed else model
     heights = {walk.shape[1] for walk in walks}
     if len(heights) > 1 or model.height not in (None, *heights):
         raise UserError(

@@ -112,6 +112,7 @@ class GaitModel(nn.Module):
         name: what ``create_model`` calls it.
         config: its settings, the dataclass of its presets.
         height: of the frames it was trained on, in pixels, the backbone's; None where that is not known.
+        fresh_head: some of the head's weights as it was made with them; None where it was loaded.
     """
 
     def __init__(self, name: str, config: Any, backbone: Backbone, head: Head) -> None:
@@ -119,6 +120,14 @@ class GaitModel(nn.Module):
         self.name, self.config = name, config
         self.backbone = backbone
         self.head = head
+        self.fresh_head = _first_weights(head)
+
+    @property
+    def headed(self) -> bool:
+        """Whether it has a head whose weights are no longer those that it was made with."""
+        weights = _first_weights(self.head)
+        fresh = self.fresh_head
+        return weights is not None and (fresh is None or not weights.equal(fresh.to(weights.dtype)))
 
     @property
     def height(self) -> int | None:
@@ -156,6 +165,12 @@ class GaitModel(nn.Module):
             return GaitOutput(feature, None)
         embedding, logits = self.head(feature)
         return GaitOutput(feature, embedding, logits)
+
+
+def _first_weights(head: nn.Module) -> Tensor | None:
+    """Some weights of a head, which any step of training changes, copied to the CPU; None where there are none."""
+    first = next(head.parameters(), None)
+    return None if first is None or first.is_meta else first.detach().flatten()[:64].cpu().clone()
 
 
 class NeckModel(nn.Module):

@@ -83,7 +83,7 @@ def create_model(
         num_classes: identities of the classifier; 0 builds none, ``logits`` are then None. They always are for models
             that never classify (GaitSet, GaitPart).
         pretrained: weights that ship with the package, see ``list_pretrained()``, as "walkers" or
-            "walkers/gaitgl"; the head stays fresh.
+            "walkers/gaitgl"; the head stays fresh, so that ``embed`` gives raw features until it is trained.
         **overrides: fields of the model's configuration, such as ``channels=(64, 128, 256)``.
 
     Raises:

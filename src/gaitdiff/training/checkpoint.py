@@ -81,6 +81,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Gai
     model.height = recipe.get("height")
     for stem in stems:
         getattr(model, stem).load_state_dict(weights[stem])
+    model.fresh_head = None
     if "head" not in stems:
         model.head = NoHead()
     return model.eval().to(device)
@@ -202,10 +203,9 @@ def pick_features(model: GaitModel, features: str) -> tuple[nn.Module, str]:
     Raises:
         UserError: the model has no BN neck.
     """
-    headed = not isinstance(model.head, NoHead)
     if features == "neck":
         return NeckModel(model).eval(), "neck features"
-    return (model.backbone, "raw features") if features == "raw" or not headed else (model, "embeddings")
+    return (model.backbone, "raw features") if features == "raw" or not model.headed else (model, "embeddings")
 
 
 def read_model_document(checkpoint: Path) -> dict[str, Any]:
