@@ -48,13 +48,16 @@ networks, the paper's iterations divided by 250, the recipe `walkers/pretrain` (
 lever of the claim. A verdict speaks of the method at that size, three seeds: "reproduced" where every 95% interval lies
 above zero, "contradicted" where one lies below, else "not seen". Differences are points of rank-1, or by how many
 percent AN over AP grew. At the paper's own scale every claim needs Gait3D or GREW, which their authors license:
-`gaitdiff reproduce table1 --store …` is ready for who has them.
+`gaitdiff reproduce table1 --store …` is there for those who have them. A claim takes two to six hours of one core.
 
-Every run begins with a denoiser that knows walks already (`diffusion.start walkers`), pretrains for 480 iterations and
-trains with labels of all 350 people for 240 iterations; one from scratch takes 720, as three times as many are the
-paper's, but for GaitBase's. What came out of each lies in [benchmarks/results/claims](../benchmarks/results/claims),
-with its commit and machine. Where code that numbers come from has changed since, this page says so; a change is seldom
-one of numbers.
+`gait3d` and `grew` in names of runs are synthetic people in the place of these data sets. Pretraining takes 480
+iterations and begins with a denoiser that knows walks already (`diffusion.start walkers`), but for the three runs of
+`larger-denoiser`, which begin with nothing. Then come labels of all 350 people, for 240 iterations in Gait3D's place
+and 300 in GREW's; from scratch for 720 and 1,000, as the paper has it, but for GaitBase's 240. Raw features are
+compared by cosine. The frozen block of the paper's Table I repeats numbers of its neighbours in print;
+`frozen-above-raw` is a sentence of its text. What came out of each run lies in
+[benchmarks/results/claims](../benchmarks/results/claims), with its commit and machine. Most changes of code change no
+number; where what numbers come from was edited after the runs, this page says so.
 """
 
 
@@ -99,10 +102,11 @@ def page() -> str:
     """The page of all claims."""
     claims = list_claims()
     counts = Counter("not finished" if claim.status == "not run" else claim.status for claim in claims)
-    told = f"Of {len(claims)} claims: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    told = f"Of {len(claims)} claims: {said}."
     changed = [_changed(claim) for claim in claims]
     of_all = changed[0] if len(set(changed)) == 1 else ""
-    told += f". Code that their numbers come from has changed since the runs, in {of_all}." if of_all else "."
+    told += f"\nCode that numbers come from was edited after all these runs, first in {of_all}." if of_all else ""
     rows = [_row(claim, "" if of_all else commit) for claim, commit in zip(claims, changed, strict=True)]
     return "\n".join([_HEAD, told, "", "| claim | in the paper | on walkers |", "|---|---|---|", *rows, ""])
 

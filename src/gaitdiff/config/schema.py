@@ -22,7 +22,7 @@ class PretrainData:
         store: folder of a sequence store.
         latent_frames: consecutive frames that are encoded, noised and denoised (s_e).
         gait_frames: frames that the backbone sees (s_g), of each clip; of no effect with ``same_clip``.
-        same_clip: one clip for both, s_e = s_g, with which learning collapses (the paper's Fig. 5).
+        same_clip: one clip for both, s_e = s_g, with which learning collapses in the paper (Fig. 5).
         min_frames: leave out training sequences with fewer frames.
     """
 

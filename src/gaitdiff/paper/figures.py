@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,9 @@ def draw(name: str, grid: Grid, cells: Sequence[Cell], seeds: int, path: Path) -
     """
     found = {cell.name: list(grid.finished(cell.run, range(seeds)).values()) for cell in cells}
     finished = {name: results for name, results in found.items() if results}
-    panels, labels, percent, columns = _FIGURES[name](finished)
+    stand_in = any(cell.run.recipe.startswith("walkers/") for cell in cells)
+    titles = {data: f"walkers for {title}" if stand_in else title for data, title in facts.DATA.items()}
+    panels, labels, percent, columns = _FIGURES[name](finished, titles)
     if panels:
         save_panels(path, panels, x_label=labels[0], y_label=labels[1], percent=percent, columns=columns)
     return [cell.name for cell in cells if cell.name not in finished]
@@ -38,9 +40,9 @@ def draw(name: str, grid: Grid, cells: Sequence[Cell], seeds: int, path: Path) -
 Drawn = tuple[Panels, tuple[str, str], bool, int]
 
 
-def _fig2(finished: dict[str, list[Result]]) -> Drawn:
+def _fig2(finished: dict[str, list[Result]], titles: Mapping[str, str]) -> Drawn:
     panels = {}
-    for data, title in facts.DATA.items():
+    for data, title in titles.items():
         for name, results in finished.items():
             if name.split("-")[1] == data:
                 panels[f"{title}, GaitSet"] = [
@@ -50,42 +52,41 @@ def _fig2(finished: dict[str, list[Result]]) -> Drawn:
     return panels, ("pretraining iterations", "rank-1 of raw features, %"), True, 2
 
 
-def _fig3(finished: dict[str, list[Result]]) -> Drawn:
+def _fig3(finished: dict[str, list[Result]], titles: Mapping[str, str]) -> Drawn:
     panels: Panels = {}
     for name, results in finished.items():
         _, data, model = name.split("-")
-        panels[f"{facts.DATA[data]}, {facts.MODELS[model]}"] = [
+        panels[f"{titles[data]}, {facts.MODELS[model]}"] = [
             Series("AN", *_mean(results, "an"), "red", smooth=True),
             Series("AP", *_mean(results, "ap"), "blue", smooth=True),
         ]
     return panels, ("pretraining iterations", "cosine distance of pairs"), False, 3
 
 
-def _fig4(finished: dict[str, list[Result]]) -> Drawn:
+def _fig4(finished: dict[str, list[Result]], titles: Mapping[str, str]) -> Drawn:
     panels: Panels = {}
-    for model, title in facts.MODELS.items():
+    for model, of in facts.MODELS.items():
         curves = []
         for kind, label, colour in (("finetuned", "fine-tuned", "blue"), ("scratch", "from\nscratch", "red")):
             results = finished.get(f"{kind}-gait3d-{model}")
             if results:
                 curves.append(_scores(label, results, "rank1", colour))
         if curves:
-            panels[title] = curves
+            panels[f"{titles['gait3d']}, {of}"] = curves
     return panels, ("supervised iterations", "rank-1, %"), True, 3
 
 
-def _fig5(finished: dict[str, list[Result]]) -> Drawn:
+def _fig5(finished: dict[str, list[Result]], titles: Mapping[str, str]) -> Drawn:
     labels = {
         "pretrain-gait3d-smplgait": ("two clips", "blue"),
         "pretrain-gait3d-smplgait-same-clip": ("one clip\nfor both", "red"),
     }
     curves = [_scores(labels[name][0], results, "rank1_cosine", labels[name][1]) for name, results in finished.items()]
-    title = "SMPLGait w/o 3D"
-    panels = {title: curves} if curves else {}
+    panels = {f"{titles['gait3d']}, {facts.MODELS['smplgait']}": curves} if curves else {}
     return panels, ("pretraining iterations", "rank-1 of raw features, %"), True, 1
 
 
-_FIGURES: dict[str, Callable[[dict[str, list[Result]]], Drawn]] = {
+_FIGURES: dict[str, Callable[[dict[str, list[Result]], Mapping[str, str]], Drawn]] = {
     "fig2": _fig2,
     "fig3": _fig3,
     "fig4": _fig4,
