@@ -163,11 +163,11 @@ def _whole_runs() -> str:
     rows, cpu = [], f"two cores of the {_result('pretrain_step')['machine']['processor']} above"
     for name in ("ours, student", "ours, TAESD", "peer, TAESD, float32"):
         hours = sides[name]["median_s"] * steps * ITERATIONS / _SECONDS_AN_HOUR
-        rows.append([cpu, name, f"{hours:,.0f}"])
+        rows.append([cpu, name, f"{hours:,.0f}", ""])
     for how, told in (("as a CUDA graph", ""), ("machine.compile true", ", `machine.compile true`")):
         hours = max(gpu[how]["seconds_in_loop"]) * ITERATIONS / _SECONDS_AN_HOUR
-        rows.append(["one NVIDIA H200", f"ours, student{told}", f"{hours:.1f}"])
-    return _table(["machine", "side", "hours"], rows)
+        rows.append(["one NVIDIA H200", f"ours, student{told}", f"{hours:.1f}", f"{gpu[how]['peak_memory_mb']:,}"])
+    return _table(["machine", "side", "hours", "MB of the GPU"], rows)
 
 
 def _gpu_step() -> str:
@@ -199,6 +199,7 @@ _TABLES = {
     "walks": lambda: f"{_result('embed')['sequences']}",
     "features machine": lambda: _machine("embed"),
     "loader": _loader,
+    "loader alone": lambda: f"{_result('loader')['batch_alone_ms']:.0f}",
     "loader machine": lambda: _machine("loader"),
     "scaling": _scaling,
     "scaling machine": lambda: _machine("scaling"),

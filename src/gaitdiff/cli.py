@@ -180,7 +180,7 @@ def make_parser(prog: str, function: Callable[..., None]) -> _Parser:
             options["required"] = True
         else:
             options["default"] = list(default) if isinstance(default, tuple) else default
-            hidden = default is None or isinstance(default, bool | tuple) or "(default:" in text
+            hidden = default in (None, "") or isinstance(default, bool | tuple) or "(default:" in text
             text += "" if hidden else " (default: %(default)s)"
         flag = name.rstrip("_").replace("_", "-")
         if "choices" not in options and options.get("action") != "store_true":

@@ -14,7 +14,7 @@ from gaitdiff.config import shared
 Checkpoint = Annotated[Path, "run folder, checkpoint, or weights that ship, such as walkers"]
 Store = Annotated[Path, "folder of a sequence store"]
 Device = Annotated[str, "auto, cpu, cuda or mps"]
-Workers = Annotated[int | None, "processes (default: one a core)"]
+Workers = Annotated[int | None, "processes (default: one per core)"]
 Features = Annotated[
     Literal["auto", "raw", "embedding", "neck"],
     "the backbone's raw features, the head's embeddings, or what its BN neck makes of them, which published DeepGaitV2 "

@@ -200,7 +200,11 @@ def import_opengait(
     print(run(file, out, model, preset, parse_overrides(override), drop_classifier, size))
 
 
-def export_opengait(checkpoint: Checkpoint, *, out: Annotated[Path, "file to create, such as model.pt"]) -> None:
+def export_opengait(
+    checkpoint: Annotated[Path, "run folder or checkpoint with a trained head"],
+    *,
+    out: Annotated[Path, "file to create, such as model.pt"],
+) -> None:
     """Write a checkpoint with a trained head as a file that OpenGait loads."""
     from gaitdiff.exchange.opengait_checkpoint import export_opengait as run
 

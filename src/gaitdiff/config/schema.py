@@ -250,7 +250,7 @@ class FinetuneConfig:
 
     Attributes:
         out: run folder; the same command continues a run that was stopped.
-        mode: "finetune" (all is trained, the backbone r times as fast as the head), "frozen" (the head alone) or
+        mode: "finetune" (all is trained, the backbone at optim.backbone_lr_ratio), "frozen" (the head alone) or
             "scratch" (from fresh weights).
         init: run folder or checkpoint whose backbone to start from, or weights that ship, such as "walkers".
         seed: of weights, batches and augmentations.

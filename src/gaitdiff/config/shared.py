@@ -60,10 +60,10 @@ class RunConfig:
         keep: number of checkpoints kept, the newest ones; 0 keeps all.
         protocol: evaluation protocol, such as "gait3d" (one probe a person), "leave-one-out" or "casia-b"; "auto" is
             that of the store's data set.
-        best: the score by which the best checkpoint on validation people is kept, as RUN/best; "rank1" is that by
-            cosine in pretraining. Of no effect where ``gaitdiff data split`` has set nobody aside. In pretraining also
-            "ap_an", which takes neither people nor labels: by how much clips of different sequences lie farther apart
-            than clips of one, on a batch that is not trained on.
+        best: the score by which RUN/best is kept: of validation people, or in pretraining "ap_an", which needs none.
+            That is by how much clips of different sequences lie farther apart than clips of one, on a batch that is not
+            trained on. "rank1" is that by cosine in pretraining. Scores are of no effect where ``gaitdiff data split``
+            has set nobody aside.
         patience: evaluations without a better one that end a run; 0 is no end.
         change: go on with other settings than the run was begun with; what changes is said and kept in metrics.jsonl.
         track: where metrics and pictures go besides metrics.jsonl: "none", "tensorboard" or "trackio".
