@@ -110,7 +110,7 @@ def test_names_of_folders(tmp_path: Path) -> None:
         ("anna", "", "", "walk 1"), ("anna", "", "", "walk 2"),
         ("Бен", "nm", "090", "a"), ("Бен", "nm", "090", "b"), ("Бен", "nm", "108", "c"),
         ("a/b", "..", ".", "x"), ("100%", "CON", "nul.txt", "x"), ("c:\\d", "bg.", "cl ", "x"),
-        ("%2F", "con1", "x", "x"), (" d", "nm", "x", "x"),
+        ("%2F", "con1", "x", "x"), (" d", "nm", "x", "x"), ("-e", "a--b", "c-", "x"),
     ]  # fmt: skip
     out = tmp_path / "out"
     store = write(tmp_path / "store", [(*row, "train", "") for row in rows])
@@ -119,7 +119,7 @@ def test_names_of_folders(tmp_path: Path) -> None:
         ("anna", "default", "walk 1"), ("anna", "default", "walk 2"),
         ("Бен", "nm", "090-a"), ("Бен", "nm", "090-b"), ("Бен", "nm", "108"),
         ("a%2Fb", "%2E%2E", "%2E"), ("100%25", "%43ON", "%6Eul.txt"), ("c%3A%5Cd", "bg%2E", "cl%20"),
-        ("%252F", "con1", "x"), ("%20d", "nm", "x"),
+        ("%252F", "con1", "x"), ("%20d", "nm", "x"), ("%2De", "a-%2Db", "c%2D"),
     ]  # fmt: skip
     assert set(found) == set(expected)
     for number, place in enumerate(expected):
@@ -132,7 +132,11 @@ def test_names_of_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [64, 44])
 def test_there_and_back(tmp_path: Path, width: int) -> None:
     """Imported again: the same frames, splits and roles; also of walks whose names had to change."""
-    rows = [*GAIT3D, *(("0009", "camid9_videoid2", "seq0", name, "train", "") for name in "ab")]
+    rows = [
+        *GAIT3D,
+        ("0010", "-w", "walk--2", "x", "test", "probe"),
+        *(("0009", "camid9_videoid2", "seq0", name, "train", "") for name in "ab"),
+    ]
     bar = np.zeros((64, width), np.uint8)
     bar[:, width // 2 - 8 : width // 2 + 8] = 255  # as alignment leaves it
     store = tmp_path / "store"

@@ -44,10 +44,12 @@ def split_store(source: Path, out: Path, people: int, seed: int = 0) -> Path:
     for number in store.select(split=TRAIN):
         walks.setdefault(store.rows[int(number)].subject, []).append(int(number))
     several = sorted(person for person, some in walks.items() if len(some) > 1)
-    if not 2 <= people <= min(len(several), len(walks) - 1):
+    most = min(len(several), len(walks) - 1)
+    if not 2 <= people <= most:
+        takes = f"--val-people takes from 2 to {most}" if most >= 2 else "that takes three, two of them with several"
         raise UserError(
             f"{people} people cannot be set aside of {len(walks)} training people in {source}, {len(several)} of whom "
-            f"have several walks: --val-people takes from 2 to {min(len(several), len(walks) - 1)}"
+            f"have several walks: {takes}"
         )
     rng, rows = np.random.default_rng(seed), list(store.rows)
     for place in sorted(rng.permutation(len(several))[:people]):

@@ -26,7 +26,7 @@ NO_CONDITION = "default"
 #: Where a sequence goes: the folders of person, type and view.
 Place = tuple[str, str, str]
 
-_FORBIDDEN = re.compile(r'[%/\\:*?"<>|\x00-\x1f\x7f]')
+_FORBIDDEN = re.compile(r'[%/\\:*?"<>|\x00-\x1f\x7f]|^-|-$|(?<=-)-')  # and hyphens that partitions cannot tell apart
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)  # names of devices in Windows
 _LONGEST = 255  # bytes of a file's name
 

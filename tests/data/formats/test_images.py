@@ -74,3 +74,19 @@ def test_ordinary_images_are_read() -> None:
     bitmap = cv2.imencode(".bmp", MASK)[1].tobytes()
     for data in (PNG, PNG + b"after the end", JPEG, filled, progressive, bitmap):
         np.testing.assert_array_equal(decode_mask(data)[0], MASK)
+
+
+def test_transparent_all_over_is_a_frame_of_nobody() -> None:
+    picture = np.dstack([np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8), 0 * MASK])
+    assert not decode_mask(cv2.imencode(".png", picture)[1].tobytes())[0].any()
+    picture[..., 3], picture[..., :3] = 255, MASK[..., None]
+    np.testing.assert_array_equal(decode_mask(cv2.imencode(".png", picture)[1].tobytes())[0], MASK)
+
+
+def test_maps_of_numbered_people_are_no_masks() -> None:
+    numbered = (MASK > 0).astype(np.uint8)
+    np.testing.assert_array_equal(decode_mask(cv2.imencode(".png", numbered)[1].tobytes())[0], MASK)
+    numbered[20:40, 20:24] = 2
+    for image in (numbered, numbered.astype(np.uint16)):
+        with pytest.raises(ValueError, match="values up to 2, as a map of numbered people"):
+            decode_mask(cv2.imencode(".png", image)[1].tobytes())

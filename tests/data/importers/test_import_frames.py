@@ -266,12 +266,13 @@ def test_suspicious_sequences_are_named(tmp_path: Path) -> None:
     tree = walk("good/w")
     tree |= {f"inverted/w/{i}.png": encode(255 - person(i)) for i in range(3)}
     tree |= {f"photo/w/{i}.png": encode(photo) for i in range(3)}
+    tree |= {f"jpeg/w/{i}.jpg": cv2.imencode(".jpg", photo)[1].tobytes() for i in range(3)}
     _, report = run(tmp_path, tree)
     lines = report.suspicious.lines()
     assert len(lines) == 2
     assert lines[0].startswith("1 sequences that look inverted")
     assert lines[0].endswith(": inverted/w")
-    assert lines[1] == "1 sequences that look like photographs, not masks: photo/w"
+    assert lines[1] == "2 sequences that look like photographs, not masks: jpeg/w, photo/w"
 
 
 # Splits

@@ -138,7 +138,7 @@ def test_a_second_call_has_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureF
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").iterdir()} == before
     for other in (["--split", "train"], ["--size", "128"], ["--seed", "1"]):
         assert main([*words, *other]) == 2
-        assert "exists already" in capsys.readouterr().err
+        assert "other files or options" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").iterdir()} == before
 
 

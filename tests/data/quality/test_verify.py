@@ -59,6 +59,13 @@ def photograph(clip: np.ndarray) -> np.ndarray:
     return np.random.default_rng(clip[0].sum()).integers(0, 256, clip.shape, dtype=np.uint8)
 
 
+def dusty(clip: np.ndarray) -> np.ndarray:
+    """The person in the lower three quarters, dust in a corner above."""
+    small = clip[:, ::4] * 0
+    small[:, 0, 20:22] = 255
+    return np.concatenate([small, np.delete(clip, np.s_[3::4], axis=1)], axis=1)
+
+
 def flipped(clip: np.ndarray) -> np.ndarray:
     return clip[:, ::-1]
 
@@ -72,6 +79,8 @@ WRONGS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, float]] = {
     "to the right": (lambda clip: np.roll(clip, 6, axis=2), kinds.OFF_CENTRE, 1.0),
     "cut twice": (lambda clip: clip[:, :, 20:-20], kinds.SIDES, 0.3),
     "cut twice, then padded": (lambda clip: clip * (abs(np.arange(64) - 31.5) < 12).astype(np.uint8), kinds.SIDES, 0.3),
+    "dust": (dusty, kinds.APART, 1.0),
+    "two people": (lambda clip: np.concatenate([clip[:, ::2, ::3], clip[:, ::2, ::-3]], axis=2), kinds.APART, 0.9),
     "grey noise": (photograph, kinds.GREY, 1.0),
     "an empty frame": (lambda clip: np.concatenate([clip, 0 * clip[:1]]), kinds.EMPTY, 1.0),
     "all empty": (lambda clip: 0 * clip, kinds.EMPTY, 1.0),
@@ -95,7 +104,8 @@ def test_what_is_wrong_has_a_name(walks: list[np.ndarray], name: str) -> None:
     change, what, share = WRONGS[name]
     found = [[kind for kind, _ in measure(change(clip)).odd] for clip in walks]
     assert np.mean([what in kinds_found for kinds_found in found]) >= share
-    assert {kind for kinds_found in found for kind in kinds_found} <= {what, kinds.SIDES, kinds.WIDE}
+    beside = {kinds.SIDES, kinds.WIDE, *([kinds.OFF_CENTRE] if what == kinds.APART else [])}
+    assert {kind for kinds_found in found for kind in kinds_found} <= {what, *beside}
 
 
 def test_people_from_a_street_upside_down(street: list[np.ndarray]) -> None:

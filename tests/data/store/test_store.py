@@ -192,6 +192,15 @@ def test_indexing_beyond_the_ends(store: Path) -> None:
             opened[i]
 
 
+def test_people_and_sequences_are_looked_for(store: Path) -> None:
+    opened = SequenceStore(store)
+    assert opened.rows[0].subject in opened
+    assert "nobody" not in opened
+    first = opened[0]
+    assert first in [opened[1], first]
+    assert first != opened[1]
+
+
 def test_select(store: Path) -> None:
     opened = SequenceStore(store)
     assert opened.select().tolist() == [0, 1, 2, 3, 4]

@@ -169,7 +169,7 @@ def test_another_store_is_begun_anew(tmp_path: Path, options: dict[str, Any]) ->
     interrupt(tmp_path / "store", 20)
     with StoreWriter(tmp_path / "store", source="a test", **{"resume": "same", **options}) as writer:
         assert (writer.notes, writer.rows) == ((), ())
-        frames = np.ones((2, 64, writer.width), np.uint8)
+        frames = np.full((2, 64, writer.width), 255, np.uint8)
         writer.add(frames, subject="p", condition="", view="", sequence="0", split="train")
     assert len(SequenceStore(tmp_path / "store")) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["store"]

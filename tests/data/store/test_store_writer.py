@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,11 +36,14 @@ def add_one_more(writer: StoreWriter) -> None:
 needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 
 
-BAD_SEQUENCES: dict[str, tuple[np.ndarray, dict[str, str], str]] = {
+BAD_SEQUENCES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no frames": (np.zeros((0, 64, 64), np.uint8), {}, "no frames"),
     "wrong width": (np.zeros((2, 64, 44), np.uint8), {}, r"\(2, 64, 44\)"),
     "wrong height": (np.zeros((2, 63, 64), np.uint8), {}, r"\(2, 63, 64\)"),
     "a single frame": (np.zeros((64, 64), np.uint8), {}, r"\(64, 64\)"),
+    "0 and 1": (np.ones((2, 64, 64), np.uint8), {}, "multiply them by 255"),
+    "a list": ([[[0]]], {}, "not list"),
+    "a number as a name": (np.zeros((2, 64, 64), np.uint8), {"subject": 3}, "names are text, not 3"),
     "floats": (np.zeros((2, 64, 64), np.float32), {}, "float32"),
     "unknown split": (np.zeros((2, 64, 64), np.uint8), {"split": "dev"}, "'dev'"),
     "unknown role": (np.zeros((2, 64, 64), np.uint8), {"role": "query"}, "'query'"),

@@ -10,6 +10,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+#: What is said of JPEGs that have no black and white.
+PHOTOGRAPH = "photographs thresholded at half"
+
+#: Masks whose values end below this, and are more than two, are maps of numbered people.
+_LABELS = 16
+
 #: Extensions of the files that count as images.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 
@@ -29,9 +35,9 @@ _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # those without a length
 def decode_mask(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     """Decode an image file and turn it into an 8-bit grey mask.
 
-    Transparency that varies is the mask itself; otherwise colours count by their brightest channel. 16-bit
-    values are scaled to 8. A mask of two values becomes 0 and 255. JPEG, which blurs and rings, is
-    thresholded at half, so that its noise does not pass for foreground.
+    Transparency is the mask itself, unless all is opaque; then colours count by their brightest channel. 16-bit values
+    are scaled to 8. A mask of two values becomes 0 and 255. JPEG, which blurs and rings, is thresholded at half, so
+    that its noise does not pass for foreground.
 
     Args:
         data: the bytes of a PNG, JPEG or BMP file.
@@ -40,7 +46,7 @@ def decode_mask(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
         uint8 (h, w), and what had to be done to get it, in words.
 
     Raises:
-        ValueError: not an image, truncated, damaged, too large, or an animation.
+        ValueError: not an image, truncated, damaged, too large, an animation, or a map of numbered people.
     """
     width, height = _declared_size(data)
     if not 0 < width * height <= MAX_PIXELS:
@@ -59,12 +65,15 @@ def decode_mask(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
         image, what = _to_8_bits(image)
         done.append(what)
     if data[:2] == b"\xff\xd8":
+        grey = np.count_nonzero((image >= 48) & (image < 208)) > image.size / 5
         image = np.where(image >= 128, np.uint8(255), np.uint8(0))
-        done.append("thresholded at half (JPEG)")
+        done.append(PHOTOGRAPH if grey else "thresholded at half (JPEG)")
     values = two_values([image])
     if values is not None:
         image = black_and_white(image, values[1])
         done.append("masks of two values made 0 and 255")
+    else:
+        require_no_map([image])
     return image, tuple(done)
 
 
@@ -80,6 +89,16 @@ def two_values(frames: Sequence[np.ndarray]) -> tuple[int, int] | None:
     return (low, high) if all(bool(((frame == low) | (frame == high)).all()) for frame in frames) else None
 
 
+def require_no_map(frames: Sequence[np.ndarray]) -> None:
+    """Refuse masks with a few low values, uint8 of any shape, which are neither black and white nor grey.
+
+    Raises:
+        ValueError: they are such.
+    """
+    if 0 < (high := max(int(frame.max()) for frame in frames)) < _LABELS:
+        raise ValueError(f"has values up to {high}, as a map of numbered people: save one mask a person, 0 and 255")
+
+
 def black_and_white(frame: np.ndarray, white: int) -> np.ndarray:
     """Return a mask that is 255 where it was ``white``, and 0 elsewhere."""
     return np.where(frame == white, np.uint8(255), np.uint8(0))
@@ -87,7 +106,7 @@ def black_and_white(frame: np.ndarray, white: int) -> np.ndarray:
 
 def _flatten(image: np.ndarray) -> tuple[np.ndarray, str]:
     """Turn (h, w, 3 or 4) into (h, w)."""
-    if image.shape[2] == 4 and image[..., 3].min() < image[..., 3].max():
+    if image.shape[2] == 4 and (image[..., 3].min() < image[..., 3].max() or image[..., 3].max() == 0):
         return np.ascontiguousarray(image[..., 3]), "transparency taken as the mask"
     return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2]), "colour made grey"
 

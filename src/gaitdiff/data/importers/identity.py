@@ -37,7 +37,7 @@ def is_done(out: Path, identity: Identity) -> bool:
     """Whether this very import has ended before; older stores do not say of which state of the files they are.
 
     Raises:
-        UserError: it has, but the files are others by now.
+        UserError: it has, but the files are others by now, or it was another import of a source of this name.
     """
     if not (out / HEADER_FILE).is_file():
         return False
@@ -45,6 +45,12 @@ def is_done(out: Path, identity: Identity) -> bool:
     if found.startswith(f"{identity.words}, files ") and found != identity.origin:
         raise UserError(
             f"{out} holds this import, but files have changed since: choose another --out, or remove it to import anew"
+        )
+    same, _, _ = identity.words.rpartition(", import ")
+    if found.startswith(f"{same}, import ") and not found.startswith(identity.words):
+        raise UserError(
+            f"{out} holds an import of a {same.partition(' of ')[2]} with other files or options: choose another "
+            "--out, or remove it to import anew"
         )
     return found in (identity.origin, identity.words)
 

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from gaitdiff.data.align import MIN_MASS, align
-from gaitdiff.data.formats.images import black_and_white, decode_mask, two_values
+from gaitdiff.data.formats.images import PHOTOGRAPH, black_and_white, decode_mask, require_no_map, two_values
 from gaitdiff.data.formats.pickles import MAX_BYTES, read_silhouettes
 from gaitdiff.data.formats.sources import Source
 from gaitdiff.data.store.codec import Encoded, encode
@@ -70,7 +70,8 @@ def load(source: Source, walk: SourceSequence, size: int) -> Loaded:
         what = "sequences that cannot be read"
         result.skipped.add(what, f"{printable(walk.folder or walk.files[0])} ({_reason(error)})")
         return result
-    if len(result.frames) and _grey_share(result.frames) > 0.6:
+    photographs = result.changed.counts.get(f"frames: {PHOTOGRAPH}", 0)
+    if len(result.frames) and (_grey_share(result.frames) > 0.6 or photographs > len(result.frames) / 2):
         result.suspicious.add("sequences that look like photographs, not masks", printable(walk.folder or "."))
     elif inverted > len(result.frames) / 2:
         problem = "sequences that look inverted (the person should be white on black)"
@@ -154,6 +155,7 @@ def _unpickle(source: Source, walk: SourceSequence, result: Loaded) -> np.ndarra
     if done:
         result.changed.add(f"pickles: {done}", printable(name))
     if values is None:
+        require_no_map([frames] if isinstance(frames, np.ndarray) else frames)
         return frames
     result.changed.add("pickles: masks of two values made 0 and 255", printable(name))
     if isinstance(frames, np.ndarray):

@@ -21,6 +21,7 @@ UPSIDE_DOWN = "upside-down sequences"
 OFF_CENTRE = "sequences whose person is not in the middle"
 SIDES = "sequences cut at both sides (cut twice?)"
 WIDE = "sequences of a person too wide (stretched? several people?)"
+APART = "sequences with something apart from the person (dust? another person?)"
 
 _GREY_SHARE = 0.6  # of the foreground, neither nearly black nor nearly white
 _STILL = 0.03  # changing share of the foreground; walkers have 0.07 and more
@@ -29,6 +30,8 @@ _UPSIDE_DOWN = -0.25  # of `uprightness`
 _OFF_CENTRE = 4 / 64
 _SIDE_ROWS, _SIDE_FRAMES, _SIDE_SHARE = 3 / 64, 4, 0.1
 _WIDE = 40 / 64
+_DUSTY, _GAP_ROWS = 0.25, 2 / 64  # of the frames
+_PARTED, _GAP_COLUMNS, _OTHERS = 0.5, 4 / 64, 0.25  # of the frames; the last is the lesser side's share of the mass
 
 
 @dataclass(frozen=True)
@@ -139,12 +142,32 @@ def _odd(
             found.append((UPSIDE_DOWN, f"uprightness {score:.1f}"))
         if cut := _cut_sides(white):
             found.append((SIDES, cut))
+        dust, others = _gaps_in_rows(white), _gaps_in_columns(white)
+        if dust.mean() > _DUSTY or others.mean() > _PARTED:
+            found.append((APART, f"{int((dust | others).sum())} of {len(frames)} frames"))
     off = float(np.median(np.abs(offset)))
     if off > _OFF_CENTRE * size:
         found.append((OFF_CENTRE, f"by {off:g} columns"))
     if width > _WIDE * size:
         found.append((WIDE, f"{width:g} of {frames.shape[2]} columns"))
     return found
+
+
+def _gaps_in_rows(white: np.ndarray) -> np.ndarray:
+    """In which frames of bool (T, H, W) rows between head and feet have no foreground, bool (T,)."""
+    rows = np.asarray(white.any(axis=2))  # (T, H)
+    return np.asarray(_extent(rows) - rows.sum(axis=1) > _GAP_ROWS * white.shape[1])
+
+
+def _gaps_in_columns(white: np.ndarray) -> np.ndarray:
+    """In which frames of bool (T, H, W) columns without foreground part the person from something large, bool (T,)."""
+    taken = np.asarray(white.any(axis=1))  # (T, W)
+    gaps = np.asarray(_extent(taken) - taken.sum(axis=1) > _GAP_COLUMNS * white.shape[1])
+    for number in np.flatnonzero(gaps):
+        places = np.flatnonzero(taken[number])
+        left = white[number, :, : places[np.diff(places).argmax()] + 1].sum() / white[number].sum()
+        gaps[number] = _OTHERS <= left <= 1 - _OTHERS
+    return gaps
 
 
 def _cut_sides(white: np.ndarray) -> str:

@@ -33,7 +33,7 @@ class UnknownPersonError(UserError, KeyError):
         return str(self.args[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sequence:
     """One walk."""
 
@@ -101,6 +101,10 @@ class SequenceStore:
         if isinstance(which, list) or (isinstance(which, np.ndarray) and which.ndim == 1):
             return [self._sequence(i) for i in [self._number(item) for item in which]]
         return self._sequence(self._number(which))
+
+    def __contains__(self, person: object) -> bool:
+        """Whether there is a person of this name."""
+        return any(row.subject == person for row in self.rows)
 
     def __iter__(self) -> Iterator[Sequence]:
         return (self._sequence(i) for i in range(len(self)))

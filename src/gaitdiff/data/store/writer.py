@@ -159,11 +159,21 @@ class StoreWriter:
             UserError: see the class.
         """
         file = self._opened()
+        if not isinstance(frames, np.ndarray | Encoded):
+            raise UserError(
+                f"frames must be an array, uint8 (T, {self.height}, {self.width}), not {type(frames).__name__}"
+            )
+        if not all(isinstance(name, str) for name in (subject, condition, view, sequence)):
+            raise UserError(f"names are text, not {subject!r}, {condition!r}, {view!r}, {sequence!r}")
         kind = frames.dtype.name if isinstance(frames, np.ndarray) else frames.codec
         if kind not in ("uint8", self.codec) or frames.shape[1:] != (self.height, self.width):
             raise UserError(
                 f"the frames of sequence {subject}/{sequence} are {kind} {frames.shape}, "
                 f"but the store {self.path} takes uint8 (T, {self.height}, {self.width})"
+            )
+        if isinstance(frames, np.ndarray) and frames.size and frames.max() == 1:
+            raise UserError(
+                f"the frames of sequence {subject}/{sequence} hold 0 and 1, but white is 255: multiply them by 255"
             )
         row = Row(subject, condition, view, sequence, frames.shape[0], split, role, self.crop, self._frames, 0, 0)
         problem = problem_with(row) or ("it is there already" if row.key in self._keys else "")
@@ -341,7 +351,7 @@ class StoreWriter:
                 raise UserError(
                     f"the disk is full: the store {self.path} did not fit; free some space or choose another --out"
                 ) from error
-            raise UserError(f"cannot write the store {self.path} ({error}); choose another --out") from error
+            raise UserError(f"cannot write the store {self.path} ({error.strerror}); choose another --out") from error
 
 
 def clear_tools(store: Path) -> None:
