@@ -47,7 +47,7 @@ def main() -> None:
         store = SequenceStore(report.out)
         model = gaitdiff.load_checkpoint(args.model)
         features = gaitdiff.embed(model, [store[row] for row in range(len(store.rows))])  # (N, C, P)
-        distances = distance_matrix(features, features, "cosine").fill_diagonal_(torch.inf)
+        distances = distance_matrix(features, features, model.metric).fill_diagonal_(torch.inf)
         for row, nearest in enumerate(distances.argmin(dim=1).tolist()):
             here, there = store.rows[row], store.rows[nearest]
             print(f"{here.subject}/{here.sequence} is nearest to {there.subject}/{there.sequence}")

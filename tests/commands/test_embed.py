@@ -44,6 +44,9 @@ def test_features_stand_beside_the_names_of_the_manifest(
     for column in ("subject", "condition", "view", "sequence", "split"):
         assert found[column].tolist() == [getattr(row, column) for row in rows]
     assert found["features"].dtype == np.float32
+    info, about = read_checkpoint_info(run), json.loads(str(found["about"]))
+    assert (about["checkpoint"], about["metric"], about["features"]) == (str(info.origin), info.metric, "embeddings")
+    assert gaitdiff.load_checkpoint(run).metric == info.metric
     walks = [opened[opened.rows.index(row)] for row in rows]
     np.testing.assert_allclose(found["features"], gaitdiff.embed(gaitdiff.load_checkpoint(run), walks), atol=1e-6)
     assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
@@ -130,8 +133,11 @@ def test_files_have_the_users_permissions(run: Path, store: Path, tmp_path: Path
     assert {path.stat().st_mode & 0o777 for path in weights} == {0o666 & ~before}
 
 
-def test_two_walks_lie_among_pairs_of_others(run: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_walks_lie_among_pairs_of_others(
+    run: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     opened, words = SequenceStore(store), ["compare-walks", str(run), str(store), "--device", "cpu"]
+    words += ["--json", str(tmp_path / "alike.json")]
     capsys.readouterr()
     assert main([*words, "12", "p5/nm/cam1/s0"]) == 0
     out = capsys.readouterr().out
@@ -154,6 +160,10 @@ def test_two_walks_lie_among_pairs_of_others(run: Path, store: Path, capsys: pyt
         "6 pairs of",
     ):
         assert text in out
+    document = json.loads((tmp_path / "alike.json").read_text())
+    assert document["similarity"] == pytest.approx(alike[0, 4], abs=1e-5)
+    assert document["one person"] == pytest.approx(sorted(pairs[same].tolist()), abs=1e-5)
+    assert document["different people"] == pytest.approx(sorted(pairs[~same & ~asked].tolist()), abs=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

@@ -283,7 +283,7 @@ def test_mistakes(joint: Path, run: Path, store: Path, tmp_path: Path, capsys: p
         ([*nobody, "--out", tmp_path / "a.mp4"], ".gif or .png file"),
         ([*nobody, "--out", tmp_path / "none" / "a.gif"], "its folder does not exist"),
         ([*nobody, "--out", train], "exists already"),
-        ([*nobody, *to, "--device", "tpu"], "device is 'tpu'"),
+        ([*nobody, *to, "--device", "tpu"], "no device 'tpu'"),
         (["generate", run, "--unconditional", *to], "a run of gaitdiff finetune, without a denoiser"),
         (["generate", "walkers", "--unconditional", *to], "a backbone that ships, without a denoiser"),
         (["generate", bare, "--unconditional", *to], "holds no denoiser"),

@@ -124,7 +124,7 @@ def test_mistakes(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ([runs / "one", tmp_path / "else"], "of other data"),
         ([runs / "one", runs / "one"], "given twice"),
         ([runs / "store"], "is no run folder"),
-        ([runs / "nowhere"], "is no run folder"),
+        ([runs / "nowhere"], "does not exist"),
     ):
         capsys.readouterr()
         assert main(["report", *map(str, given), "--device", "cpu"]) == 2

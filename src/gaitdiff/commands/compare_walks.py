@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.walks import similarity
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
+from gaitdiff.utils.files import json_object, require_output, write_whole
 
 #: How many people the pairs are made of, and how many walks of each, at most: some 8,000 pairs.
 PEOPLE, WALKS = 32, 4
@@ -53,6 +56,17 @@ class Comparison:
             f"  {self._share(self.same)} of one person",
         ]
 
+    def document(self) -> dict[str, Any]:
+        """The same as JSON can hold it, with all similarities of pairs, ascending."""
+        return {
+            "walks": self.names,
+            "similarity": self.similarity,
+            "how": self.how,
+            "pairs of": self.where,
+            "one person": np.sort(self.same).astype(float).tolist(),
+            "different people": np.sort(self.different).astype(float).tolist(),
+        }
+
     def _share(self, pairs: np.ndarray) -> str:
         if len(pairs) == 0:
             return "there are no pairs"
@@ -70,6 +84,7 @@ def compare_walks(
     metric: str | None = None,
     resize: bool = False,
     device: str = "auto",
+    json_file: Path | None = None,
 ) -> Comparison:
     """Compare two walks of a store, and pairs of its other walks: of both walks' split, or of all where they differ.
 
@@ -78,10 +93,14 @@ def compare_walks(
         features: see ``gaitdiff.training.checkpoint.pick_features``.
         metric: ``"cosine"`` or ``"euclidean"``; None: the distance that the checkpoint was trained with, or cosine.
         resize: convert frames of another height than the checkpoint's.
+        json_file: where all numbers are written too.
 
     Raises:
-        UserError: no such walk, no checkpoint, features that it does not have, frames of another height.
+        UserError: no such walk, no checkpoint, features that it does not have, frames of another height; the file
+            cannot be written.
     """
+    if json_file is not None:
+        require_output(json_file, "--json", lambda path: "similarity" in json_object(path))
     place = make_accelerator(MachineConfig(device=device)).device
     info, store = read_checkpoint_info(checkpoint), SequenceStore(data)
     info.require_features(features)
@@ -105,7 +124,10 @@ def compare_walks(
     where = f"{len(set(people[counted]))} people of {'the whole store' if split is None else f'the {split} split'}"
     names = store.rows[pair[0]].name, store.rows[pair[1]].name
     two = float(alike[places[0], places[1]])
-    return Comparison(names, two, near[same], near[~same], f"{metric} distance of {kind}", where)
+    result = Comparison(names, two, near[same], near[~same], f"{metric} distance of {kind}", where)
+    if json_file is not None:
+        write_whole(json_file, (json.dumps(result.document(), indent=1) + "\n").encode(), "choose another --json")
+    return result
 
 
 def find_walk(store: SequenceStore, name: str) -> int:

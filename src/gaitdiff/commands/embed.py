@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.together import peers_told
 from gaitdiff.utils.files import atomic_file, require_new
 from gaitdiff.utils.progress import say
+from gaitdiff.utils.scratch import scratch_folder
+from gaitdiff.version import __version__
 
 #: Columns of a store's manifest that name the rows of the file.
 NAMES = ("subject", "condition", "view", "sequence", "split")
@@ -41,7 +43,8 @@ def embed_store(
     """Write the features of a store's walks, in the store's order, as arrays that ``numpy.load`` gives by name.
 
     ``features`` (N, C, P) float32, and ``subject``, ``condition``, ``view``, ``sequence`` and ``split`` (N,), as the
-    manifest has them. No feature is held in memory. Processes that torchrun started share the work.
+    manifest has them; and ``about``, JSON that says of which checkpoint they are and by which distance they are
+    compared. No feature is held in memory. Processes that torchrun started share the work.
 
     Args:
         out: ``.npz`` file to create; it appears when it is whole.
@@ -77,9 +80,16 @@ def embed_store(
         raise UserError(
             f"{data} has names of {longest:,} letters, more than {NAME_LETTERS:,}: import it with shorter ones"
         )
+    about = {
+        "checkpoint": str(info.origin),
+        "features": kind,
+        "metric": info.metric,
+        "store": str(data),
+        "gaitdiff": __version__,
+    }
     names: dict[str, Any] = {name: np.array([getattr(row, name) for row in chosen]) for name in NAMES}
-    with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
-        file = Path(folder) / "features.npy"
+    with scratch_folder() as folder:
+        file = folder / "features.npy"
         with peers_told(accelerator.num_processes):
             height, half = info.height if resize else None, accelerator.mixed_precision == "bf16"
             found = extract_shared_to(file, network, store, rows, place, height, half)
@@ -88,7 +98,7 @@ def embed_store(
         feature_set(found, *names_of(store, rows), "cosine").require_finite()
         require_new(out)  # since another process may have written it
         with atomic_file(out) as draft, draft.open("wb") as stream:
-            np.savez(stream, features=found, **names)
+            np.savez(stream, features=found, **names, about=np.array(json.dumps(about)))
         people, (_, channels, parts) = len(set(names["subject"])), found.shape
         del found
     say(f"{len(rows):,} sequences of {people:,} people: {kind}, {channels} channels of {parts} parts")

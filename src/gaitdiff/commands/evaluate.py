@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,6 +27,7 @@ from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_ch
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.together import peers_told
 from gaitdiff.utils.files import json_object, require_output, write_whole
+from gaitdiff.utils.scratch import scratch_folder
 
 _RANKS = tuple(f"rank{k}" for k in (1, 2, 3, 4, 5, 10, 20))
 #: Key of a score → heading of its column.
@@ -128,8 +128,8 @@ def score_checkpoint(
     settings = {} if setting is None else {"setting": setting}
     network, row_name = pick_features(load_checkpoint(info.folder, place), features)
     scores: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
-        energy, ours = Path(folder) / "energy.npy", save_features or Path(folder) / "features.npy"
+    with scratch_folder() as folder:
+        energy, ours = folder / "energy.npy", save_features or folder / "features.npy"
         with peers_told(accelerator.num_processes):
             half = accelerator.mixed_precision == "bf16"
             found = extract_shared_to(ours, network, store, rows, place, resized, half)
@@ -190,6 +190,8 @@ def _check_files(protocol: Protocol, files: dict[str, Path | None], walks: int) 
         if flag == "--submission" and protocol.submission is None:
             with_file = " and ".join(protocols_with_submission())
             raise UserError(f"protocol {protocol.name!r} has no file to submit: --submission goes with {with_file}")
+        if flag == "--save-features" and path.suffix.lower() != ".npy":
+            raise UserError(f"{flag} is {path}, but what is written is an array: call it {path.stem or 'features'}.npy")
         require_output(path, flag, partial(_KINDS[flag], protocol, walks))
         other = flags.setdefault(path.resolve(), flag)
         if other != flag:

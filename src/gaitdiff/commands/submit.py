@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from gaitdiff.evaluation.scoring import as_names
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.utils.files import require_output
+from gaitdiff.utils.scratch import scratch_folder
 from gaitdiff.version import __version__
 
 
@@ -78,13 +78,13 @@ def submit(
     what, unscored = _local_check(store, rows, site, resized) if not how.secret else (None, "")
     network, row_name = pick_features(load_checkpoint(info.folder, place), features)
     scores: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
-        found = extract(network, store, rows, place, Path(folder) / "features.npy", height=resized)
+    with scratch_folder() as folder:
+        found = extract(network, store, rows, place, folder / "features.npy", height=resized)
         if what is not None:
             scores = evaluate_store(found, store, rows, site, metric, place)
             scores["about"] = about(what, info.origin, row_name, metric)
             print_scores({row_name: scores}, what, metric, [f"run: {info.origin}"])
-        written = rules.write(Path(folder) / "submission.csv", found, *names, metric, device=place)
+        written = rules.write(folder / "submission.csv", found, *names, metric, device=place)
         text = written.read_text(encoding="utf-8")
         del found
     rules.check(text, official, people)

@@ -126,12 +126,13 @@ def compare_walks(
     metric: Metric = None,
     resize: Resize = False,
     device: Device = "auto",
+    json: Annotated[Path | None, "file to write all numbers to as well"] = None,
 ) -> None:
     """Say how alike two walks are, beside walks of one person and of different people."""
     from gaitdiff.commands.compare_walks import compare_walks as run
 
     prepare()
-    found = run(checkpoint, store, a, b, features=features, metric=metric, resize=resize, device=device)
+    found = run(checkpoint, store, a, b, features=features, metric=metric, resize=resize, device=device, json_file=json)
     print("\n".join(found.lines()))
 
 

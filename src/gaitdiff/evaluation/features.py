@@ -25,6 +25,7 @@ from gaitdiff.models import GaitModel
 from gaitdiff.models.base import evaluating
 from gaitdiff.utils.files import atomic_file
 from gaitdiff.utils.progress import ProgressHandle, progress_bar
+from gaitdiff.utils.scratch import remedy
 
 #: In place of a protocol's name: that of the store's data set.
 AUTO = "auto"
@@ -335,7 +336,7 @@ def _gathered_on_disk(
 ) -> np.ndarray:
     """The same in a ``.npy`` file, which appears once it is whole."""
     count, begin = sum(map(len, batches)), 0
-    with atomic_file(out, "choose another place for the features") as draft, draft.open("wb") as file:
+    with atomic_file(out, remedy(out)) as draft, draft.open("wb") as file:
         for batch, some in zip(batches, features, strict=True):
             if begin == 0:
                 shape = (count, *some.shape[1:])

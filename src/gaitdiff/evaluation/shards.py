@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.ranking import Features
 from gaitdiff.utils.files import atomic_file
+from gaitdiff.utils.scratch import remedy, scratch_folder
 from gaitdiff.utils.shares import processes
 
 #: Rows of features that each process sends at a time.
@@ -76,13 +76,13 @@ def extract_shared_to(
     if processes() == 1:
         return extract(network, store, rows, device, out, height=height, half=half)
     places = _dealt(len(rows))
-    with tempfile.TemporaryDirectory(prefix="gaitdiff-") as folder:
+    with scratch_folder() as folder:
         mine = rows[places[dist.get_rank()]]
-        share = extract(network, store, mine, device, Path(folder) / "share.npy", height=height, half=half)
+        share = extract(network, store, mine, device, folder / "share.npy", height=height, half=half)
         if dist.get_rank() != 0:
             _gather(share, None, places, device)
             return None
-        with atomic_file(out, "choose another place for the features") as draft:
+        with atomic_file(out, remedy(out)) as draft:
             whole = np.lib.format.open_memmap(draft, "w+", np.float32, (len(rows), *share.shape[1:]))
             _gather(share, torch.from_numpy(whole), places, device)
             whole.flush()

@@ -138,6 +138,7 @@ def _metadata(model: GaitModel, output: str) -> dict[str, str]:
         "config": json.dumps(asdict(model.config)),
         "input": f"clip: float32 (batch, frames, {height}, {width}), aligned silhouettes with values in [0, 1]",
         "output": f"{output}: float32 (batch, channels, parts)",
+        "distance": model.metric,
         "minimum_frames": str(minimum_frames(model)),
     }
 

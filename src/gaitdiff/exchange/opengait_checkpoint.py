@@ -117,6 +117,8 @@ def export_checkpoint(checkpoint: Path, out: Path, features: str = "auto") -> Pa
     Raises:
         UserError: no checkpoint, embeddings asked of one without a trained head, or see ``export_onnx``.
     """
+    if out.suffix.lower() != ".onnx":
+        raise UserError(f"--out is {out}, but what is written is ONNX: call it {out.stem or 'model'}.onnx")
     info = read_checkpoint_info(checkpoint)
     info.require_features(features)
     model = load_checkpoint(info.folder)

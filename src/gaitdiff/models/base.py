@@ -112,6 +112,7 @@ class GaitModel(nn.Module):
         name: what ``create_model`` calls it.
         config: its settings, the dataclass of its presets.
         height: of the frames it was trained on, in pixels, the backbone's; None where that is not known.
+        metric: the distance that it was trained with, by which its features are compared; the paper's for a new one.
         fresh_head: some of the head's weights as it was made with them; None where it was loaded.
     """
 
@@ -120,6 +121,7 @@ class GaitModel(nn.Module):
         self.name, self.config = name, config
         self.backbone = backbone
         self.head = head
+        self.metric = "cosine"
         self.fresh_head = _first_weights(head)
 
     @property

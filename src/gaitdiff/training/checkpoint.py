@@ -23,6 +23,7 @@ from gaitdiff.models.base import NeckModel, NoHead
 from gaitdiff.models.registry import model_config
 from gaitdiff.training.checkpoint_files import CHECKPOINTS, latest_checkpoint, read_document, read_tensors, tensor_file
 from gaitdiff.training.run_folder import read_config
+from gaitdiff.utils.devices import require_device
 from gaitdiff.utils.progress import say
 
 #: Of model.json; raised when older versions could not read it.
@@ -61,11 +62,17 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> GaitModel:
     """Load a gait model from a run folder or one of its checkpoints, in evaluation mode.
 
-    After pretraining it has no head: ``model(clip).feature`` is what was learned, and there is no ``.embedding``.
+    After pretraining it has no head: ``model(clip).feature`` is what was learned, and there is no ``.embedding``. Its
+    features are compared by ``model.metric``.
+
+    Args:
+        path: run folder, checkpoint, or the name of weights that ship, such as "walkers".
+        device: "cpu", "cuda", "cuda:1" or "mps", or a torch.device.
 
     Raises:
-        UserError: no checkpoint there, or one that is corrupt.
+        UserError: no checkpoint there, or one that is corrupt; no such device.
     """
+    place = require_device(device)
     checkpoint = latest_checkpoint(Path(path))
     recipe, stems = read_model_document(checkpoint), ["backbone"]
     if os.path.lexists(tensor_file(checkpoint, "head")):
@@ -78,13 +85,13 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Gai
     for stem in stems:
         check_weights(getattr(plan, stem), weights[stem], str(checkpoint))
     model = _build(recipe, checkpoint)
-    model.height = recipe.get("height")
+    model.height, model.metric = recipe.get("height"), recipe.get("distance", DEFAULT_METRIC)
     for stem in stems:
         getattr(model, stem).load_state_dict(weights[stem])
     model.fresh_head = None
     if "head" not in stems:
         model.head = NoHead()
-    return model.eval().to(device)
+    return model.eval().to(place)
 
 
 def _build(recipe: Mapping[str, Any], checkpoint: Path) -> GaitModel:

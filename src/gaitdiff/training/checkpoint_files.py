@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from gaitdiff.config.safe_yaml import read_mapping
-from gaitdiff.errors import UserError, shown
+from gaitdiff.errors import UserError, nearest, shown
 from gaitdiff.models import list_pretrained
 from gaitdiff.models.pretrained import pretrained_folder
 from gaitdiff.utils.files import atomic_folder, json_object, parse_json, require_regular, write_whole
@@ -162,7 +162,9 @@ def latest_checkpoint(path: Path) -> Path:
 
 
 def _no_checkpoint(path: Path) -> str:
-    give = "give a run folder of gaitdiff pretrain or finetune"
+    shipped = [name for name, _ in list_pretrained()]
+    names = ", ".join(dict.fromkeys(shipped))
+    give = f"give a run folder of gaitdiff pretrain or finetune, or weights that ship ({names})"
     if CHECKPOINTS in path.parts[-2:]:
         run = path.parent if path.name == CHECKPOINTS else path.parent.parent
         if there := ", ".join(checkpoint.name for checkpoint in list_checkpoints(run)):
@@ -170,7 +172,9 @@ def _no_checkpoint(path: Path) -> str:
             what = "holds checkpoints" if several else "is none of the checkpoints that are kept (run.keep)"
             return f"{what}: give {run}, or one of {there} in it"
     if not os.path.lexists(path):
-        return f"does not exist: give {path.parent}" if list_checkpoints(path.parent) else f"does not exist: {give}"
+        if list_checkpoints(path.parent):
+            return f"does not exist: give {path.parent}"
+        return f"does not exist{nearest(str(path), shipped)}: {give}"
     if path.suffix.lower() in (".pt", ".pth", ".safetensors") and path.is_file():
         make = f"gaitdiff import-opengait {shlex.quote(str(path))} --model MODEL --out FOLDER"
         return f"is a file, not a checkpoint's folder (`{make}` makes one of a file of OpenGait): {give}"

@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.config.shared import Precision
 from gaitdiff.errors import UserError
+from gaitdiff.utils.devices import require_device
 from gaitdiff.utils.parallel import LAUNCHED, launched_processes
 from gaitdiff.utils.precision import has_fast_bfloat16
 
@@ -114,11 +115,9 @@ def _require(device: str, precision: str) -> None:
     if precision not in get_args(Precision):
         raise UserError(f"machine.precision is {precision!r}, but can be auto, float32 or bfloat16")
     if device not in ("auto", "cpu", "cuda", "mps"):
-        raise UserError(f"machine.device is {device!r}, but can be auto, cpu, cuda or mps")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("the device is cuda, but torch finds no CUDA device: choose cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("the device is mps, but torch finds none: choose cpu")
+        raise UserError(f"there is no device {device!r}: choose auto, cpu, cuda or mps")
+    if device != "auto":
+        require_device(device)
 
 
 def _meet(backend: str) -> None:

@@ -232,7 +232,8 @@ def read_config(run: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         above = next((folder for folder in run.resolve().parents[:2] if (folder / "config.yaml").is_file()), None)
         hint = f": give {above}" if above else ""
-        raise UserError(f"{run} is no run folder: it has no config.yaml{hint}") from error
+        what = "is no run folder: it has no config.yaml" if run.is_dir() else "does not exist: give a run folder"
+        raise UserError(f"{run} {what}{hint}") from error
     except NotADirectoryError as error:
         raise UserError(f"{run} is no run folder: it is a file") from error
     except OSError as error:

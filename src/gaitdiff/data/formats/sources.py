@@ -31,7 +31,11 @@ _MOST_WAYS = 1000
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c", b"Rar!")
 
 #: What is no archive, but what silhouettes are cut out of.
-_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+VIDEOS = (
+    *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"),
+    *(".webm", ".wmv"),
+)
+OF_A_VIDEO = "of a video a folder of masks of who walks in it"
 
 #: What unpacks an archive in the folder where it lies, by its extension.
 _UNPACK: Mapping[str, str] = MappingProxyType(
@@ -124,7 +128,7 @@ def open_source(path: str | Path) -> Source:
         return _Zip(path)
     if start[257:262] == b"ustar" or suffix == ".tar":
         return _Tar(path)
-    masks = ", and of a video a folder of masks of who walks in it" if path.suffix.lower() in _VIDEOS else ""
+    masks = f", and {OF_A_VIDEO}" if path.suffix.lower() in VIDEOS else ""
     raise UserError(f"{path} is neither a folder nor a .zip or .tar archive: give one of these{masks}")
 
 

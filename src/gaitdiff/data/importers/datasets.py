@@ -12,7 +12,7 @@ from importlib import import_module
 from gaitdiff import datasets
 from gaitdiff.data.formats.images import SUFFIXES
 from gaitdiff.data.formats.pickles import SUFFIX as PICKLE
-from gaitdiff.data.formats.sources import Source
+from gaitdiff.data.formats.sources import OF_A_VIDEO, VIDEOS, Source
 from gaitdiff.data.importers.importer import Importer
 from gaitdiff.data.importers.layout import FRAMES
 from gaitdiff.data.importers.opengait import OPENGAIT
@@ -52,9 +52,10 @@ def detect(source: Source, importers: Iterable[Importer]) -> tuple[Importer, str
         return known["frames"], "images in folders that are named as in no known data set"
     if _holds(source, (PICKLE,)):
         return known["opengait"], "pickles in folders that are named as in no known data set"
+    masks = f", and {OF_A_VIDEO}" if _holds(source, VIDEOS) else ""
     raise UserError(
         f"{source.path} holds neither images ({', '.join(SUFFIXES)}) nor pickles ({PICKLE}): give the folder or "
-        "archive with the silhouettes"
+        f"archive with the silhouettes{masks}"
     )
 
 

@@ -23,6 +23,7 @@ NOT_SILHOUETTES = "pickles that are not the silhouettes"
 #: How many files tell what a source is.
 SAMPLE = 20_000
 
+_OTHER_IMAGES = (".gif", ".jp2", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 _STRAYS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 #: Names of images that sum a sequence up.
 _SUMMARY = re.compile(r"(?<![a-z])(?:gei|geni|aei|energy|mean|average|avg)(?![a-z])[^/]*$", re.IGNORECASE)
@@ -146,6 +147,8 @@ def gather(source: Source, skipped: Counts) -> dict[str, Files]:
         elif suffix == PICKLE:
             found.pickles.append(name)
             result[folder] = found
+        elif suffix in _OTHER_IMAGES:
+            skipped.add(f"images that are not read (convert them to {SUFFIXES[0]})", printable(name))
         else:
             skipped.add("files that are neither images nor pickles", printable(name))
     for folder, files in result.items():
