@@ -26,8 +26,10 @@ MODULES = {
     "gaitdiff.data.store": "The sequence store.",
     "gaitdiff.data.importers": "Other people's data.",
     "gaitdiff.walkers": "Synthetic walking people.",
+    "gaitdiff.data.clips": "Clips of sequences.",
     "gaitdiff.training.pretrain": "Stage 1 as a call.",
     "gaitdiff.training.finetune": "Stage 2 as a call.",
+    "gaitdiff.config.schema": "Settings of both stages; `gaitdiff pretrain --help` says what each is.",
 }
 
 

@@ -96,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verb in _TRAIN:
             again = " at once; the same command goes on from the newest checkpoint, or begins where there is none"
         else:
-            again = "; the same command continues it" if verb in _RESUMED else ""
+            kept = verb in _RESUMED and "--dry-run" not in words
+            again = "; the same command continues it" if kept else ""
         print(f"gaitdiff: stopped{f' {stop}' if str(stop) else again}", file=sys.stderr)
         return 128 + (stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
     return 0

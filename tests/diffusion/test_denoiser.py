@@ -134,6 +134,41 @@ def test_one_frame_and_many_frames() -> None:
             assert denoiser(x, t, condition).shape == x.shape
 
 
+def test_one_level_for_all_and_no_condition() -> None:
+    denoiser = small()
+    x, _, condition = inputs(B=2)
+    all_dropped = torch.ones(2, dtype=torch.bool)
+    with torch.no_grad():
+        want = denoiser(x, torch.tensor([7, 7]), condition, all_dropped)
+        for level in (7, torch.tensor(7), torch.tensor([7.0])):
+            torch.testing.assert_close(denoiser(x, level, None), want)
+
+
+def test_what_does_not_fit_is_one_sentence() -> None:
+    denoiser = small()
+    x, t, condition = inputs(B=2)
+    for call, says in (
+        ((x[:, :3], t, condition), "noisy latents"),
+        ((x[..., :-1], t, condition), "divisible by"),
+        ((x, t[:1].repeat(3), condition), r"noise levels must have the shape \(2,\)"),
+        ((x, t, condition[:, :-1]), "conditions"),
+    ):
+        with pytest.raises(UserError, match=says):
+            denoiser(*call)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_kinds_of_numbers(dtype: torch.dtype) -> None:
+    denoiser = small()
+    x, t, condition = inputs(B=2, T=3)
+    with torch.no_grad():
+        want = denoiser(x, t, condition)
+        found = denoiser.to(dtype)(x.to(dtype), t, condition.to(dtype))
+    assert found.dtype == dtype
+    near = 1e-4 if dtype == torch.float64 else 0.05
+    assert (found - want).abs().max() < near * want.abs().max()
+
+
 def test_float_and_integer_noise_levels_agree() -> None:
     denoiser = small()
     x, t, condition = inputs()

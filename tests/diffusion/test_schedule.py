@@ -79,8 +79,18 @@ def test_noise_is_added_at_the_right_strength_and_taken_off_again(name: str) -> 
 def test_unknown_schedule_names_the_nearest() -> None:
     with pytest.raises(UserError, match="'inverted-cosine'"):
         make_schedule("inverse-cosine")
-    with pytest.raises(UserError, match="at least 1 step"):
+    with pytest.raises(UserError, match="at least 1, not 0"):
         make_schedule("cosine", 0)
+    with pytest.raises(UserError, match="whole number"):
+        make_schedule("cosine", 2.5)  # type: ignore[arg-type]
+
+
+def test_in_half_precision_it_stays_what_it_is() -> None:
+    schedule = make_schedule("cosine")
+    exact = schedule.alpha_bar.clone()
+    for other in (schedule.bfloat16(), schedule.half(), schedule.double(), schedule.to("cpu")):
+        assert torch.equal(other.alpha_bar, exact)
+        assert other.alpha_bar.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from gaitdiff.errors import UserError
 from gaitdiff.models import GaitModel, create_model, list_models, list_presets
@@ -175,3 +178,18 @@ def test_a_model_that_knows_its_frames_refuses_others() -> None:
         model(torch.rand(1, 2, 128, 88))
     model.height = None
     assert model(torch.rand(1, 2, 128, 88)).feature.shape == (1, 64, 16)
+
+
+def test_torch_sees_what_a_model_gives(tmp_path: Path) -> None:
+    """Its wrappers look for tensors in outputs: DistributedDataParallel for what got no gradient, torch.export."""
+    model, clip = narrow("smplgait"), torch.rand(2, 3, 64, 44)
+    exported = torch.export.export(model.eval(), (clip,)).module()(clip)
+    torch.testing.assert_close(exported.embedding, model(clip).embedding)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        wrapped = DistributedDataParallel(model.train(), find_unused_parameters=True)
+        for _ in range(2):
+            wrapped(clip).embedding.square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all(weight.grad is not None for weight in model.backbone.parameters())

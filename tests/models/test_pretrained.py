@@ -42,6 +42,7 @@ def test_a_model_with_them_has_their_backbone_and_a_fresh_head(name: str, model:
         fresh = gaitdiff.create_model(model, num_classes=3, **settings)
         own = made.backbone.state_dict()
         assert own.keys() == tensors.keys()
+        assert made.height == 64
         assert all(torch.equal(own[key], value) for key, value in tensors.items())
         assert all(torch.equal(a, b) for a, b in zip(made.head.parameters(), fresh.head.parameters(), strict=True))
 
@@ -52,6 +53,7 @@ def test_a_model_with_them_has_their_backbone_and_a_fresh_head(name: str, model:
         ({"name": "smplgait", "pretrained": "walker"}, "did you mean 'walkers'"),
         ({"name": "smplgait", "preset": "gait3d", "pretrained": "walkers"}, "leave out preset and overrides"),
         ({"name": "smplgait", "pretrained": "walkers", "channels": (8, 16, 32)}, "leave out preset and overrides"),
+        ({"name": "smplgait", "pretrained": True}, "name of weights"),
         ({"name": "gaitpart", "pretrained": "walkers"}, "of gaitpart"),
         ({"name": "smpl", "pretrained": "walkers"}, "no model 'smpl'"),
     ],

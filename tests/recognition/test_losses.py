@@ -246,6 +246,8 @@ def test_mistakes_are_refused_in_one_sentence() -> None:
     wrong: Distance = "euclidian"  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"'euclidian'.*did you mean 'euclidean'"):
         triplet_loss(x, labels, 0.2, wrong)
+    with pytest.raises(UserError, match=r"from 0 to 1, not 1\.5"):
+        cross_entropy(x, labels, smoothing=1.5)
     with pytest.raises(UserError, match=r"2 embeddings but labels of the shape \(3,\)"):
         triplet_loss(x, torch.tensor([0, 1, 1]))
     with pytest.raises(UserError, match=r"embeddings must have the shape \(n, C, P\).*\(2, 3\)"):

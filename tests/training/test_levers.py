@@ -47,6 +47,19 @@ def test_while_it_waits_no_weight_of_the_backbone_changes(tmp_path: Path) -> Non
         assert same == name.startswith("backbone.") or not value.requires_grad, name
 
 
+def test_a_backbone_that_waits_for_the_most_part_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = make_store(tmp_path / "store")
+    words = ["pretrain", *TINY_PRETRAIN, "--data.store", str(store), "--optim.iterations", "2"]
+    words += ["--run.evaluate_every", "0", "--optim.hold_backbone"]
+    for hold, says in (("1", ""), ("2", "the backbone never learns"), ("50", "the backbone never learns")):
+        capsys.readouterr()
+        assert main([*words, hold, "--out", str(tmp_path / f"run{hold}")]) == 0
+        told = capsys.readouterr().err
+        assert says in told if says else "the backbone" not in told
+    assert main([*words, "50", "--objective", "contrastive", "--out", str(tmp_path / "contrastive"), "--dry-run"]) == 0
+    assert "the backbone" not in capsys.readouterr().out
+
+
 def test_with_all_of_them_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
     store, run, kept = make_store(tmp_path / "store"), tmp_path / "run", tmp_path / "kept"
     flags = [*TINY_PRETRAIN, *LEVERS, "--optim.iterations", "6", "--run.save_every", "3", "--run.evaluate_every", "3"]

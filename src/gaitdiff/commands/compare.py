@@ -54,7 +54,7 @@ def run(
         raise UserError(f"{twice[-1]} is given twice: name each run once")
     if json_file is not None:
         require_output(json_file, "--json", _is_ours)
-    configs = {name: read_config(folder) for name, folder in zip(names, runs, strict=True)}
+    configs = {name: _config(folder) for name, folder in zip(names, runs, strict=True)}
     store = SequenceStore(data or _store(configs))
     place = make_accelerator(MachineConfig(device=device)).device
     protocol = _protocol(configs)
@@ -75,6 +75,12 @@ def run(
 
 def _is_ours(file: Path) -> bool:
     return {"runs", "settings"} <= json_object(file).keys()
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """A run's configuration, with the model that it has, which one that starts from another run does not name."""
+    config, info = read_config(folder), read_checkpoint_info(folder)
+    return {**config, "model": {**config["model"], "name": info.model, "preset": info.preset}}
 
 
 def _store(configs: Mapping[str, dict[str, Any]]) -> Path:

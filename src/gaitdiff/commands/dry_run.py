@@ -40,6 +40,7 @@ def describe(config: Any) -> str:
             " ".join(command({"stage": stage, **plain(asdict(config))})),
             f"learns from {_whom(store, rows)}",
             _scored(machine),
+            *([machine.caution] if machine.caution else []),
             f"{parameters:,} parameters, {left:,} iterations" + (f" after {done:,} that are done" if done else ""),
             f"about {seconds:.3g} s each, {lasting(seconds * left)} in all, evaluations not counted",
             f"{counted(kept_checkpoints(config), 'checkpoint')} of at most {size / 1e6:,.0f} MB",

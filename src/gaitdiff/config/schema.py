@@ -13,6 +13,23 @@ from gaitdiff.config.shared import ModelConfig as ModelConfig
 from gaitdiff.config.shared import RunConfig as RunConfig
 from gaitdiff.errors import UserError
 
+__all__ = [
+    "AugmentConfig",
+    "BatchConfig",
+    "ContrastiveConfig",
+    "DiffusionConfig",
+    "FinetuneConfig",
+    "FinetuneData",
+    "FinetuneOptim",
+    "LossConfig",
+    "MachineConfig",
+    "ModelConfig",
+    "PretrainConfig",
+    "PretrainData",
+    "PretrainOptim",
+    "RunConfig",
+]
+
 
 @dataclass(frozen=True)
 class PretrainData:

@@ -110,18 +110,22 @@ class Denoiser(nn.Module):
             raise UserError(f"unknown denoiser preset {name!r}{nearest(name, PRESETS)}; known are {', '.join(PRESETS)}")
         return cls(cond_dim=cond_dim, **PRESETS[name])
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor, drop: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor | float, condition: Tensor | None, drop: Tensor | None = None) -> Tensor:
         """Predict the noise in ``x``.
 
         Args:
             x: noisy latent clips, (B, 4, T, H, W); H and W divisible by 2 for each level but the first.
-            t: noise levels, (B,), integers or floats.
-            condition: gait conditions, (B, cond_dim).
+            t: noise levels, (B,), integers or floats, or one for all.
+            condition: gait conditions, (B, cond_dim); None: the learned null vector for all.
             drop: where True, the learned null vector takes the condition's place, (B,) boolean.
 
         Returns:
             The predicted noise, shaped as ``x``.
+
+        Raises:
+            UserError: shapes that do not fit.
         """
+        t, condition = self._checked(x, t, condition)
         embedding = F.silu(self.embed(t, condition, drop))  # (B, 4·dim + cond_dim)
         temporal = self.temporal_context(x.shape[2], x.device)
 
@@ -140,11 +144,31 @@ class Denoiser(nn.Module):
         h = self.final_block(torch.cat((h, stem), dim=-1))
         return self.final(h).permute(1, 4, 0, 2, 3).to(x.dtype)
 
+    def _checked(self, x: Tensor, t: Tensor | float, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Levels and conditions as many as there are clips."""
+        count, step, width = len(x), 2 ** (len(self.downs) - 1), len(self.null_condition)
+        if x.ndim != 5 or x.shape[1] != self.final.out_features or x.shape[3] % step or x.shape[4] % step:
+            raise UserError(
+                f"noisy latents must have the shape (B, {self.final.out_features}, T, H, W), H and W divisible by "
+                f"{step}, not {tuple(x.shape)}"
+            )
+        t = torch.as_tensor(t, device=x.device)
+        if t.numel() == 1:
+            t = t.reshape(1).expand(count)
+        if condition is None:
+            condition = self.null_condition.expand(count, -1)
+        if t.shape != (count,) or condition.shape != (count, width):
+            raise UserError(
+                f"of {count} clips noise levels must have the shape ({count},) and conditions ({count}, {width}), not "
+                f"{tuple(t.shape)} and {tuple(condition.shape)}"
+            )
+        return t, condition
+
     def embed(self, t: Tensor, condition: Tensor, drop: Tensor | None = None) -> Tensor:
         """The embedding of noise level and condition, side by side: (B, 4·dim + cond_dim)."""
         if drop is not None:
             condition = torch.where(drop[:, None], self.null_condition.to(condition.dtype), condition)
-        time = self.time_mlp(sinusoidal(t, self.dim))
+        time = self.time_mlp(sinusoidal(t, self.dim).to(self.null_condition.dtype))
         return torch.cat((time, condition.to(time.dtype)), dim=-1)
 
     def temporal_context(self, frames: int, device: torch.device) -> TemporalContext:
@@ -156,7 +180,7 @@ class Denoiser(nn.Module):
         turns = torch.stack((cos, sin, -sin, cos), dim=-1).unflatten(-1, (2, 2))  # (T, d/2, 2, 2)
         pairs = torch.eye(turns.shape[1], device=device)
         rotation = torch.einsum("tpij,pq->tpiqj", turns, pairs).reshape(frames, self.head_dim, self.head_dim)
-        return TemporalContext(self.position_bias(positions), rotation)
+        return TemporalContext(self.position_bias(positions), rotation.to(self.null_condition.dtype))
 
 
 PRESETS: dict[str, dict] = {

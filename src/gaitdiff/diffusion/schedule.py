@@ -54,6 +54,14 @@ class NoiseSchedule(nn.Module):
             )
         self.register_buffer("alpha_bar", table, persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NoiseSchedule:
+        """Move, but stay in float32: in fewer bits the first levels would be clean data."""
+        exact = self.alpha_bar
+        super()._apply(fn, recurse)
+        if self.alpha_bar.dtype != exact.dtype:
+            self.alpha_bar = exact.to(self.alpha_bar.device)
+        return self
+
     def snr(self, t: Tensor) -> Tensor:
         """Signal-to-noise ratio ᾱ/(1−ᾱ) at t, (B,)."""
         alpha_bar = self.alpha_bar[t]
@@ -81,10 +89,10 @@ class NoiseSchedule(nn.Module):
 def make_schedule(name: str, steps: int = 1000) -> NoiseSchedule:
     """Return the schedule called ``name``: "inverted-cosine" (the paper's) or "cosine".
 
-    Raises UserError for an unknown name or a number of steps that no table can hold.
+    Raises UserError for an unknown name or a number of steps that is none or that no table can hold.
     """
     if name not in SCHEDULES:
         raise UserError(f"unknown noise schedule {name!r}{nearest(name, SCHEDULES)}; known are {', '.join(SCHEDULES)}")
-    if steps < 1:
-        raise UserError(f"a noise schedule needs at least 1 step, not {steps}")
+    if not isinstance(steps, int) or steps < 1:
+        raise UserError(f"a noise schedule needs a whole number of steps, at least 1, not {steps!r}")
     return NoiseSchedule(SCHEDULES[name], steps)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import register_pytree_node
 
 from gaitdiff.errors import UserError
 from gaitdiff.utils.ranges import check_range
@@ -16,16 +18,18 @@ from gaitdiff.utils.ranges import check_range
 Sampling = Literal["unordered", "ordered", "consecutive"]
 
 
+@dataclass(eq=False)
 class GaitOutput:
-    """What a gait model gives for a batch.
+    """What a gait model gives for a batch. Torch sees its tensors, in DistributedDataParallel or torch.export.
 
     Attributes:
         feature: (B, C, P), after temporal and horizontal pooling, before the head.
         logits: (B, K, P), or None for a model without classes.
     """
 
-    def __init__(self, feature: Tensor, embedding: Tensor | None, logits: Tensor | None = None) -> None:
-        self.feature, self._embedding, self.logits = feature, embedding, logits
+    feature: Tensor
+    _embedding: Tensor | None
+    logits: Tensor | None = None
 
     @property
     def embedding(self) -> Tensor:
@@ -44,6 +48,14 @@ class GaitOutput:
     def __repr__(self) -> str:
         shapes = {"feature": self.feature, "embedding": self._embedding, "logits": self.logits}
         return f"GaitOutput({', '.join(f'{k}={v if v is None else tuple(v.shape)}' for k, v in shapes.items())})"
+
+
+register_pytree_node(  # for torch.export, and whatever else takes outputs apart
+    GaitOutput,
+    lambda output: ([output.feature, output._embedding, output.logits], None),
+    lambda tensors, _: GaitOutput(*tensors),
+    serialized_type_name="gaitdiff.GaitOutput",
+)
 
 
 class Backbone(nn.Module):

@@ -76,3 +76,4 @@ def load_pretrained(model: GaitModel, name: str) -> None:
             "which are theirs then"
         )
     model.backbone.load_state_dict(tensors)
+    model.height = pretrained_model(name, model.name).get("height")

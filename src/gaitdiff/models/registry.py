@@ -90,6 +90,10 @@ def create_model(
         UserError: unknown name, preset, override or weights, of which the message names the nearest known one, or a
             value that does not fit.
     """
+    if pretrained is not None and not isinstance(pretrained, str):
+        raise UserError(
+            f"pretrained is the name of weights, such as 'walkers', not {pretrained!r}: see list_pretrained"
+        )
     if preset is None:
         model_entry(name)
         preset = "gait3d"

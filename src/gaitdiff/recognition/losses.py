@@ -98,8 +98,11 @@ def cross_entropy(logits: Tensor, labels: Tensor, scale: float = 16.0, smoothing
         smoothing: share of the target that is spread evenly over all classes.
 
     Raises:
-        UserError: shapes that do not fit, labels that are not integers, or (seen on the CPU only) outside the classes.
+        UserError: shapes that do not fit, labels that are not integers, or (seen on the CPU only) outside the classes;
+            smoothing that is no share.
     """
+    if not 0 <= smoothing <= 1:
+        raise UserError(f"smoothing is a share, from 0 to 1, not {smoothing}")
     if logits is None:
         raise UserError("there are no logits: the model never classifies, or was built without num_classes")
     if logits.ndim != 3 or logits.numel() == 0:

@@ -134,7 +134,7 @@ class CheckpointInfo:
         headed: whether it holds a trained head (stage 2), not a backbone alone (stage 1).
         height: of the frames it was trained on, in pixels; None: not told.
         metric: the distance it was trained with, by which its features are compared; the paper's where it is not told.
-        preset: of its model.
+        model, preset: its model, as ``create_model`` calls them.
     """
 
     folder: Path
@@ -142,6 +142,7 @@ class CheckpointInfo:
     headed: bool
     height: int | None
     metric: str
+    model: str
     preset: str
 
     def require_features(self, features: str) -> None:
@@ -194,6 +195,7 @@ def read_checkpoint_info(path: str | Path) -> CheckpointInfo:
         os.path.lexists(tensor_file(folder, "head")),
         recipe.get("height"),
         recipe.get("distance", DEFAULT_METRIC),
+        recipe["model"],
         recipe["preset"],
     )
 

@@ -72,6 +72,7 @@ class FinetuneStage:
     """What the training loop needs of stage 2."""
 
     graphed = False  # the triplet loss looks at values
+    caution = ""
     accumulate = 1  # and it is of all pairs of a batch, which micro-batches do not have
 
     def __init__(self, config: FinetuneConfig, device: torch.device, world_size: int) -> None:

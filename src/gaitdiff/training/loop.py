@@ -52,6 +52,7 @@ class Stage(Trained, Protocol, Generic[Batch]):
         device: where it computes.
         validates: whether scores are of people to choose a checkpoint by.
         unscored: why there are no scores, or "".
+        caution: a sentence on what its settings come to, or "".
         ema: the average's decay, 0 where there is none.
         size: settings that its memory goes by, as a command line has them.
     """
@@ -59,6 +60,7 @@ class Stage(Trained, Protocol, Generic[Batch]):
     iterations: int
     validates: bool
     unscored: str
+    caution: str
     size: str
     ema: float
     device: torch.device
@@ -207,6 +209,8 @@ def _begin(stage: Stage[Batch], folder: RunFolder, run: RunConfig, base: Sequenc
     _tell_rates(folder, base, stage.lr_factors(step), step)
     if run.evaluate_every and stage.unscored:
         say(f"this run is not scored: {stage.unscored}")
+    if stage.caution:
+        say(stage.caution)
 
 
 def _tell_complete(folder: RunFolder, step: int, track: str, main: bool) -> None:

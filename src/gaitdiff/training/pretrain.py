@@ -125,6 +125,7 @@ class PretrainStage:
             fused=fused(device),
         )
         self.ema, self.average = optim.ema, Average(backbone, optim.ema, device)
+        self.caution = _caution(config)
 
     def make_batch(self, step: int, rank: int) -> PretrainBatch:
         """Clips of a step, in host memory."""
@@ -223,6 +224,18 @@ def load_objective(run: Path, device: torch.device) -> DiffusionObjective:
     for name, stem in (("backbone", trained), ("denoiser", "denoiser"), ("pooling", "pooling")):
         load_into(getattr(objective, name), read_tensors(checkpoint, stem), str(checkpoint))
     return objective.eval().to(device)
+
+
+def _caution(config: PretrainConfig) -> str:
+    """A sentence where the backbone waits for so long that it learns little or nothing."""
+    hold, iterations = config.optim.hold_backbone, config.optim.iterations
+    if config.objective == "contrastive" or 2 * hold <= iterations:
+        return ""
+    learns = f"learns for {iterations - hold} iterations, slowly" if hold < iterations else "never learns"
+    return (
+        f"the backbone {learns}: it waits for optim.hold_backbone {hold} of optim.iterations {iterations}; make the "
+        "first smaller or the second larger"
+    )
 
 
 def _check_micro_batches(optim: PretrainOptim, world_size: int) -> None:

@@ -199,6 +199,8 @@ def test_people_and_sequences_are_looked_for(store: Path) -> None:
     first = opened[0]
     assert first in [opened[1], first]
     assert first != opened[1]
+    picked = opened[np.array([False, True, False, False, True])]
+    assert [walk.row for walk in picked] == [opened.rows[1], opened.rows[4]]
 
 
 def test_select(store: Path) -> None:

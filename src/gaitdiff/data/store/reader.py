@@ -86,7 +86,7 @@ class SequenceStore:
 
         Args:
             which: a row number, negative ones counting from the end; or for a list of sequences a person's name as the
-                manifest has it, a slice, or row numbers, as ``select`` gives them.
+                manifest has it, a slice, row numbers, as ``select`` gives them, or a bool (N,) that picks some.
 
         Raises:
             IndexError: there is no such row.
@@ -98,6 +98,8 @@ class SequenceStore:
             return [self._sequence(i) for i in self._rows_of(which)]
         if isinstance(which, slice):
             return [self._sequence(i) for i in range(len(self))[which]]
+        if isinstance(which, np.ndarray) and which.dtype == np.bool_ and which.shape == (len(self),):
+            which = np.flatnonzero(which)
         if isinstance(which, list) or (isinstance(which, np.ndarray) and which.ndim == 1):
             return [self._sequence(i) for i in [self._number(item) for item in which]]
         return self._sequence(self._number(which))
