@@ -105,9 +105,11 @@ def run(
     if stores:
         _refuse_unscored(what, grid, runs)
     left = grid.left(jobs)
+    if dry_run:  # what is to do is known at once, what it costs has to be measured
+        print("\n".join(map(grid.command, left)), flush=True)
     _print_plan(grid, cells, range(seeds), len(jobs), costs(grid, left))
     if dry_run:
-        return print("\n".join(map(grid.command, left)))
+        return
     if scale == "walkers" and not stores:
         make_walkers(out, needed)
     failed = grid.work(jobs)

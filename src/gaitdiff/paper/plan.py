@@ -139,7 +139,7 @@ class _Step:
                 "p_uncond": 0.15,
                 "log_snr": None,
             }
-            free["diffusion"] = replace(config.diffusion, start="", **levels)
+            free["diffusion"] = replace(config.diffusion, start="", freeze_start=False, **levels)
             return cls(replace(config, **free, init="", optim=replace(config.optim, **rates)), False)
         free["optim"] = replace(config.optim, **rates, milestones=(), layer_decay=1.0, freeze_blocks=0)
         free["data"] = replace(free["data"], people=0)
