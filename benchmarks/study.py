@@ -60,7 +60,6 @@ VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "log-snr": (_START, 1, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
     "v-20": (_START, 1, ("--diffusion.weighting=v", "--diffusion.gamma=20")),
     "pdae": (_START, 1, ("--diffusion.weighting=pdae",)),
-    "part-dropout": (_START, 1, ("--diffusion.part_dropout=0.5",)),
     "contrast": (_START, 1, ("--diffusion.contrast=1",)),
     "eps-1e-4": (_START, 1, ("--optim.backbone_eps=0.0001",)),
     # With an ε far above any gradient, AdamW is gradient descent with momentum.

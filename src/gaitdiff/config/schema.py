@@ -72,7 +72,6 @@ class DiffusionConfig:
         frames_apart: denoise each latent frame by itself, at its own noise level.
         log_snr: mean and standard deviation of the normal distribution that logarithms of signal-to-noise ratios are
             drawn from; null draws each of the schedule's levels alike.
-        part_dropout: share of the parts left out of a condition.
         contrast: weight of a term that rewards being denoised worse with another sequence's condition; 0 leaves it out,
             as in the paper.
     """
@@ -90,7 +89,6 @@ class DiffusionConfig:
     projector: CountOrNone = 0
     frames_apart: bool = False
     log_snr: tuple[float, float] | None = None
-    part_dropout: Share = 0.0
     contrast: NotNegative = 0.0
 
 

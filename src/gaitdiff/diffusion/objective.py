@@ -100,7 +100,6 @@ class DiffusionObjective(nn.Module):
         log_snr: mean and standard deviation of the normal distribution that the logarithm of the signal-to-noise ratio
             is drawn from; None draws each of the schedule's levels alike.
         contrast: weight of a second term, ``wrong_condition``; 0 leaves it out.
-        part_dropout: share of a feature's parts that are left out of its condition in training, others each time.
         counting: the schedule by whose levels the denoiser counts, where it learned another one before; it is told the
             level there that has the same signal-to-noise ratio.
     """
@@ -117,7 +116,6 @@ class DiffusionObjective(nn.Module):
         frames_apart: bool = False,
         log_snr: tuple[float, float] | None = None,
         contrast: float = 0.0,
-        part_dropout: float = 0.0,
         counting: NoiseSchedule | None = None,
     ) -> None:
         super().__init__()
@@ -126,7 +124,6 @@ class DiffusionObjective(nn.Module):
         self.counting = counting
         self.weighting, self.gamma, self.p_uncond = weighting, gamma, p_uncond
         self.frames_apart, self.log_snr, self.contrast = frames_apart, log_snr, contrast
-        self.part_dropout = part_dropout
 
     def apart(self, latents: Tensor) -> Tensor:
         """Latent clips as they are denoised: (B, 4, T, h, w), or with ``frames_apart`` (B·T, 4, 1, h, w)."""
@@ -156,18 +153,11 @@ class DiffusionObjective(nn.Module):
 
     def loss(self, feature: Tensor, latents: Tensor, noised: Noised) -> Tensor:
         """The weighted loss where the gait clips' features (B, C, P) are known already, a scalar."""
-        condition = self.pooling(self._fewer_parts(feature, noised.noise))
+        condition = self.pooling(feature)
         right = self.per_sample(latents, condition, noised, noised.drop)
         if self.contrast == 0.0:
             return right.mean()
         return right.mean() + self.contrast * self.wrong_condition(latents, condition, noised, right)
-
-    def _fewer_parts(self, feature: Tensor, noise: Tensor) -> Tensor:
-        """Features (B, C, P) without some of their parts, which the noise's first numbers choose."""
-        if self.part_dropout == 0.0:
-            return feature
-        chance = torch.special.ndtr(noise.unflatten(0, (len(feature), -1))[:, 0].flatten(1)[:, : feature.shape[2]])
-        return feature * (chance >= self.part_dropout)[:, None] / (1.0 - self.part_dropout)
 
     def wrong_condition(self, latents: Tensor, condition: Tensor, noised: Noised, right: Tensor) -> Tensor:
         """How far each latent clip is from being denoised worse with another sequence's condition, a scalar.

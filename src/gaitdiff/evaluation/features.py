@@ -259,14 +259,10 @@ def select_in_store(
     how = store_protocol(store, protocol)
     roles: dict[str, Any] = _role_masks(store, rows, how)
     if how.by_role and setting is None and not any(roles["probe_mask"]):
-        people = [store.rows[int(row)].subject for row in rows]
-        remedy = (
-            "take --protocol leave-one-out"
-            if len(set(people)) < len(people)
-            else "import it with --split halves, which makes two of each walk"
-        )
+        several = len({store.rows[int(row)].subject for row in rows}) < len(rows)
+        what = "take --protocol leave-one-out" if several else "import it with --split halves, which makes two of each"
         raise UserError(
-            f"no test sequence of {store.path} has the role 'probe', by which protocol {how.name!r} goes: {remedy}"
+            f"no test sequence of {store.path} has the role 'probe', by which protocol {how.name!r} goes: {what}"
         )
     try:
         return select_rows(how.name, *names_of(store, rows), setting=setting, **roles)

@@ -321,7 +321,6 @@ def build_objective(backbone: Backbone, diffusion: DiffusionConfig) -> Diffusion
         diffusion.frames_apart,
         diffusion.log_snr,
         diffusion.contrast,
-        diffusion.part_dropout,
         _counting(diffusion),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,8 +36,11 @@ def remedy(path: Path) -> str:
 
 
 def _clear() -> None:
-    for lock_file in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{LOCK_FILE}"):
-        with suppress(OSError, Timeout):  # others', or in use
-            if time.time() - lock_file.stat().st_mtime > _FRESH_S:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError, Timeout):  # in use
+            lock_file = folder / LOCK_FILE
+            states = [os.lstat(folder), os.lstat(lock_file)]
+            ours = all(state.st_uid == os.getuid() and not stat.S_ISLNK(state.st_mode) for state in states)
+            if ours and time.time() - states[1].st_mtime > _FRESH_S:
                 with FileLock(lock_file, timeout=0, thread_local=False):
-                    shutil.rmtree(lock_file.parent)
+                    shutil.rmtree(folder)

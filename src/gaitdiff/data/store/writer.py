@@ -351,7 +351,9 @@ class StoreWriter:
                 raise UserError(
                     f"the disk is full: the store {self.path} did not fit; free some space or choose another --out"
                 ) from error
-            raise UserError(f"cannot write the store {self.path} ({error.strerror}); choose another --out") from error
+            raise UserError(
+                f"cannot write the store {self.path} ({error.strerror or error}); choose another --out"
+            ) from error
 
 
 def clear_tools(store: Path) -> None:
