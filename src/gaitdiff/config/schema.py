@@ -123,8 +123,8 @@ class PretrainOptim:
             then grows over as many steps again. Of no effect without a denoiser.
         weight_decay: AdamW's.
         clip_grad: largest gradient norm; 0 does not clip.
-        ema: decay of a moving average of the backbone's weights; 0 is none. The average is exponential, and what is
-            scored and transferred.
+        ema: decay of the backbone's moving average; 0 is none. The average is exponential, and what is scored and
+            transferred.
     """
 
     iterations: Count = 120_000
