@@ -49,7 +49,7 @@ VERBS = {
     "data import by two": "data import W/tree --out O/s --workers 2",
     "data split": "data split W/store --val-people 2 --out O/s",
     "data export": "data export W/store --out O/tree",
-    "evaluate": "evaluate W/run --data W/store --device cpu --json O/a.json --save-features O/a.npz",
+    "evaluate": "evaluate W/run --data W/store --device cpu --json O/a.json --save-features O/a.npy",
     "embed": "embed W/run W/store --device cpu --out O/a.npz",
     "generate": "generate W/pre --like W/store --count 40 --steps 2 --device cpu --out O/s",
     "generate a picture": "generate W/pre --like W/store --count 40 --steps 2 --device cpu --out O/a.gif",
