@@ -72,8 +72,6 @@ def decode_mask(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     if values is not None:
         image = black_and_white(image, values[1])
         done.append("masks of two values made 0 and 255")
-    else:
-        require_no_map([image])
     return image, tuple(done)
 
 
@@ -82,21 +80,18 @@ def two_values(frames: Sequence[np.ndarray]) -> tuple[int, int] | None:
 
     Args:
         frames: uint8 of any shape, looked at together.
-    """
-    low, high = min(int(frame.min()) for frame in frames), max(int(frame.max()) for frame in frames)
-    if low == high or (low, high) == (0, 255):
-        return None
-    return (low, high) if all(bool(((frame == low) | (frame == high)).all()) for frame in frames) else None
-
-
-def require_no_map(frames: Sequence[np.ndarray]) -> None:
-    """Refuse masks with a few low values, uint8 of any shape, which are neither black and white nor grey.
 
     Raises:
-        ValueError: they are such.
+        ValueError: they have a few low values, and are neither black and white nor grey but a map of numbered people.
     """
-    if 0 < (high := max(int(frame.max()) for frame in frames)) < _LABELS:
+    low, high = min(int(frame.min()) for frame in frames), max(int(frame.max()) for frame in frames)
+    if (low, high) == (0, 255):
+        return None
+    if low < high and all(bool(((frame == low) | (frame == high)).all()) for frame in frames):
+        return low, high
+    if 0 < high < _LABELS:
         raise ValueError(f"has values up to {high}, as a map of numbered people: save one mask a person, 0 and 255")
+    return None
 
 
 def black_and_white(frame: np.ndarray, white: int) -> np.ndarray:

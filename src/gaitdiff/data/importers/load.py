@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from gaitdiff.data.align import MIN_MASS, align
-from gaitdiff.data.formats.images import PHOTOGRAPH, black_and_white, decode_mask, require_no_map, two_values
+from gaitdiff.data.formats.images import PHOTOGRAPH, black_and_white, decode_mask, two_values
 from gaitdiff.data.formats.pickles import MAX_BYTES, read_silhouettes
 from gaitdiff.data.formats.sources import Source
 from gaitdiff.data.store.codec import Encoded, encode
@@ -151,11 +151,10 @@ def _unpickle(source: Source, walk: SourceSequence, result: Loaded) -> np.ndarra
     except Exception as error:  # no file may end an import
         result.skipped.add("unreadable pickles", f"{printable(name)} ({_reason(error)})")
         return []
-    values = two_values([frames] if isinstance(frames, np.ndarray) else frames)
     if done:
         result.changed.add(f"pickles: {done}", printable(name))
+    values = two_values([frames] if isinstance(frames, np.ndarray) else frames)
     if values is None:
-        require_no_map([frames] if isinstance(frames, np.ndarray) else frames)
         return frames
     result.changed.add("pickles: masks of two values made 0 and 255", printable(name))
     if isinstance(frames, np.ndarray):
