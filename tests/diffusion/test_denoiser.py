@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gaitdiff.diffusion.denoiser import PRESETS, Denoiser, attend
+from gaitdiff.diffusion.attention import attend
+from gaitdiff.diffusion.denoiser import PRESETS, Denoiser
 from gaitdiff.diffusion.denoiser_reference import load_reference_state_dict, reference_state_dict
 from gaitdiff.errors import UserError
 from reference import RECORDED

@@ -17,7 +17,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor, nn
 
-from gaitdiff.diffusion.denoiser import Attention, Denoiser
+from gaitdiff.diffusion.attention import Attention
+from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.student import Student
 from gaitdiff.diffusion.taesd import Taesd
 from gaitdiff.models import create_model, list_models, list_presets

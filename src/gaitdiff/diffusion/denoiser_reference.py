@@ -13,7 +13,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gaitdiff.diffusion.denoiser import Denoiser, TemporalAttention
+from gaitdiff.diffusion.attention import TemporalAttention
+from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.errors import UserError
 
 PLAIN = {"weight": "weight", "bias": "bias"}
