@@ -141,13 +141,16 @@ def errors(
         {key: doubled(value) for key, value in keywords.items()},
     )
     random = torch.randn(exact.output.shape, generator=torch.Generator().manual_seed(1))
+    known: tuple[Tensor, dict[str, Tensor]] | None = None  # float64 is slow: nearly always all threads agree
     for number in threads:
         torch.set_num_threads(number)
         own = copy.deepcopy(layer).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             found = Called(own, tuple(x.clone() if isinstance(x, Tensor) else x for x in arguments), keywords)
         gradient = random * ((found.output > 0) == (exact.output > 0))
-        right, got = exact.gradients(gradient), found.gradients(gradient)
+        if known is None or not torch.equal(gradient, known[0]):
+            known = gradient, exact.gradients(gradient)
+        right, got = known[1], found.gradients(gradient)
         assert got.keys() == right.keys()
         yield {
             key: float((got[key].double() - value).norm() / value.norm().clamp(min=1e-30))
