@@ -10,10 +10,16 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gaitdiff.training.together import SharedStop
+from gaitdiff.config.recipe import parse_config
+from gaitdiff.config.schema import FinetuneConfig
+from gaitdiff.errors import UserError
+from gaitdiff.training import loop
+from gaitdiff.training.finetune import finetune
+from gaitdiff.training.together import SharedStop, stops_together
 from gaitdiff.utils.signals import Stopped, deferred_stops, stops
 from worlds import TINY_SCRATCH, make_store, records
 
@@ -113,6 +119,38 @@ def test_a_second_signal_says_what_is_left(saved: int, said: str) -> None:
     with pytest.raises(Stopped) as end:
         twice()
     assert (end.value.signal, end.value.note) == (signal.SIGTERM, said)
+
+
+def test_a_signal_while_the_last_step_is_scored_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is finished, and whoever began it, such as a grid of runs, begins no other."""
+    store, run = make_store(tmp_path / "store"), tmp_path / "run"
+    score = loop._evaluate
+
+    def scored(stage: Any, folder: Any, step: int, main: bool) -> dict[str, Any]:
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return score(stage, folder, step, main)
+
+    monkeypatch.setattr(loop, "_evaluate", scored)
+    words = [*TINY_SCRATCH, "--optim.iterations", "3", "--run.evaluate_every", "3"]
+    config = parse_config(FinetuneConfig, "finetune", [*words, "--data.store", str(store), "--out", str(run)])
+    with pytest.raises(Stopped, match="the run is finished") as end, stops():
+        finetune(config)
+    assert end.value.signal == signal.SIGTERM
+    assert [record["step"] for record in records(run) if "evaluation" in record] == [0, 3]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_an_error_does_not_make_a_signal_forgotten() -> None:
+
+    def fails() -> None:
+        with stops(), stops_together(1):
+            signal.raise_signal(signal.SIGTERM)
+            raise UserError("the disk is full")
+
+    with pytest.raises(Stopped, match="at an error: the disk is full") as end:
+        fails()
+    assert end.value.signal == signal.SIGTERM
 
 
 def test_nohup_stays_in_force(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from gaitdiff.commands.reproduce import make_walkers, require_seeds, walkers_folder
@@ -20,7 +19,7 @@ from gaitdiff.paper.plan import costs
 from gaitdiff.paper.plan import in_words as plan_in_words
 from gaitdiff.paper.results import Result
 from gaitdiff.utils.files import write_whole
-from gaitdiff.utils.progress import say
+from gaitdiff.utils.progress import answers, say
 from gaitdiff.utils.text import counted
 
 _UNITS = {"apart": "% by which AN over AP grew"}
@@ -93,12 +92,12 @@ def in_words(expect: str, seen: Mapping[str, Any]) -> str:
 
 
 def _print(claims: Sequence[Claim]) -> None:
-    console = Console(highlight=False)
+    console = answers()
     for claim in claims:
         seen = in_words(claim.expect, claim.seen) if claim.seen else "not run"
         console.print(Text(claim.id, "bold"), Text(f"  {claim.where}"))
         for line in (claim.sentence, f"walkers: {seen}", "paper's scale: needs licensed data"):
-            console.print(f"  {line}", soft_wrap=True, markup=False)
+            console.print(f"  {line}", soft_wrap=True)
     console.print(
         f"\ngaitdiff claims run ID runs one on synthetic people, with narrow networks and 1/{SHRINK} of the paper's "
         "iterations: what is seen\nis about the method at that size. The paper's own scale needs Gait3D or GREW, see "

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -23,6 +22,7 @@ from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_ch
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.run_folder import DATA, read_config
 from gaitdiff.utils.files import json_object, require_output, write_whole
+from gaitdiff.utils.progress import answers
 from gaitdiff.version import __version__
 
 _ASIDE = ("out", "made_with", "identity", "machine", "run")  # of no effect on what is learned
@@ -135,7 +135,7 @@ def _unlike(configs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _print(document: Mapping[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = answers()
     names = list(document["runs"])
     table = Table(
         Column("run", overflow="fold"), *(head for name in SCORES.values() for head in (name, "over the first"))
@@ -153,7 +153,6 @@ def _print(document: Mapping[str, Any]) -> None:
         f"{whose} people of {document['store']}, protocol {document['protocol']}; in brackets 95% intervals, by "
         "bootstrap over people: of these runs, not of what another seed would give",
         soft_wrap=True,
-        markup=False,
     )
     if document["settings"]:
         unlike = Table("setting", *(Column(Text(name)) for name in names))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from gaitdiff.config.schema import MachineConfig
@@ -27,6 +26,7 @@ from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_ch
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.together import peers_told
 from gaitdiff.utils.files import json_object, require_output, write_whole
+from gaitdiff.utils.progress import answers
 from gaitdiff.utils.scratch import scratch_folder
 
 _RANKS = tuple(f"rank{k}" for k in (1, 2, 3, 4, 5, 10, 20))
@@ -155,11 +155,11 @@ def score_checkpoint(
 def print_scores(scores: dict[str, dict[str, Any]], what: Compared, metric: str, runs: Sequence[str]) -> None:
     """Print a table of scores, where there are some, and below it what they are of."""
     title = what.protocol if what.setting is None else f"{what.protocol}, {what.setting}"
-    console = Console(highlight=False)
+    console = answers()
     if scores:
         console.print(score_table(f"{title}, {metric} distance", scores))
     for line in (*runs, *what.lines(metric)):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _are_scores(_: Protocol, __: int, file: Path) -> bool:

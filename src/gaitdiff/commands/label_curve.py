@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -32,7 +31,7 @@ from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import finetune
 from gaitdiff.utils.files import parse_json, require_regular, write_whole
 from gaitdiff.utils.locks import writing
-from gaitdiff.utils.progress import say
+from gaitdiff.utils.progress import answers, say
 
 _RESULTS = "label_curve.json"
 _LONGEST = 100  # bytes of an arm's name, which is part of a folder's
@@ -319,4 +318,4 @@ def _print(table: Sequence[Mapping[str, Any]]) -> None:
                     gain = (f"{found['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}")
                 heads = ("", "") if arm != SCRATCH else (f"{row['people']}" if score == "rank1" else "", name)
                 shown.add_row(*map(Text, (*heads, arm, spread(scores), *gain)))
-    Console(highlight=False).print(shown)
+    answers().print(shown)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from gaitdiff.commands import label_curve
@@ -31,7 +30,7 @@ from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_config
 from gaitdiff.utils.locks import writing
-from gaitdiff.utils.progress import console
+from gaitdiff.utils.progress import answers, console
 from gaitdiff.walkers import generate, store_source
 
 
@@ -147,9 +146,9 @@ def _run(out: Path, scale: Scale, device: str, seed: int) -> Path:
     )
     report = write_report(out / "report", result, place)
     print_scores(scores, what, DEFAULT_METRIC, origins)
-    answer = Console(highlight=False)
+    answer = answers()
     answer.print(verdict, soft_wrap=True)
-    answer.print(f"report: {report}", soft_wrap=True, markup=False)
+    answer.print(f"report: {report}", soft_wrap=True)
     return report
 
 

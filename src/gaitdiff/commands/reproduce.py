@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -35,7 +34,7 @@ from gaitdiff.paper.plan import Cost, costs, in_words
 from gaitdiff.paper.settings import Settings
 from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.locks import try_lock
-from gaitdiff.utils.progress import say
+from gaitdiff.utils.progress import answers, say
 from gaitdiff.utils.text import counted
 from gaitdiff.version import __version__
 from gaitdiff.walkers import generate, store_source
@@ -234,14 +233,14 @@ def _print_plan(grid: Grid, cells: Sequence[Cell], seeds: Sequence[int], jobs: i
         shared = f", {len(left) - len(new)} shared" if len(left) > len(new) else ""
         state = f"{len(left)} to do{shared}" if left else "done"
         table.add_row(cell.name, state, steps, f"{hours:.2f}", "" if cell.printed is None else f"{cell.printed:.1f}")
-    console = Console(highlight=False)
+    console = answers()
     console.print(table)
     console.print(in_words(len(cost), jobs, cost), soft_wrap=True)
 
 
 def _write(what: str, grid: Grid, cells: Sequence[Cell], seeds: int, scale: Scale) -> None:
     """Table or figure of what is finished."""
-    console = Console(highlight=False)
+    console = answers()
     if what in _TABLES:
         found = render.numbers(grid, cells, seeds)
         rows = _TABLES[what](found)
@@ -254,12 +253,12 @@ def _write(what: str, grid: Grid, cells: Sequence[Cell], seeds: int, scale: Scal
         for row in rows[1:]:
             table.add_row(*map(Text, row))
         console.print(table)
-        console.print("\n".join(notes), soft_wrap=True, markup=False)
+        console.print("\n".join(notes), soft_wrap=True)
     else:
         file = grid.out / f"{what}.png"
         for name in figures.draw(what, grid, cells, seeds, grid.out / what):
             say(f"{name} is not finished, and left out of {file}")
-    console.print(str(file), soft_wrap=True, markup=False)
+    console.print(str(file), soft_wrap=True)
 
 
 def _about(seeds: int) -> Iterator[str]:

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -29,6 +28,7 @@ from gaitdiff.paper.plan import costs, in_words
 from gaitdiff.paper.render import Number, lines, numbers
 from gaitdiff.paper.settings import split_setting
 from gaitdiff.utils.files import json_object, write_whole
+from gaitdiff.utils.progress import answers
 from gaitdiff.utils.text import counted
 from gaitdiff.version import __version__
 
@@ -85,10 +85,10 @@ def run(
     jobs = [Job(one, seed) for seed in range(seeds) for one in runs_of(list(cells.values()))]
     left = grid.left(jobs)
     plan = in_words(len(left), len(jobs), costs(grid, left))
-    console = Console(highlight=False)
+    console = answers()
     console.print(f"{counted(len(arms), 'setting')}, {counted(seeds, 'seed')}: {plan}", soft_wrap=True)
     if dry_run:
-        console.print("\n".join(map(grid.command, left)), soft_wrap=True, markup=False)
+        console.print("\n".join(map(grid.command, left)), soft_wrap=True)
         return None
     failed = grid.work(jobs)
     about = {"recipe": recipe, "then": then, "init": init, "settings": list(settings)}
@@ -175,10 +175,10 @@ def _write(grid: Grid, cells: Mapping[str, Cell], seeds: int, about: Mapping[str
     file = _file(grid.out, about)
     about = {**about, "seeds": seeds, "gaitdiff": __version__}
     write_whole(file, json.dumps({"about": about, "settings": document}, indent=1).encode())
-    console = Console(highlight=False)
+    console = answers()
     console.print(table)
     console.print("rank-1 and mAP in percent, mean ± standard deviation over seeds; in brackets 95% intervals")
-    console.print(str(file), soft_wrap=True, markup=False)
+    console.print(str(file), soft_wrap=True)
     return file
 
 

@@ -170,6 +170,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 follow(stopping, f"after step {done} of {stage.iterations}, which is saved; {CONTINUES}")
     best.tell(stage.iterations)
     tell_scores(folder.path, wanted=main)
+    stop.end()
 
 
 def _due(run: RunConfig, done: int, last: bool, stopping: bool) -> tuple[bool, bool, bool]:

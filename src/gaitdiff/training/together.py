@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from gaitdiff.errors import UserError
-from gaitdiff.utils.signals import StopRequest, deferred_stops
+from gaitdiff.utils.signals import StopRequest, deferred_stops, follow
 
 #: Seconds within which torchrun passes a signal on that came to all of its terminal's processes.
 _ECHO = 5.0
@@ -62,12 +62,29 @@ class SharedStop:
         self._asked = dist.all_reduce(self._heard, dist.ReduceOp.MAX, self._group, async_op=True)
         return heard
 
+    def end(self) -> None:
+        """Follow a signal that came too late to stop the run, so that nothing else begins after it.
+
+        Several processes begin nothing else.
+        """
+        if self._request and self._group is None:
+            follow(self._request.signal, "after the last step; the run is finished")
+
 
 @contextmanager
 def stops_together(processes: int) -> Iterator[SharedStop]:
-    """Within the block, a signal is noted for the end of a step; a process of several also ends with its launcher."""
+    """Within the block, a signal is noted for the end of a step; a process of several also ends with its launcher.
+
+    An error does not make it forgotten, or a grid of runs would go on with the next. Where one of several processes
+    fails, the error tells more.
+    """
     with deferred_stops(_ECHO if processes > 1 else 0.0) as request, _with_launcher(processes > 1):
-        yield SharedStop(request, processes)
+        try:
+            yield SharedStop(request, processes)
+        except Exception as error:
+            if request and processes == 1:
+                follow(request.signal, f"at an error: {error if isinstance(error, UserError) else repr(error)}")
+            raise
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -24,10 +25,20 @@ _QUIET_SECONDS = 30.0  # at most, between two lines where there is no terminal
 #: What the program says beside its results goes to stderr, so that stdout can be piped.
 console = Console(stderr=True, highlight=False)
 
+_PIPED_WIDTH = 160  # of stdout that is no terminal: nobody reads it there, so tables need break no names
+
 
 def say(text: str) -> None:
     """Write a note to stderr as it stands: brackets are no markup, and lines are broken by the terminal alone."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def answers() -> Console:
+    """Stdout, where results go: brackets are no markup, and where it is piped tables are as wide as they need."""
+    stdout = Console(markup=False, highlight=False)
+    if not stdout.is_terminal and "COLUMNS" not in os.environ:
+        stdout.width = _PIPED_WIDTH
+    return stdout
 
 
 @contextmanager

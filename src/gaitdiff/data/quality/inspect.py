@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from gaitdiff.data.store import SequenceStore
@@ -19,7 +18,7 @@ from gaitdiff.data.store.header import Header
 from gaitdiff.data.store.manifest import Row
 from gaitdiff.utils.files import require_output, write_whole
 from gaitdiff.utils.pictures import note_of, png_note
-from gaitdiff.utils.progress import track
+from gaitdiff.utils.progress import answers, track
 
 _ROWS, _COLUMNS = 12, 12  # of the contact sheet
 _MADE_BY = "gaitdiff data inspect"  # the note in a sheet's file, by which it may be replaced
@@ -115,7 +114,7 @@ def inspect(path: str | Path, *, sheet: str | Path | None = None) -> Summary:
         bytes=sum(file.stat().st_size for file in store.path.iterdir()),
         sheet=target,
     )
-    Console(markup=False, highlight=False).print(*summary.tables(), sep="\n")
+    answers().print(*summary.tables(), sep="\n")
     return summary
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from gaitdiff.data.quality.measure import Measures, measure
@@ -20,7 +19,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.utils.counts import Counts
 from gaitdiff.utils.files import json_object, require_output, write_whole
 from gaitdiff.utils.parallel import check_workers, in_order, processors
-from gaitdiff.utils.progress import progress_bar
+from gaitdiff.utils.progress import answers, progress_bar
 
 TWICE = "sequences that are there twice"
 
@@ -147,7 +146,7 @@ def verify_store(path: str | Path, *, json_file: str | Path | None = None, worke
     if json_file is not None:
         require_output(Path(json_file), "--json", lambda file: {"store", "suspicious"} <= json_object(file).keys())
     found = _verified(store, workers or (1 if len(store) < _LITTLE else processors()))
-    Console(markup=False, highlight=False).print(found.table())
+    answers().print(found.table())
     if json_file is not None:
         text = json.dumps(found.document(), indent=1, ensure_ascii=False) + "\n"
         write_whole(Path(json_file), text.encode("utf-8"), "choose another --json")
