@@ -39,7 +39,7 @@ def narrow(name: str, width: int) -> dict[str, Any]:
 
 def models() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[Tensor, ...]]]:
     """Every model in each preset once and narrow, denoisers and autoencoders, each with what it is called with."""
-    few, many = torch.rand(2, 4, 64, 44), torch.rand(2, 12, 64, 44)
+    few, many = torch.rand(2, 3, 64, 44), torch.rand(2, 12, 64, 44)
     for name in list_models():
         distinct = {str(model_config(name, preset, {})): preset for preset in reversed(list_presets(name))}
         for preset in distinct.values():

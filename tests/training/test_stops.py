@@ -141,6 +141,49 @@ def test_a_signal_while_the_last_step_is_scored_is_followed(tmp_path: Path, monk
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
 
 
+@pytest.mark.parametrize("at", [2, 4])
+def test_what_a_stop_left_unscored_is_scored_later(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step is saved before it is scored, in the middle of a run and at its end."""
+    store = make_store(tmp_path / "store")
+
+    def run(name: str) -> list[dict[str, Any]]:
+        words = [*TINY_SCRATCH, "--optim.iterations", "4", "--run.evaluate_every", "2", "--run.save_every", "4"]
+        words += ["--data.store", str(store), "--out", str(tmp_path / name)]
+        with stops():
+            finetune(parse_config(FinetuneConfig, "finetune", words))
+        return [record for record in records(tmp_path / name) if "evaluation" in record]
+
+    whole = run("whole")
+    rates, score = loop._set_rates, loop._evaluate
+    steps = 0
+
+    def stopped(*arguments: Any) -> None:  # in the step before the middle
+        nonlocal steps
+        steps += 1
+        if steps == at:
+            signal.raise_signal(signal.SIGTERM)
+        rates(*arguments)
+
+    def killed(stage: Any, folder: Any, step: int, main: bool) -> dict[str, Any]:  # as the end is scored
+        if step == at:
+            raise Stopped(signal.SIGKILL)
+        return score(stage, folder, step, main)
+
+    monkeypatch.setattr(loop, *(("_set_rates", stopped) if at == 2 else ("_evaluate", killed)))
+    with pytest.raises(Stopped):
+        run("stopped")
+    assert [record["step"] for record in records(tmp_path / "stopped") if "evaluation" in record] == [0, 2][: at // 2]
+    monkeypatch.undo()
+    assert [(one["step"], one["evaluation"]) for one in run("stopped")] == [
+        (one["step"], one["evaluation"]) for one in whole
+    ]
+    capsys.readouterr()
+    run("stopped")
+    assert "is complete after 4 iterations" in capsys.readouterr().err
+
+
 def test_an_error_does_not_make_a_signal_forgotten() -> None:
 
     def fails() -> None:

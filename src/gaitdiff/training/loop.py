@@ -35,7 +35,7 @@ from gaitdiff.training.failure import FAILED, failure_folder, keep_failure
 from gaitdiff.training.graph import Inputs, inputs_ahead
 from gaitdiff.training.run_folder import DATA, RunFolder, read_config, read_metrics
 from gaitdiff.training.step import Step, Trained
-from gaitdiff.training.together import CONTINUES, stops_together
+from gaitdiff.training.together import CONTINUES, agreed_on, stops_together
 from gaitdiff.training.told import in_words, tell_scores
 from gaitdiff.utils.progress import ProgressHandle, progress_bar, say
 from gaitdiff.utils.shares import alone
@@ -110,7 +110,9 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     """
     rank, main = accelerator.process_index, accelerator.is_main_process
     first, pending = _resume(stage, folder, main)
-    if first >= stage.iterations:
+    _, due, _ = _due(run, first, first == stage.iterations)
+    scored = agreed_on(folder.path, first, not due or _is_scored(folder.path, first), rank, accelerator.num_processes)
+    if first >= stage.iterations and (scored or stage.unscored):
         _tell_complete(folder, first, run.track, main)
         return
     base = [group["lr"] for group in stage.optimizer.param_groups]
@@ -118,8 +120,8 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
         _begin(stage, folder, run, base, first)
     take_step = Step(stage, accelerator)
     best = Best(folder.path, run, stage.validates, main)
-    if first == 0 and run.evaluate_every:
-        best.check(_evaluate(stage, folder, 0, main))
+    if not scored:  # it was stopped before
+        _score(stage, folder, first, pending, best, main)
     make = inputs_ahead(
         lambda step: stage.make_batch(step, rank), lambda batch, step: stage.inputs(batch, step, rank), stage.device
     )
@@ -153,27 +155,32 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
                 pending = []
                 _log(folder, record, bar, main)
             del inputs
-            if scores:
-                record = _evaluate(stage, folder, done, main)
-                best.look(record, partial(_contents, stage, folder, done, pending))
-                over = stop.told(best.over)
-            if saves or over:
-                if main:
-                    folder.picture(done, partial(stage.pictures, batch))
-                    _save(stage, folder, done, pending, run.keep)
+            if saves:  # before it is scored, which may take longer than a launcher waits for one that it stops
+                folder.picture(done, partial(stage.pictures, batch))
+                _save(stage, folder, done, pending, run.keep, main)
                 saved = done
                 accelerator.wait_for_everyone()
-            bar.advance()
-            if over:
-                break
+                stop.at(done, saved)
             if stopping and not last:
                 follow(stopping, f"after step {done} of {stage.iterations}, which is saved; {CONTINUES}")
+            if scores:
+                _score(stage, folder, done, pending, best, main)
+                over = stop.told(best.over)
+            bar.advance()
+            if over:
+                _save(stage, folder, done, pending, run.keep, main and not saves)
+                break
     best.tell(stage.iterations)
     tell_scores(folder.path, wanted=main)
     stop.end()
 
 
-def _due(run: RunConfig, done: int, last: bool, stopping: bool) -> tuple[bool, bool, bool]:
+def _is_scored(run: Path, step: int) -> bool:
+    """Whether an evaluation after this step is among the metrics."""
+    return any(record["step"] == step and not {"loss", "changed"} & record.keys() for record in read_metrics(run))
+
+
+def _due(run: RunConfig, done: int, last: bool, stopping: bool = False) -> tuple[bool, bool, bool]:
     """Whether a line of metrics, scores and a checkpoint are due after a step."""
     every = (run.log_every, run.evaluate_every, run.save_every)
     logs, scores, saves = (bool(often) and (done % often == 0 or last) for often in every)
@@ -277,9 +284,20 @@ def _contents(
     return tensors, {"state": state, "model": stage.model_document()}
 
 
-def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float], keep: int) -> None:
+def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float], keep: int, wanted: bool) -> None:
+    if not wanted:
+        return
     tensors, documents = _contents(stage, folder, step, pending, folder.settle())
     save_checkpoint(folder.path, step, tensors, documents, keep)
+
+
+def _score(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float], best: Best, main: bool) -> None:
+    """Evaluate, and keep the checkpoint where it is the best so far."""
+    record = _evaluate(stage, folder, step, main)
+    if step == 0:
+        best.check(record)
+    else:
+        best.look(record, partial(_contents, stage, folder, step, pending))
 
 
 def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> dict[str, Any]:

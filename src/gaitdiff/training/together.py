@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -17,6 +19,9 @@ from gaitdiff.utils.signals import StopRequest, deferred_stops, follow
 
 #: Seconds within which torchrun passes a signal on that came to all of its terminal's processes.
 _ECHO = 5.0
+#: Seconds until a file that the first process has written is seen by all, at most: network file systems remember what
+#: was not there.
+_SEEN = 60.0
 #: What gloo and NCCL say where another process is gone; they raise no kind of error of their own for it.
 _GONE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
@@ -69,6 +74,32 @@ class SharedStop:
         """
         if self._request and self._group is None:
             follow(self._request.signal, "after the last step; the run is finished")
+
+
+def agreed_on(run: Path, first: int, scored: bool, rank: int, processes: int) -> bool:
+    """Whether what a run goes on from is scored, as the first process knows it.
+
+    Args:
+        first: the step after which this process would go on.
+
+    Raises:
+        UserError: the processes do not go on from the same place, since they do not see the same folder.
+    """
+    if processes == 1:
+        return scored
+    latest = time.monotonic() + _SEEN
+    while not (there := (run / "config.yaml").is_file()) and time.monotonic() < latest:
+        time.sleep(0.5)
+    stands = f"goes on after step {first}" if first else "begins" if there else "sees no run"
+    told: list[tuple[str, bool]] = [("", False)] * processes
+    dist.all_gather_object(told, (stands, scored))
+    other = next((number for number, (one, _) in enumerate(told) if one != told[0][0]), None)
+    if other is not None:
+        raise UserError(
+            f"process {other} {told[other][0]} at {run}, where process 0 {told[0][0]}: --out must be one folder that "
+            "all of them see"
+        )
+    return told[0][1]
 
 
 @contextmanager
