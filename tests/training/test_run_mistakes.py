@@ -18,9 +18,10 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.diffusion.objective import DiffusionObjective
+from gaitdiff.models.smplgait import PlainBackbone
 from gaitdiff.recognition.objective import RecognitionObjective
 from gaitdiff.training.finetune import finetune
-from gaitdiff.training.pretrain import pretrain
+from gaitdiff.training.pretrain import PretrainStage, pretrain
 from gaitdiff.training.run_folder import read_metrics
 from gaitdiff.training.step import Step
 from refusals import refused
@@ -253,7 +254,27 @@ def test_memory_that_is_not_there(store: Path, out: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(DiffusionObjective, "forward", greedy)
     sentence = refused("pretrain", "--data.store", store, "--out", out, "--run.evaluate_every", "0")
-    assert "more memory than there is with --optim.batch 4 --data.latent_frames 2 --data.gait_frames 2" in sentence
+    flags = "--optim.batch 4 --data.latent_frames 2 --data.gait_frames 2"
+    assert f"a step with {flags} takes more memory than there is" in sentence
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no place")])
+@pytest.mark.parametrize("where", ["loader", "evaluation"])
+def test_memory_that_is_not_there_beside_a_step(
+    where: str, error: Exception, store: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*inputs: Any, **named: Any) -> Any:
+        raise error
+
+    if where == "loader":
+        monkeypatch.setattr(PretrainStage, "make_batch", greedy)
+    else:
+        monkeypatch.setattr(PlainBackbone, "forward", greedy)
+    evaluate = ("--run.evaluate_every", "0" if where == "loader" else "1")
+    sentence = refused("pretrain", "--data.store", store, "--out", out, *evaluate)
+    what = "a step with --optim.batch 4" if where == "loader" else "computing features"
+    assert what in sentence
+    assert "takes more memory than there is" in sentence
 
 
 def test_batches_beyond_all_memory_are_refused_at_once(store: Path, out: Path) -> None:
@@ -264,7 +285,8 @@ def test_batches_beyond_all_memory_are_refused_at_once(store: Path, out: Path) -
         ("finetune", "data.frames"),
     ):
         sentence = refused(stage, "--data.store", store, "--out", out, f"--{setting}", "1000000000000")
-        assert f"more memory than there is with --{'optim' if stage == 'pretrain' else 'batch'}" in sentence
+        assert f"a batch with --{'optim' if stage == 'pretrain' else 'batch'}" in sentence
+        assert "takes more memory than there is" in sentence
         assert not out.exists()
 
 

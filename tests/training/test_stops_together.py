@@ -119,7 +119,7 @@ import sys
 from datetime import timedelta
 from gaitdiff.cli import main
 from gaitdiff.training import device
-device._MEETING = timedelta(seconds=3)
+device.MEETING = timedelta(seconds=3)
 sys.exit(main(sys.argv[1:]))
 """
     words = ["pretrain", *TINY_PRETRAIN, "--data.store", str(store), "--out", str(tmp_path / "run")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -183,3 +184,24 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         read_regular(tmp_path, 4)
     assert read_regular(tmp_path / "file", 4) == b"four"
+
+
+def test_a_folder_whose_place_cannot_be_taken_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    best = tmp_path / "best"
+    for content in ("first", "second"):
+        with atomic_folder(best, replaces=True) as draft:
+            (draft / "file").write_text(content)
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert (best / "file").read_text() == "second"
+    move = os.rename
+
+    def refused(source: Path, target: Path) -> None:
+        if Path(target) == best and Path(source).name == best.name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        move(source, target)
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(UserError, match="cannot be written"), atomic_folder(best, replaces=True) as draft:
+        (draft / "file").write_text("third")
+    assert (best / "file").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]

@@ -34,7 +34,7 @@ def as_block(values: Any, device: torch.device) -> Any:
     raw = np.empty(size, np.uint8) if pinned is None else pinned.numpy()
     for array, start in zip(arrays, starts, strict=True):
         raw[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
-    there = (torch.from_numpy(raw) if pinned is None else pinned).to(device, non_blocking=True)
+    there = (torch.from_numpy(raw) if pinned is None else pinned).to(device, non_blocking=pinned is not None)
     places = iter(zip(arrays, starts, strict=True))
 
     def view(_: np.ndarray) -> Tensor:

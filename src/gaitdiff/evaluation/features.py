@@ -23,6 +23,7 @@ from gaitdiff.evaluation.ranking import Features, feature_set
 from gaitdiff.evaluation.scoring import DEFAULT_METRIC, evaluate, select_rows
 from gaitdiff.models import GaitModel
 from gaitdiff.models.base import evaluating
+from gaitdiff.utils.devices import memory_told
 from gaitdiff.utils.files import atomic_file
 from gaitdiff.utils.progress import ProgressHandle, progress_bar
 from gaitdiff.utils.scratch import remedy
@@ -128,7 +129,7 @@ def run_walks(
     packs = bool(getattr(network.backbone if isinstance(network, GaitModel) else network, "packs", False))
     batches = _packed_batches(lengths) if packs else _equal_batches(lengths)
     cast = torch.autocast(torch.device(device).type, torch.bfloat16) if half else nullcontext()
-    with evaluating(network), cast:
+    with evaluating(network), cast, memory_told("computing features", "compute on the CPU, or of shorter walks"):
         size = _size(lengths) if packs else None
         features = (_features(network, [read(int(i)) for i in some], size, device) for some in batches)
         return _gathered(features, batches, out)

@@ -6,6 +6,7 @@ what says so, and ``failed/`` with what went wrong with others.
 
 from __future__ import annotations
 
+import gc
 import shlex
 import time
 import traceback
@@ -217,6 +218,8 @@ class Grid:
             with suppress(OSError, UserError):
                 failure.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(failure, "".join(traceback.format_exception(error)).encode())
+        finally:
+            gc.collect()  # what a run holds goes in circles, which are only looked for as objects grow many
         return True
 
     def _file(self, job: Job) -> Path:

@@ -20,7 +20,8 @@ def compile_each(modules: Iterable[nn.Module], trained: nn.Module) -> None:
     """
     import torch._functorch.config  # the compiler takes a second to import, which runs without it need not wait for
 
-    torch._functorch.config.force_non_lazy_backward_lowering = True  # what cannot be compiled is known at once
+    if hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):  # older versions of torch lack it
+        torch._functorch.config.force_non_lazy_backward_lowering = True  # what cannot be compiled is known at once
     within = set(trained.modules())
     for module in modules:
         compiled: Any = _Guarded(module, in_training=module in within)

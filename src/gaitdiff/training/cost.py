@@ -8,10 +8,11 @@ from typing import Any
 from torch import nn
 
 from gaitdiff.config.schema import PretrainConfig
-from gaitdiff.training.device import make_accelerator, memory_told
+from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import FinetuneStage
 from gaitdiff.training.pretrain import PretrainStage
 from gaitdiff.training.step import Step
+from gaitdiff.utils.devices import memory_told
 
 _STATES = 3  # a parameter's value and the optimiser's two moments
 _BYTES = 4
@@ -35,7 +36,7 @@ def measure_step(stage: Any, config: Any, steps: int = 2) -> float:
     """
     accelerator = make_accelerator(config.machine)
     take_step, seconds = Step(stage, accelerator), []
-    with memory_told(stage.size):
+    with memory_told(f"a step with {stage.size}", "lower them"):
         for step in range(steps + 1):
             started = time.perf_counter()
             take_step(stage.inputs(stage.make_batch(step, 0), step, 0))

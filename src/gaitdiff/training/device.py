@@ -6,13 +6,13 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import get_args
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
 
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.config.shared import Precision
@@ -20,15 +20,15 @@ from gaitdiff.errors import UserError
 from gaitdiff.utils.devices import require_device
 from gaitdiff.utils.parallel import LAUNCHED, launched_processes
 from gaitdiff.utils.precision import has_fast_bfloat16
+from gaitdiff.utils.shares import MEETING, be_patient
 
 #: Where launchers say which of the processes this one is.
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+#: Where they say how many there are on this machine.
+_LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
 
 #: Marks accelerate's state as made by a run of ours.
 _OURS = "made_by_gaitdiff"
-
-#: How long processes wait until all have come, and how long for one of them that has work to do alone.
-_MEETING, _PATIENCE = timedelta(minutes=5), timedelta(hours=12)
 
 # Of glibc's mallopt.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -70,6 +70,11 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
     device, world_size = machine.device, launched_processes()
     _require(device, machine.precision)
     _check_launch(device, world_size)
+    if dist.is_initialized() and (joined := dist.get_world_size()) != world_size:
+        raise UserError(
+            f"this process belongs to a group of {joined} already, but a run here has {world_size}: start one run in a "
+            "process of its own"
+        )
     if machine.compile and world_size > 1:  # one that cannot compile would leave the others waiting
         raise UserError("machine.compile is for one process: leave it out, or start the run without torchrun")
     kind = _kind_of_device(world_size) if device == "auto" else device
@@ -81,11 +86,12 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
     ours, threads = not state, torch.get_num_threads()
     try:
         if world_size > 1 and os.environ.get("RANK") and not dist.is_initialized():
-            _meet("gloo" if on_cpu else "nccl")
+            _meet("gloo" if on_cpu else "nccl", _in_words(kind, half))
         accelerator = Accelerator(
             cpu=on_cpu,
             mixed_precision="bf16" if half else "no",
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=MEETING)],
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # whatever the environment says
         )
     except (ValueError, RuntimeError) as error:
         if launched := [variable for variable in (*LAUNCHED, *_RANKS, "LOCAL_RANK") if os.environ.get(variable)]:
@@ -107,7 +113,18 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
             f"the launcher started {world_size} processes, but this one belongs to a group of "
             f"{accelerator.num_processes}: start one run in a process of its own"
         )
+    if world_size > 1:
+        be_patient()
     return accelerator
+
+
+def computes(accelerator: Accelerator) -> str:
+    """On what kind of device and in what precision, such as "cuda in bfloat16"."""
+    return _in_words(accelerator.device.type, accelerator.mixed_precision == "bf16")
+
+
+def _in_words(kind: str, half: bool) -> str:
+    return f"{kind} in {'bfloat16' if half else 'float32'}"
 
 
 def _require(device: str, precision: str) -> None:
@@ -120,10 +137,21 @@ def _require(device: str, precision: str) -> None:
         require_device(device)
 
 
-def _meet(backend: str) -> None:
-    """Join the other processes of this run, of which one may have died before it came."""
-    store, rank, size = next(iter(dist.rendezvous("env://", timeout=_MEETING)))
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+def _meet(backend: str, computes: str) -> None:
+    """Join the other processes of this run, of which one may have died before it came.
+
+    Args:
+        computes: see ``computes``; it has to be the same in all of them.
+    """
+    store, rank, size = next(iter(dist.rendezvous("env://", timeout=MEETING)))
+    if rank == 0:
+        store.set("computes", computes)
+    elif (first := store.get("computes").decode()) != computes:
+        raise UserError(
+            f"process {rank} would compute on {computes}, process 0 on {first}: give both --machine.device and "
+            "--machine.precision"
+        )
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=MEETING)
 
 
 def _check_launch(device: str, world_size: int) -> None:
@@ -147,9 +175,9 @@ def _check_launch(device: str, world_size: int) -> None:
             raise UserError(f"the environment variable MASTER_PORT is {port}, which no port is: start it with torchrun")
     if world_size == 1:
         return
-    here = _number("LOCAL_WORLD_SIZE") if os.environ.get("LOCAL_WORLD_SIZE") else world_size
+    here = next((_number(size) for size in _LOCAL_SIZES if os.environ.get(size)), None)
     if os.environ.get("LOCAL_RANK"):
-        _number("LOCAL_RANK")
+        here = max(here or 1, _number("LOCAL_RANK") + 1)
     if variable == "RANK" and not (os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT")):
         raise UserError(
             "MASTER_ADDR and MASTER_PORT, at which the processes of a run meet, are not set: start it with torchrun"
@@ -159,10 +187,10 @@ def _check_launch(device: str, world_size: int) -> None:
             f"machine.device is mps, which trains in one process, not {world_size}: start it without torchrun"
         )
     on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    if on_cuda and here > torch.cuda.device_count():
+    if on_cuda and (here or world_size) > torch.cuda.device_count():
         raise UserError(
-            f"there are {here} processes on this machine, but {torch.cuda.device_count()} CUDA device(s): start one "
-            "process a device, or use --machine.device cpu"
+            f"there are {here or world_size} processes on this machine, but {torch.cuda.device_count()} CUDA "
+            "device(s): start one process a device, or use --machine.device cpu"
         )
 
 
@@ -178,24 +206,6 @@ def _kind_of_device(world_size: int) -> str:
     """What kind of device "auto" is: an accelerator, where there is one on which so many processes form a group."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return "cpu" if found is None or (world_size > 1 and found.type == "mps") else found.type
-
-
-@contextmanager
-def memory_told(size: str) -> Iterator[None]:
-    """Make one sentence of running out of memory.
-
-    Args:
-        size: settings that memory goes by.
-
-    Raises:
-        UserError: what the block does takes more memory than there is.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # CUDA's is a RuntimeError, torch on a CPU has no kind of its own
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "t allocate memory" in str(error):
-            raise UserError(f"a step takes more memory than there is with {size}: lower them") from error
-        raise
 
 
 def require_memory(pixels: int, size: str) -> None:
@@ -214,7 +224,7 @@ def require_memory(pixels: int, size: str) -> None:
         return
     if pixels > there:
         told = f"{pixels / 2**30:.0f} GiB, and the machine has {there / 2**30:.0f}"
-        raise UserError(f"a batch takes more memory than there is with {size} (at least {told}): lower them")
+        raise UserError(f"a batch with {size} takes more memory than there is (at least {told}): lower them")
 
 
 def keep_freed_memory() -> None:

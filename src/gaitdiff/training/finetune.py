@@ -33,7 +33,7 @@ from gaitdiff.training.average import Average
 from gaitdiff.training.best import check_best
 from gaitdiff.training.checkpoint import load_into, model_document, read_checkpoint_info, read_model_document
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors
-from gaitdiff.training.device import make_accelerator, require_memory, seeded
+from gaitdiff.training.device import computes, make_accelerator, require_memory, seeded
 from gaitdiff.training.graph import Inputs
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
@@ -62,7 +62,8 @@ def finetune(config: FinetuneConfig) -> Path:
     stage = FinetuneStage(config, accelerator.device, accelerator.num_processes)
     with peers_told(accelerator.num_processes):
         with accelerator.main_process_first():
-            folder = RunFolder.open("finetune", stage.config, stage.provenance, accelerator.is_main_process, GROWING)
+            main, device = accelerator.is_main_process, computes(accelerator)
+            folder = RunFolder.open("finetune", stage.config, stage.provenance, main, GROWING, device)
         with folder:
             train(stage, folder, config.run, accelerator)
     return folder.path

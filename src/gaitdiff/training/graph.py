@@ -41,6 +41,7 @@ def inputs_ahead(
     stream = torch.cuda.Stream(device)
 
     def ahead(step: int) -> tuple[Batch, Callable[[], Inputs]]:
+        torch.cuda.set_device(stream.device)  # a new thread's is the first one, where leaving the stream would go
         batch = make(step)
         with _recording, torch.cuda.stream(stream):
             made = inputs(batch, step)

@@ -30,13 +30,13 @@ from gaitdiff.training.checkpoint_files import (
     refuse_lost,
     save_checkpoint,
 )
-from gaitdiff.training.device import memory_told
 from gaitdiff.training.failure import FAILED, failure_folder, keep_failure
 from gaitdiff.training.graph import Inputs, inputs_ahead
 from gaitdiff.training.run_folder import DATA, RunFolder, read_config, read_metrics
 from gaitdiff.training.step import Step, Trained
 from gaitdiff.training.together import CONTINUES, agreed_on, stops_together
 from gaitdiff.training.told import in_words, tell_scores
+from gaitdiff.utils.devices import memory_told
 from gaitdiff.utils.progress import ProgressHandle, progress_bar, say
 from gaitdiff.utils.shares import alone
 from gaitdiff.utils.signals import follow
@@ -130,15 +130,15 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     with (
         progress_bar(folder.path.name, stage.iterations, first) as bar,
         stops_together(accelerator.num_processes) as stop,
+        memory_told(f"a step with {stage.size}", "lower them"),
     ):
         over = stop.told(best.over)
         for step, (batch, take) in batches if not over else ():
             done, last = step + 1, step + 1 == stage.iterations
             stop.at(step, saved)
             _set_rates(stage.optimizer, base, stage.lr_factors(step))
-            with memory_told(stage.size):
-                inputs = take()
-                take_step(inputs)
+            inputs = take()
+            take_step(inputs)
             stopping = stop.agreed()
             logs, scores, saves = _due(run, done, last, bool(stopping))
             if take_step.eager or logs or scores or saves:

@@ -29,7 +29,7 @@ from gaitdiff.training.average import RAW, Average
 from gaitdiff.training.best import LABEL_FREE, check_best
 from gaitdiff.training.checkpoint import load_into, model_document, read_checkpoint_info
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors, tensor_file
-from gaitdiff.training.device import make_accelerator, require_memory, seeded
+from gaitdiff.training.device import computes, make_accelerator, require_memory, seeded
 from gaitdiff.training.graph import Inputs
 from gaitdiff.training.loop import train
 from gaitdiff.training.pretexts import UNTRAINED, build_objective, clip_frames, make_pretext
@@ -59,7 +59,8 @@ def pretrain(config: PretrainConfig) -> Path:
     stage = PretrainStage(config, accelerator.device, accelerator.num_processes)
     with peers_told(accelerator.num_processes):
         with accelerator.main_process_first():
-            folder = RunFolder.open("pretrain", stage.config, stage.provenance, write=accelerator.is_main_process)
+            main, device = accelerator.is_main_process, computes(accelerator)
+            folder = RunFolder.open("pretrain", stage.config, stage.provenance, main, device=device)
         with folder:
             train(stage, folder, config.run, accelerator)
     return folder.path

@@ -87,7 +87,13 @@ class RunFolder:
 
     @classmethod
     def open(
-        cls, stage: str, config: Any, provenance: dict[str, Any], write: bool = True, growing: Sequence[str] = ()
+        cls,
+        stage: str,
+        config: Any,
+        provenance: dict[str, Any],
+        write: bool = True,
+        growing: Sequence[str] = (),
+        device: str = "",
     ) -> RunFolder:
         """Create the folder ``config.out``, or take up a run of the same stage and configuration.
 
@@ -95,6 +101,7 @@ class RunFolder:
             provenance: what else a run must have in common with the one it continues: its data.
             write: whether this process is the one that writes; it then holds the folder's lock.
             growing: settings that may be larger than before, since no number depends on them that is there already.
+            device: on what kind of one it computes, and in what precision, such as "cpu in float32"; "" for no run.
 
         Raises:
             UserError: the folder holds something else, is being written by another process, or cannot be written.
@@ -102,7 +109,7 @@ class RunFolder:
         path = Path(config.out).resolve()
         if printable(str(path)) != str(path):
             raise UserError(f"{printable(str(path))} holds what cannot be written as text: choose another --out")
-        resolved = {"stage": stage, **plain(asdict(config)), "made_from": provenance, "made_with": versions()}
+        resolved = {"stage": stage, **plain(asdict(config)), "made_from": provenance, "made_with": versions(device)}
         resolved["run"]["change"] = False  # a purpose of this once
         file, lock = path / "config.yaml", FolderLock(path) if write else None
         check_tracker(config.run.track)
@@ -351,17 +358,22 @@ def provenance(manifest_sha256: str, rows: np.ndarray) -> dict[str, Any]:
     return {"manifest_sha256": manifest_sha256, "sequences_sha256": sequences}
 
 
-def versions() -> dict[str, str]:
-    """What a run is made with: versions that its numbers may depend on."""
-    return {"gaitdiff": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+def versions(device: str) -> dict[str, str]:
+    """What a run is made with, that its numbers may depend on."""
+    found = {"gaitdiff": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    return {**found, "device": device} if device else found
 
 
 def _other_versions(path: Path, before: Mapping[str, str] | None, now: Mapping[str, str]) -> list[Change]:
-    """Versions that a run goes on with and that are not as before; they are said, for they may change last digits."""
+    """What a run goes on with that is not as before; it is said, for versions may change last digits.
+
+    Another kind of device draws other noise.
+    """
     unlike = [(name, was, now[name]) for name, was in (before or {}).items() if name in now and now[name] != was]
     if unlike:
         told = ", ".join(f"{name} {new} instead of {was}" for name, was, new in unlike)
-        say(f"{path} goes on with {told}: its numbers may differ in their last digits")
+        digits = "" if any(name == "device" for name, _, _ in unlike) else " in their last digits"
+        say(f"{path} goes on with {told}: its numbers may differ{digits}")
     return [(f"made_with.{name}", was, new) for name, was, new in unlike]
 
 

@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from gaitdiff.errors import UserError
+from gaitdiff.utils.shares import MEETING, be_patient
 from gaitdiff.utils.signals import StopRequest, deferred_stops, follow
 
 #: Seconds within which torchrun passes a signal on that came to all of its terminal's processes.
@@ -22,9 +22,10 @@ _ECHO = 5.0
 #: Seconds until a file that the first process has written is seen by all, at most: network file systems remember what
 #: was not there.
 _SEEN = 60.0
-#: What gloo and NCCL say where another process is gone; they raise no kind of error of their own for it.
-_GONE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
-
+#: What gloo and NCCL say where another process is gone, and where anything else is wrong between processes; they raise
+#: no kind of error of their own for it.
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+_BETWEEN = ("gloo", "NCCL")
 
 #: How a sentence ends on a run that was stopped.
 CONTINUES = "the same command continues it"
@@ -35,7 +36,9 @@ class SharedStop:
 
     def __init__(self, request: StopRequest, processes: int) -> None:
         self._request, self._heard = request, torch.zeros(1, dtype=torch.int64)
-        self._group = dist.new_group(backend="gloo", timeout=timedelta(hours=12)) if processes > 1 else None
+        self._group = dist.new_group(backend="gloo", timeout=MEETING) if processes > 1 else None
+        if self._group is not None:
+            be_patient(self._group)
         self._asked: dist.Work | None = None
 
     def at(self, step: int, saved: int) -> None:
@@ -146,9 +149,16 @@ def peers_told(processes: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if processes > 1 and (isinstance(error, dist.DistError) or any(word in str(error) for word in _GONE)):
-            raise UserError(
-                "another process of this run has ended, which its own lines or the system's log tell of; "
-                "the same command continues from the newest checkpoint"
-            ) from error
-        raise
+        said = str(error)
+        if processes == 1 or not (
+            isinstance(error, dist.DistError) or any(word in said for word in (*_GONE, *_BETWEEN))
+        ):
+            raise
+        if any(word in said for word in _GONE):
+            what = "another process of this run has ended, which its own lines or the system's log tell of"
+        else:
+            lines = [line.strip() for line in said.splitlines() if line.strip()]
+            what = (
+                f"the processes of this run cannot work together ({' … '.join(dict.fromkeys((lines[0], lines[-1])))})"
+            )
+        raise UserError(f"{what}; the same command continues from the newest checkpoint") from error

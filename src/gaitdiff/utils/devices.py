@@ -1,6 +1,9 @@
-"""Devices by their names."""
+"""Devices by their names, and their memory."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -22,6 +25,25 @@ def require_device(device: str | torch.device) -> torch.device:
     if place.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("the device is mps, but torch finds none: choose cpu")
     return place
+
+
+@contextmanager
+def memory_told(what: str, remedy: str) -> Iterator[None]:
+    """Make one sentence of running out of memory.
+
+    Args:
+        what: the block does, and what to do about it.
+
+    Raises:
+        UserError: it takes more memory than there is.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # CUDA's are RuntimeErrors, torch on a CPU has no kind of its own
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if memory or any(words in str(error) for words in ("t allocate memory", "out of memory")):
+            raise UserError(f"{what} takes more memory than there is: {remedy}") from error
+        raise
 
 
 def _found_cuda() -> str:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from gaitdiff.errors import UserError
 
 #: Drafts grow in hidden folders of such names, with the lock of whoever writes them.
-_PREFIX, _SUFFIX, _LOCK = ".gaitdiff-", ".partial", "draft.lock"
+_PREFIX, _SUFFIX, _LOCK, _REPLACED = ".gaitdiff-", ".partial", "draft.lock", "draft.replaced"
 _MANY = 1000  # files that are not waited for one by one
 _JSON_BYTES = 1 << 28  # of an output that is looked at before it is replaced, at most
 _DRAFTS = re.compile(rf"{re.escape(_PREFIX)}\w{{8}}{re.escape(_SUFFIX)}")
@@ -74,13 +74,25 @@ def atomic_folder(path: Path, remedy: str = "choose another --out", *, replaces:
             yield draft
             sync_all([*draft.rglob("*"), draft])
             if replaces and path.is_dir():
-                shutil.rmtree(path)
-            elif not path.is_dir() or any(path.iterdir()):  # an empty one makes room by itself
-                refuse_existing(path)
-            os.rename(draft, path)
+                _exchange(path, draft)
+            else:
+                if not path.is_dir() or any(path.iterdir()):  # an empty one makes room by itself
+                    refuse_existing(path)
+                os.rename(draft, path)
             sync(path.parent)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}): {remedy}") from error
+
+
+def _exchange(path: Path, draft: Path) -> None:
+    """Put a folder in place of another, of which there is none for a moment alone, however large they are."""
+    before = draft.with_name(_REPLACED)
+    os.rename(path, before)
+    try:
+        os.rename(draft, path)
+    except OSError:
+        os.rename(before, path)
+        raise
 
 
 @contextmanager
@@ -113,7 +125,7 @@ def _clear_drafts(path: Path) -> None:
     for draft in drafts:
         with suppress(OSError, Timeout):
             ours = stat.S_ISDIR(draft.lstat().st_mode) and stat.S_ISREG((draft / _LOCK).lstat().st_mode)
-            if ours and {_LOCK, path.name}.issuperset(os.listdir(draft)):
+            if ours and {_LOCK, _REPLACED, path.name}.issuperset(os.listdir(draft)):
                 with FileLock(draft / _LOCK, timeout=0, thread_local=False):
                     shutil.rmtree(draft, ignore_errors=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,7 +14,15 @@ from torch import Tensor
 
 from gaitdiff.errors import UserError
 
+#: How long processes wait until all have come, and how long then for one of them that has work to do alone.
+MEETING, _PATIENCE = timedelta(minutes=5), timedelta(hours=12)
+
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+def be_patient(group: dist.ProcessGroup | None = None) -> None:
+    """Let processes that have met, all of them or those of a group, wait long for one that has work to do alone."""
+    dist.distributed_c10d._set_pg_timeout(_PATIENCE, group)
 
 
 def processes() -> int:
