@@ -64,6 +64,9 @@ def seeded(seed: int) -> Iterator[None]:
 def make_accelerator(machine: MachineConfig) -> Accelerator:
     """Choose device and precision, and join the other processes of the run.
 
+    A caller's own accelerator keeps its device and precision, but accumulates no gradients from now on: accelerate has
+    one setting of that for all.
+
     Raises:
         UserError: a device or precision that this machine lacks, or processes that do not find each other.
     """
