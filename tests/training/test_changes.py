@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -228,10 +229,20 @@ def test_other_versions_are_said(store: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(words("finetune", store, run, "--optim.iterations", "1")) == 0
     file = run / "config.yaml"
     config = yaml.safe_load(file.read_text())
-    assert set(config["made_with"]) == {"gaitdiff", "python", "torch"}
+    assert set(config["made_with"]) == {"gaitdiff", "python", "torch", "device"}
     file.write_text(yaml.safe_dump(config | {"made_with": config["made_with"] | {"torch": "1.0"}}))
     assert main(words("finetune", store, run, "--optim.iterations", "2")) == 0
-    assert "instead of 1.0" in capsys.readouterr().err
+    assert re.search(r"instead of 1\.0: its numbers may differ in their last digits", capsys.readouterr().err)
     assert yaml.safe_load(file.read_text())["made_with"] == config["made_with"]
     (changed,) = (record["changed"] for record in read_metrics(run) if "changed" in record)
     assert changed["made_with.torch"] == ["1.0", config["made_with"]["torch"]]
+
+
+def test_another_device_is_said(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It draws other noise, and may compute in another precision."""
+    run = tmp_path / "run"
+    for iterations, precision in (("1", "float32"), ("2", "bfloat16"), ("3", "bfloat16")):
+        flags = ("--optim.iterations", iterations, "--machine.precision", precision)
+        assert main(words("finetune", store, run, *flags)) == 0
+        told = "goes on with device cpu in bfloat16 instead of cpu in float32: its numbers may differ\n"
+        assert (told in capsys.readouterr().err) == (iterations == "2")
