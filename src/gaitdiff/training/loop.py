@@ -111,7 +111,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     rank, main = accelerator.process_index, accelerator.is_main_process
     first, pending = _resume(stage, folder, main)
     _, due, _ = _due(run, first, first == stage.iterations)
-    scored = agreed_on(folder.path, first, not due or _is_scored(folder.path, first), rank, accelerator.num_processes)
+    scored = agreed_on(folder.path, first, not due or _is_scored(folder.path, first), accelerator.num_processes)
     if first >= stage.iterations and (scored or stage.unscored):
         _tell_complete(folder, first, run.track, main)
         return

@@ -79,7 +79,7 @@ class SharedStop:
             follow(self._request.signal, "after the last step; the run is finished")
 
 
-def agreed_on(run: Path, first: int, scored: bool, rank: int, processes: int) -> bool:
+def agreed_on(run: Path, first: int, scored: bool, processes: int) -> bool:
     """Whether what a run goes on from is scored, as the first process knows it.
 
     Args:
