@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.outcomes import outcome_of
 from gaitdiff.training.checkpoint import load_checkpoint
 from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors
+from gaitdiff.training.environment import read_starts
 from gaitdiff.training.run_folder import read_metrics
 from worlds import TINY_PRETRAIN, make_store
 
@@ -76,6 +78,12 @@ def test_stopped_it_needs_the_other_no_longer(made: Path, tmp_path: Path) -> Non
     finally:
         shutil.move(made / "away", made / "first")
     assert [record["loss"] for record in read_metrics(copy / "second") if "loss" in record] == losses
+    # What it started from is known all the same.
+    digest = hashlib.sha256((Path(start) / "backbone.safetensors").read_bytes()).hexdigest()
+    first, again = read_starts(copy / "second")
+    assert first["init"] == {"checkpoint": start, "backbone_sha256": digest}
+    assert "init" not in again
+    assert "init" not in read_starts(made / "first")[0]
 
 
 def test_weights_that_ship_give_the_backbone(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

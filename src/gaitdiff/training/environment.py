@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from gaitdiff.training.checkpoint_files import backbone_sha256
 from gaitdiff.utils.files import parse_json, require_regular
 from gaitdiff.version import __version__
 
@@ -23,16 +24,20 @@ from gaitdiff.version import __version__
 ENVIRONMENT = "environment.jsonl"
 
 
-def note_start(run: Path, step: int) -> None:
+def note_start(run: Path, step: int, init: Path | None = None) -> None:
     """Add a line: what a run is started with, or goes on with, after a step.
+
+    Args:
+        init: the checkpoint that its weights are from; it is kept with a digest, since a path may soon lead to another.
 
     Raises:
         OSError: it cannot be written.
     """
+    weights = {} if init is None else {"init": {"checkpoint": str(init), "backbone_sha256": backbone_sha256(init)}}
     with (run / ENVIRONMENT).open("ab+") as file:
         file.seek(max(file.tell() - 1, 0))
         torn = file.read(1) not in (b"", b"\n")  # by a kill
-        file.write(f"{chr(10) if torn else ''}{json.dumps({'step': step, **environment()})}\n".encode())
+        file.write(f"{chr(10) if torn else ''}{json.dumps({'step': step, **environment(), **weights})}\n".encode())
 
 
 def read_starts(run: Path) -> list[dict[str, Any]]:

@@ -94,9 +94,9 @@ class FinetuneStage:
             f"batch.people {batch.people} times batch.sequences {batch.sequences}",
             world_size,
         )
-        start, choice = _begun(config) or starting_point(config)
-        if start is not None:
-            read_checkpoint_info(start).require_height(self.store)
+        self.start, choice = _begun(config) or starting_point(config)
+        if self.start is not None:
+            read_checkpoint_info(self.start).require_height(self.store)
         subjects = len({self.store.rows[row].subject for row in rows})
         weight = cross_entropy_weight(config.loss, choice)
         classes = subjects if weight > 0 else 0
@@ -123,8 +123,8 @@ class FinetuneStage:
             seed=config.seed,
             world_size=world_size,
         )
-        if start is not None:
-            load_into(model.backbone, read_tensors(start, "backbone"), str(start))
+        if self.start is not None:
+            load_into(model.backbone, read_tensors(self.start, "backbone"), str(self.start))
         self.module = RecognitionObjective(model, config.loss, weight, frozen=config.mode == "frozen")
         if world_size > 1:
             synchronize(self.module, device)

@@ -53,6 +53,7 @@ class Stage(Trained, Protocol, Generic[Batch]):
         validates: whether scores are of people to choose a checkpoint by.
         unscored: why there are no scores, or "".
         caution: a sentence on what its settings come to, or "".
+        start: the checkpoint that the run's weights are from, None where it begins with fresh ones or goes on.
         ema: the average's decay, 0 where there is none.
         size: settings that its memory goes by, as a command line has them.
     """
@@ -61,6 +62,7 @@ class Stage(Trained, Protocol, Generic[Batch]):
     validates: bool
     unscored: str
     caution: str
+    start: Path | None
     size: str
     ema: float
     device: torch.device
@@ -212,7 +214,7 @@ def _log(folder: RunFolder, record: dict[str, Any], bar: ProgressHandle, main: b
 
 def _begin(stage: Stage[Batch], folder: RunFolder, run: RunConfig, base: Sequence[float], step: int) -> None:
     """Keep the settings with which a run goes on after a step, and say what becomes of it."""
-    folder.go_on(step)
+    folder.go_on(step, stage.start)
     folder.track(run.track, step)
     _tell_rates(folder, base, stage.lr_factors(step), step)
     if run.evaluate_every and stage.unscored:

@@ -91,10 +91,11 @@ class PretrainStage:
             model = create_model(config.model.name, config.model.preset, **config.model.overrides)
             self.pretext = make_pretext(config, model.backbone, device)
             self.module = self.pretext.module
+            self.start: Path | None = None
             if config.init and not list_checkpoints(Path(config.out)):
-                start, _ = find_start(config.init, config.model)
-                read_checkpoint_info(start).require_height(self.store)
-                load_parts(start, self.pretext.parts())
+                self.start, _ = find_start(config.init, config.model)
+                read_checkpoint_info(self.start).require_height(self.store)
+                load_parts(self.start, self.pretext.parts())
             if world_size > 1:
                 synchronize(self.module, device)
         self.batches = PretrainBatches(

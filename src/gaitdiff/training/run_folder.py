@@ -138,12 +138,16 @@ class RunFolder:
             raise
         return cls(path, lock, content, changes, others, resolved["identity"])
 
-    def go_on(self, step: int) -> None:
-        """Keep the settings with which the run goes on after ``step``, what of them is new, and on what it goes on."""
+    def go_on(self, step: int, init: Path | None) -> None:
+        """Keep the settings with which the run goes on after ``step``, what of them is new, and on what it goes on.
+
+        Args:
+            init: the checkpoint that its weights are from, where it begins with some.
+        """
         with self._writing():
             if (self.path / "config.yaml").read_bytes() != self._config:
                 write_whole(self.path / "config.yaml", self._config)
-            note_start(self.path, step)
+            note_start(self.path, step, init)
         if step > 0 and (told := [*self.changes, *self._others]):
             self.append({"step": step, "changed": {key: [old, new] for key, old, new in told}})
 
