@@ -50,6 +50,11 @@ above zero, "contradicted" where one lies below, else "not seen". Differences ar
 percent AN over AP grew. At the paper's own scale every claim needs Gait3D or GREW, which their authors license:
 `gaitdiff reproduce table1 --store …` is there for those who have them. A claim takes two to six hours of one core.
 
+At the paper's scale a CPU can look at single steps: the 88 runs of its tables and figures were begun there, trained for
+two iterations of 4 sequences and scored, on synthetic people
+([paper_cells.json](../benchmarks/results/paper_cells.json)). A whole run of stage 1 with the student in
+TAESD's place would take [643 hours](performance.md#a-run-at-the-papers-size) of two cores, and about two of an H200.
+
 `gait3d` and `grew` in names of runs are synthetic people in the place of these data sets. Pretraining takes 480
 iterations and begins with a denoiser that knows walks already (`diffusion.start walkers`), but for the three runs of
 `larger-denoiser`, which begin with nothing. Then come labels of all 350 people, for 240 iterations in Gait3D's place
