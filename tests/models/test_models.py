@@ -135,6 +135,10 @@ def test_temporal_max_and_its_gradient() -> None:
         (lambda: create_model("gaitset", num_classes=-1), "cannot be less than 0"),
         (lambda: create_model("gaitset", num_classes="4"), "whole number"),
         (lambda: create_model("gaitset")(torch.zeros(1, 2, 64, 44, dtype=torch.uint8)), "divide by 255"),
+        (
+            lambda: create_model("gaitset")(torch.zeros(1, 2, 64, 44, dtype=torch.bool)),
+            "not bool: take .float\\(\\) of",
+        ),
         (lambda: create_model("gaitset")(np.zeros((1, 2, 64, 44))), "must be a tensor"),
         (lambda: create_model("smplgait")(torch.zeros(1, 7, 64, 44), [3.5, 3.5]), "whole numbers"),
         (lambda: create_model("smplgait")(torch.zeros(1, 7, 64, 44), "7"), "whole numbers, one a sequence, not '7'"),

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import aot_eager
 
 from gaitdiff.cli import main
+from gaitdiff.models.layers.parts import HorizontalPooling
+from gaitdiff.training.compiled import compile_each
 from gaitdiff.walkers import generate
 from refusals import refused
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, records
@@ -86,3 +89,15 @@ def test_where_it_fails_the_run_goes_on(
 def test_clips_of_many_lengths_are_refused(store: Path, tmp_path: Path) -> None:
     flags = ["--machine.compile", "true", "--data.frames_max", "5", "--out", str(tmp_path / "run")]
     assert "one length" in refused("finetune", *TINY_SCRATCH, "--data.store", str(store), *flags)
+
+
+def test_maxima_in_bfloat16_have_gradients() -> None:
+    """Where a compiler is there: a maximum below zero, rounded, once equalled none of what it is the maximum of."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.LeakyReLU(), HorizontalPooling([2]))
+    nn.init.constant_(layers[0].bias, -3.0)
+    torch._dynamo.reset()
+    compile_each([layers], layers)
+    with torch.autocast("cpu", torch.bfloat16):
+        layers(torch.rand(2, 1, 8, 6)).float().square().sum().backward()
+    assert all(bool(torch.isfinite(weight.grad).all()) for weight in layers.parameters())

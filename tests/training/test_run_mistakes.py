@@ -248,6 +248,17 @@ def test_short_walks_are_left_out_and_counted(tmp_path: Path, out: Path, capsys:
     assert "the longest has 6" in sentence
 
 
+def test_frames_of_another_shape_are_refused(tmp_path: Path, out: Path) -> None:
+    with StoreWriter(tmp_path / "wide", source="test", width=128) as writer:
+        for person in range(4):
+            for number in range(2):
+                name = {"subject": f"p{person}", "condition": "", "view": "", "sequence": f"s{number}"}
+                writer.add(np.full((6, 64, 128), 255, np.uint8), **name, split="train")
+    for stage in ("pretrain", "finetune"):
+        sentence = refused(stage, "--data.store", tmp_path / "wide", "--out", out)
+        assert "holds frames 64 px high and 128 wide, but gait models take 64 or 128 by as many or 44 or 88" in sentence
+
+
 def test_memory_that_is_not_there(store: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def greedy(self: DiffusionObjective, *inputs: Any) -> torch.Tensor:
         return torch.empty(1 << 50)

@@ -227,11 +227,11 @@ class IdentityBatches:
 
 
 def check_frames(store: SequenceStore) -> None:
-    """Raise a UserError unless a store's frames are 64 or 128 px high, which gait models are made for."""
-    if store.height not in (64, 128):
+    """Raise a UserError unless a store's frames are 64 or 128 px high and of one of two widths, as gait models take."""
+    if store.height not in (64, 128) or store.width not in (store.height, store.height * 11 // 16):
         raise UserError(
-            f"{store.path} holds frames {store.height} px high, but gait models take 64 or 128: import them again with "
-            "--size 64"
+            f"{store.path} holds frames {store.height} px high and {store.width} wide, but gait models take 64 or 128 "
+            "by as many or 44 or 88: import them again with --size 64"
         )
 
 

@@ -146,10 +146,7 @@ def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path) -> np.
 def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path | None = None) -> Features:
     """Mean frame of each sequence as a feature: (N, H·W, 1) of the cut frames, values in [0, 1].
 
-    Source: Han & Bhanu 2006, "Individual Recognition Using Gait Energy Image".
-
-    Args:
-        out: as for ``extract``.
+    Source: Han & Bhanu 2006, "Individual Recognition Using Gait Energy Image". ``out`` is as for ``extract``.
     """
     lengths = _lengths(store, rows, MAX_FRAMES)
     batches = _packed_batches(lengths)
@@ -305,7 +302,11 @@ def _features(network: nn.Module, walks: list[np.ndarray], size: int | None, dev
     with torch.no_grad():
         inputs = clips.float().div_(255) if clips.dtype == torch.uint8 else clips
         output = network(inputs, None if size is None else lengths)
-    return (output if isinstance(output, Tensor) else output.embedding)[:count].float().cpu()
+    given = output if isinstance(output, Tensor) else output.embedding
+    if len(given) != len(lengths):
+        what = f"a network gave {len(given)} features for {len(lengths)} walks"
+        raise UserError(f"{what}: have it use the lengths of packed ones, or set packs to False")
+    return given[:count].float().cpu()
 
 
 def _energy_images(store: SequenceStore, rows: np.ndarray, lengths: np.ndarray) -> Tensor:

@@ -245,7 +245,8 @@ def check_clip(clip: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int
     if clip.shape[0] == 0 or clip.shape[1] == 0:
         raise UserError(f"a clip must hold at least one sequence and one frame, not {tuple(clip.shape)}")
     if not clip.is_floating_point():
-        raise UserError(f"clips hold numbers in [0, 1], not {str(clip.dtype).removeprefix('torch.')}: divide by 255")
+        remedy = "take .float() of them" if clip.dtype == torch.bool else "divide by 255, or by what is white in them"
+        raise UserError(f"clips hold numbers in [0, 1], not {str(clip.dtype).removeprefix('torch.')}: {remedy}")
     if lengths is None:
         return None
     spans = _whole_numbers(lengths)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from gaitdiff.errors import UserError, nearest
@@ -134,11 +135,19 @@ def model_config(name: str, preset: str, overrides: Mapping[str, Any]) -> Any:
 
 
 def _like(known: Any, value: Any, name: str, key: str) -> Any:
-    """A setting's new value as the kind that the known value is: bool, positive int, str, or a tuple of these."""
+    """A setting's new value as the kind that the known value is: bool, positive int, float, str, or a tuple of these.
+
+    The known value itself is right whatever it is, also as JSON gives it back; so is anything in the place of None.
+    """
+    if known is None or _in_json(known) == _in_json(value):
+        return value if known is None else known
+    if is_dataclass(known) and not isinstance(known, type) and isinstance(value, Mapping):
+        return replace(known, **value)
     if isinstance(known, tuple):
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise UserError(f"{name}'s {key} must be a list such as {list(known)}, not {value!r}")
-        return tuple(_like(known[0], item, name, key) for item in value)
+        alike = len({type(item) for item in known}) == 1
+        return tuple(_like(known[0], item, name, key) if alike else item for item in value)
     if isinstance(known, bool):
         if not isinstance(value, bool):
             raise UserError(f"{name}'s {key} must be true or false, not {value!r}")
@@ -148,12 +157,19 @@ def _like(known: Any, value: Any, name: str, key: str) -> Any:
             number = operator.index(value)
         except TypeError as error:
             raise UserError(f"{name}'s {key} must be a whole number, not {value!r}") from error
-        if isinstance(value, bool) or number < 1:
+        if isinstance(value, bool) or number < min(1, known):
             raise UserError(f"{name}'s {key} must be positive, not {value!r}")
         return number
+    if isinstance(known, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
     if not isinstance(value, type(known)):
-        raise UserError(f"{name}'s {key} must be text such as {known!r}, not {value!r}")
+        kind = "a number" if isinstance(known, float) else "text"
+        raise UserError(f"{name}'s {key} must be {kind} such as {known!r}, not {value!r}")
     return value
+
+
+def _in_json(value: Any) -> str:
+    return json.dumps(value, default=lambda one: vars(one) if is_dataclass(one) else repr(one))
 
 
 def model_entry(name: str) -> ModelEntry:

@@ -19,9 +19,13 @@ def compile_each(modules: Iterable[nn.Module], trained: nn.Module) -> None:
     usual, which is said once.
     """
     import torch._functorch.config  # the compiler takes a second to import, which runs without it need not wait for
+    import torch._inductor.config
 
     if hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):  # older versions of torch lack it
         torch._functorch.config.force_non_lazy_backward_lowering = True  # what cannot be compiled is known at once
+    if next(trained.parameters()).device.type == "cpu":
+        # Or a maximum that was rounded to bfloat16 is compared with numbers that were not, and no gradient is finite.
+        torch._inductor.config.emulate_precision_casts = True
     within = set(trained.modules())
     for module in modules:
         compiled: Any = _Guarded(module, in_training=module in within)
