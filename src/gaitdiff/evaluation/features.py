@@ -146,7 +146,9 @@ def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path) -> np.
 def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path | None = None) -> Features:
     """Mean frame of each sequence as a feature: (N, H·W, 1) of the cut frames, values in [0, 1].
 
-    Source: Han & Bhanu 2006, "Individual Recognition Using Gait Energy Image". ``out`` is as for ``extract``.
+    Into a file ``out`` as ``extract`` writes it.
+
+    Source: Han & Bhanu 2006, "Individual Recognition Using Gait Energy Image".
     """
     lengths = _lengths(store, rows, MAX_FRAMES)
     batches = _packed_batches(lengths)

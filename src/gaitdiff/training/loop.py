@@ -113,7 +113,8 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     rank, main = accelerator.process_index, accelerator.is_main_process
     first, pending = _resume(stage, folder, main)
     _, due, _ = _due(run, first, first == stage.iterations)
-    scored = agreed_on(folder.path, first, not due or _is_scored(folder.path, first), accelerator.num_processes)
+    scored = not due or (main and _is_scored(folder.path, first))
+    scored = agreed_on(folder.path, first, scored, accelerator.num_processes)
     if first >= stage.iterations and (scored or stage.unscored):
         _tell_complete(folder, first, run.track, main)
         return
