@@ -18,8 +18,9 @@ from torch import nn
 
 from benchmarks.measure import commit, machine, write
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.evaluation.features import evaluate_store, extract
+from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.held_out import held_out_rows
+from gaitdiff.evaluation.stored import evaluate_store
 from gaitdiff.models import create_model
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
 from gaitdiff.utils.progress import console

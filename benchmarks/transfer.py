@@ -22,8 +22,9 @@ from benchmarks.measure import machine, write
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.evaluation.features import evaluate_store, gait_energy_images
+from gaitdiff.evaluation.features import gait_energy_images
 from gaitdiff.evaluation.held_out import held_out_rows
+from gaitdiff.evaluation.stored import evaluate_store
 from gaitdiff.report.figures import smoothed
 from gaitdiff.training.finetune import finetune
 from gaitdiff.training.run_folder import read_config, read_metrics

@@ -23,8 +23,9 @@ from gaitdiff.diffusion.denoiser import Denoiser
 from gaitdiff.diffusion.objective import ConditionPooling
 from gaitdiff.diffusion.schedule import make_schedule
 from gaitdiff.diffusion.weighting import loss_weight
-from gaitdiff.evaluation.features import evaluate_store, extract
+from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.held_out import held_out_rows
+from gaitdiff.evaluation.stored import evaluate_store
 from gaitdiff.models import create_model
 from gaitdiff.walkers import generate
 

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.evaluation.features import evaluate_store, extract
+from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.held_out import held_out_rows
+from gaitdiff.evaluation.stored import evaluate_store
 from gaitdiff.models import create_model
 from gaitdiff.models.pretrained import pretrained_folder, pretrained_model
 from gaitdiff.walkers import generate

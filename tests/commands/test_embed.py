@@ -16,7 +16,7 @@ from gaitdiff.cli import main
 from gaitdiff.commands.compare_walks import PEOPLE, WALKS, compare_walks, draw_rows, find_walk
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import rank_in_store
+from gaitdiff.evaluation.stored import rank_in_store
 from gaitdiff.training.checkpoint import read_checkpoint_info
 from named_stores import named_store, refused
 from worlds import make_store

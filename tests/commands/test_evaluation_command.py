@@ -15,8 +15,8 @@ from gaitdiff.cli import main
 from gaitdiff.commands import evaluate as scores
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation import evaluate
-from gaitdiff.evaluation.features import names_of
 from gaitdiff.evaluation.held_out import to_score
+from gaitdiff.evaluation.stored import names_of
 from reference import golden_set
 from worlds import TINY_SCRATCH, make_run, make_store
 

@@ -15,9 +15,9 @@ from gaitdiff.cli import main
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation import distance_matrix, evaluate, grew_submission, hid_submission
 from gaitdiff.evaluation.about import Compared
-from gaitdiff.evaluation.features import evaluate_store, store_protocol
 from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.evaluation.protocols import PROTOCOLS
+from gaitdiff.evaluation.stored import evaluate_store, store_protocol
 from gaitdiff.recognition.losses import triplet_loss
 from named_stores import CASIA_ROWS, GREW_ROWS, Names, named_store, scored
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store

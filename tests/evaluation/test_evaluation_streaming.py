@@ -17,7 +17,8 @@ from torch import Tensor
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation import evaluate, grew_submission, rank_metrics, ranking
-from gaitdiff.evaluation.features import evaluate_store, extract, gait_energy_images
+from gaitdiff.evaluation.features import extract, gait_energy_images
+from gaitdiff.evaluation.stored import evaluate_store
 from gaitdiff.models import create_model
 from gaitdiff.models.base import Backbone
 from reference import Set, golden_arrays, golden_document, golden_set

@@ -16,7 +16,7 @@ import torch
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import evaluate_store
+from gaitdiff.evaluation.stored import evaluate_store
 from gaitdiff.report import examples
 from gaitdiff.report.neighbours import rank_gallery
 from gaitdiff.report.page import Report, write_report

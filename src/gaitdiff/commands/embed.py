@@ -12,9 +12,9 @@ from gaitdiff.config.schema import MachineConfig
 from gaitdiff.config.shared import Precision
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import names_of
 from gaitdiff.evaluation.ranking import feature_set
 from gaitdiff.evaluation.shards import extract_shared_to
+from gaitdiff.evaluation.stored import names_of
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.together import peers_told

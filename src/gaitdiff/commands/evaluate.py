@@ -17,11 +17,12 @@ from gaitdiff.config.shared import Precision
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, Origin, about, compared
-from gaitdiff.evaluation.features import AUTO, BASELINE, evaluate_store, gait_energy_images, names_of, store_protocol
+from gaitdiff.evaluation.features import BASELINE, gait_energy_images
 from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.evaluation.protocols import Protocol, protocols_with_submission
 from gaitdiff.evaluation.scoring import as_names, headline_metrics
 from gaitdiff.evaluation.shards import extract_shared_to
+from gaitdiff.evaluation.stored import AUTO, evaluate_store, names_of, store_protocol
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.together import peers_told

@@ -19,9 +19,9 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, MachineConfig, ModelConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError, shown
-from gaitdiff.evaluation.features import select_once
 from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of, spread
+from gaitdiff.evaluation.stored import select_once
 from gaitdiff.paper.settings import counting, split_setting
 from gaitdiff.report.figures import save_chart
 from gaitdiff.report.labels import SCORES, SCRATCH, label_series

@@ -19,9 +19,10 @@ from gaitdiff.config.schema import MachineConfig, PretrainConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError, require_seed
 from gaitdiff.evaluation.about import compared
-from gaitdiff.evaluation.features import BASELINE, evaluate_store, extract, gait_energy_images
+from gaitdiff.evaluation.features import BASELINE, extract, gait_energy_images
 from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.evaluation.scoring import DEFAULT_METRIC
+from gaitdiff.evaluation.stored import evaluate_store
 from gaitdiff.models import create_model
 from gaitdiff.report.labels import SCRATCH
 from gaitdiff.report.page import Report, write_report

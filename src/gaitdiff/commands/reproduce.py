@@ -14,8 +14,8 @@ from rich.text import Text
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError, nearest
-from gaitdiff.evaluation.features import select_once
 from gaitdiff.evaluation.held_out import to_score
+from gaitdiff.evaluation.stored import select_once
 from gaitdiff.paper import facts, figures, render
 from gaitdiff.paper.cells import (
     BESIDES,

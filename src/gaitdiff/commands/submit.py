@@ -14,11 +14,12 @@ from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, about, compared
-from gaitdiff.evaluation.features import evaluate_store, extract, names_of
+from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.evaluation.protocols import get_protocol, protocols_with_submission
 from gaitdiff.evaluation.protocols.submission import CSV_NAME, compare_probes, read_probe_list, zip_submission
 from gaitdiff.evaluation.scoring import as_names
+from gaitdiff.evaluation.stored import evaluate_store, names_of
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.utils.files import require_output

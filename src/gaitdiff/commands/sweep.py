@@ -19,9 +19,9 @@ from gaitdiff.config.recipe import STAGES, stage_of_recipe
 from gaitdiff.config.values import settings_of
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import select_once
 from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.evaluation.outcomes import SUMMED, spread
+from gaitdiff.evaluation.stored import select_once
 from gaitdiff.paper.cells import Cell, Run, runs_of
 from gaitdiff.paper.grid import Grid, Job, failures
 from gaitdiff.paper.plan import costs, in_words

@@ -9,8 +9,8 @@ import numpy as np
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.datasets.conditions import setting_name
-from gaitdiff.evaluation.features import AUTO, names_of, select_in_store, store_protocol
 from gaitdiff.evaluation.protocols.selection import counts
+from gaitdiff.evaluation.stored import AUTO, names_of, select_in_store, store_protocol
 from gaitdiff.utils.text import counted
 from gaitdiff.version import __version__
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import AUTO, BY_ROLE, select_in_store, store_protocol
+from gaitdiff.evaluation.stored import AUTO, BY_ROLE, select_in_store, store_protocol
 
 
 def held_out_rows(store: SequenceStore, split: str = "test") -> np.ndarray:

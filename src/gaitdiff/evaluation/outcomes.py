@@ -11,8 +11,9 @@ from torch import nn
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.features import extract, rank_in_store
+from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.held_out import to_score
+from gaitdiff.evaluation.stored import rank_in_store
 
 _DRAWS = 4000  # of the bootstrap
 #: A score to what it is a sum of.

@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.evaluation.features import select_in_store
 from gaitdiff.evaluation.metrics import distance_matrix
+from gaitdiff.evaluation.stored import select_in_store
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.objective import DiffusionObjective
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
-from gaitdiff.evaluation.features import evaluate_store
 from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.evaluation.linear import discriminant, whitening
 from gaitdiff.evaluation.scoring import headline_metrics
 from gaitdiff.evaluation.shards import extract_shared
+from gaitdiff.evaluation.stored import evaluate_store
 from gaitdiff.models import create_model
 from gaitdiff.models.layers.norm import synchronize
 from gaitdiff.training.average import RAW, Average
