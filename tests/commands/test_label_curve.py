@@ -147,13 +147,15 @@ def test_an_edited_recipe_and_damaged_outcomes_are_refused(
     assert len(json.loads(file.read_text())["table"]) == 1
 
 
-def test_names_with_dollars_are_drawn(made: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("error")
+def test_names_of_any_letters_are_drawn_and_all_people_of_a_small_store_taken(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "odd"
     shutil.copytree(made, folder)
     shutil.rmtree(folder / "curve")
-    (folder / "one").rename(folder / "$w^$")
-    words = command(folder, "--people", "all", "--seeds", "1", checkpoints=("$w^$",))
-    assert main(words) == 0
+    (folder / "one").rename(folder / "$w^$走")
+    assert main(command(folder, "--people", "", "--seeds", "1", checkpoints=("$w^$走",))) == 0
+    table = json.loads((folder / "curve" / "label_curve.json").read_text())["table"]
+    assert [row["people"] for row in table] == [4]
     assert (folder / "curve" / "label_curve_rank1.png").stat().st_size > 1000
 
 

@@ -1,16 +1,30 @@
-"""Every recipe that ships resolves to the settings that it had when its runs were made."""
+"""Every recipe resolves to the settings that it had when its runs were made; settings made in Python are checked."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gaitdiff.config.flat import flat
 from gaitdiff.config.recipe import list_recipes, parse_config
-from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
+from gaitdiff.config.schema import (
+    FinetuneConfig,
+    FinetuneData,
+    FinetuneOptim,
+    LossConfig,
+    PretrainConfig,
+    PretrainOptim,
+)
+from gaitdiff.config.values import checked
+from gaitdiff.errors import UserError
+from gaitdiff.training.finetune import finetune
+from gaitdiff.training.pretrain import pretrain
 from reference import RECORDED
 
 #: All settings of every recipe at commit 979b9ce, with its stage; walkers/pretrain_plain was called pretrain then.
@@ -46,3 +60,31 @@ def test_a_recipe_means_what_it_meant(name: str) -> None:
     since = {**SINCE, **(SINCE_PRETRAINING if kind is PretrainConfig else SINCE_FINETUNING)}
     before = {RENAMED.get(name, name): value for name, value in flat(settings)}
     assert resolved == {**before, **since}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_configuration_made_in_python_is_checked_and_stays_what_it_is(name: str) -> None:
+    kind: type[Any] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}[BEFORE[name]["stage"]]
+    config = parse_config(kind, "gaitdiff", ["--recipe", name, "--data.store", "store", "--out", "out"])
+    assert checked(kind, config) == config
+    assert checked(kind, replace(config, out=Path("out"), seed=np.int64(config.seed))) == config
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"mode": "forzen"}, "setting mode cannot be 'forzen': it must be finetune, frozen or scratch"),
+        ({"seed": -1}, "setting seed cannot be -1"),
+        ({"seed": True}, "setting seed cannot be True"),
+        ({"optim": FinetuneOptim(lr=math.nan)}, "setting optim.lr cannot be nan"),
+        ({"optim": PretrainOptim()}, "give a FinetuneOptim, not PretrainOptim"),
+        ({"loss": LossConfig(margin=-2.0)}, "setting loss.margin cannot be -2.0"),
+    ],
+)
+def test_mistakes_in_a_configuration_made_in_python(changed: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    config = FinetuneConfig(out=str(tmp_path / "out"), data=FinetuneData(store="store"))
+    with pytest.raises(UserError, match=sentence):
+        finetune(replace(config, **changed))
+    with pytest.raises(UserError, match="give a PretrainConfig, not FinetuneConfig"):
+        pretrain(config)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

@@ -158,6 +158,15 @@ def test_levels_go_from_where_something_is_left_to_the_cleanest(name: str) -> No
     assert max(gaps) - min(gaps) <= 1
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.double])
+def test_denoisers_of_any_precision_sample(kind: torch.dtype) -> None:
+    expected = sample(learned(apart=False), conditions(), 2, steps=4, generator=seeded())
+    made = sample(learned(apart=False).to(kind), conditions().to(kind), 2, steps=4, generator=seeded())
+    assert made.dtype == torch.float32
+    off = (made - expected).norm() / expected.norm()
+    assert off < (0.02 if kind == torch.bfloat16 else 1e-5)
+
+
 def test_mistakes() -> None:
     made = learned(apart=False)
     for arguments, sentence in (
@@ -166,6 +175,7 @@ def test_mistakes() -> None:
         ({"frames": 0}, "frames is 0"),
         ({"guidance": -1.0}, "guidance is -1"),
         ({"guidance": math.nan}, "guidance is nan"),
+        ({"count": 2}, "there are 3 conditions"),
     ):
         with pytest.raises(UserError, match=sentence):
             sample(made, conditions(), **{"frames": 2, **arguments})

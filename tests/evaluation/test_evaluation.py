@@ -154,6 +154,10 @@ def test_ranking_demands_labels_and_distances_that_fit() -> None:
         rank_metrics(distance * np.nan, probe, gallery)
     with pytest.raises(UserError, match="infinite"):
         rank_metrics(np.where(distance == distance.max(), np.inf, distance), probe, gallery)
+    with pytest.raises(UserError, match="there are 0 probes and a gallery of 3"):
+        rank_metrics(distance[:0], probe[:0], gallery)
+    with pytest.raises(UserError, match="from 1 on"):
+        rank_metrics(distance, probe, gallery, ranks=(1, 0))
 
 
 def gait3d(**changed: object) -> dict[str, float]:

@@ -324,3 +324,7 @@ def test_mistakes_in_re_ranking_are_named() -> None:
     for distance, queries, k1 in ((square[:2], 1, 6), (square, 4, 6), (square, 0, 6), (square, 2, 0)):
         with pytest.raises(UserError, match="re-ranking needs"):
             rerank(distance, queries, k1)
+    with pytest.raises(UserError, match="a weight from 0 to 1"):
+        rerank(square, 2, weight=2.0)
+    with pytest.raises(UserError, match="NaN"):
+        rerank(square * np.nan, 2)

@@ -56,6 +56,48 @@ def test_features_are_those_of_evaluation(name: str, store: SequenceStore) -> No
     assert gaitdiff.embed(model.backbone, store[list(rows)]).equal(raw)
 
 
+@pytest.mark.parametrize("kind", [torch.half, torch.bfloat16, torch.double])
+def test_models_of_any_precision_embed(kind: torch.dtype, store: SequenceStore) -> None:
+    walks = [store[0].frames, store[2].frames]
+    expected = gaitdiff.embed(tiny(), walks)
+    for model, what in ((tiny(), expected), (tiny().backbone, gaitdiff.embed(tiny().backbone, walks))):
+        given = gaitdiff.embed(model.to(kind), walks)
+        assert given.dtype == torch.float32
+        assert (given - what).norm() < 0.03 * what.norm()
+
+
+def test_wrapped_models_embed_as_what_is_in_them(store: SequenceStore) -> None:
+    for model in (tiny(), create_model("smplgait", "tiny").eval()):
+        expected = gaitdiff.embed(model, store[2])
+        for wrapped in (torch.nn.DataParallel(model), torch.optim.swa_utils.AveragedModel(model)):
+            assert gaitdiff.embed(wrapped, store[2]).equal(expected)
+        with torch.compiler.set_stance("force_eager"):
+            torch.testing.assert_close(gaitdiff.embed(torch.compile(model), store[2]), expected)
+
+
+def test_a_fresh_head_is_left_aside_also_after_half_precision() -> None:
+    for kind in (torch.half, torch.bfloat16):
+        assert not create_model("smplgait", "tiny").to(kind).float().headed
+
+
+@pytest.mark.parametrize("height", [None, 64])
+def test_frames_that_gait_models_do_not_take_are_refused(height: int | None, tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "wide", width=128, source="test") as writer:
+        writer.add(np.zeros((3, 64, 128), np.uint8), subject="p", condition="", view="", sequence="", split="test")
+    wide = SequenceStore(tmp_path / "wide")
+    with pytest.raises(UserError, match="64 px high and 128 wide"):
+        extract(tiny().backbone, wide, np.array([0]), CPU, height=height)
+
+
+def test_features_of_no_rows_are_refused_and_write_nothing(store: SequenceStore, tmp_path: Path) -> None:
+    for out in (None, str(tmp_path / "features.npy")):
+        with pytest.raises(UserError, match="there are no sequences to compute features of"):
+            extract(tiny(), store, np.array([], int), CPU, out)  # type: ignore[call-overload]
+    assert not list(tmp_path.iterdir())
+    found = extract(tiny(), store, np.array([2]), CPU, str(tmp_path / "features.npy"))
+    assert torch.from_numpy(np.array(found)).equal(extract(tiny(), store, np.array([2]), CPU))
+
+
 def test_a_head_that_nobody_trained_is_left_aside(store: SequenceStore) -> None:
     model, walk = create_model("smplgait", pretrained="walkers").eval(), store[2].frames
     raw = gaitdiff.embed(model.backbone, walk)

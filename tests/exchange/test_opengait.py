@@ -307,6 +307,7 @@ def test_states_in_memory_may_come_from_data_parallel_training_or_lack_counters(
         (lambda state: {**state, "Head.fc_bin": state["Head.fc_bin"].numpy()}, "'Head.fc_bin' holds ndarray"),
         (lambda state: {**state, "Head.fc_bin": state["Head.fc_bin"] + 0j}, "complex"),
         (lambda state: {**state, "Head.fc_bin": state["Head.fc_bin"][:3]}, "and not"),
+        (lambda state: {**state, "Head.fc_bin": state["Head.fc_bin"] * torch.nan}, "'Head.fc_bin' holds NaN"),
         (lambda state: None, "must be a dictionary"),
     ],
 )

@@ -151,3 +151,10 @@ def test_two_processes_train_as_one_does_on_all_samples(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     worker(Path(sys.argv[1]))
+
+
+def test_second_derivatives_are_refused() -> None:
+    """Torch would leave the layer out of them without a word."""
+    norm, x = FrameNorm(3), frames(4, 3, 5, 2, dtype=torch.float32).requires_grad_()
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)

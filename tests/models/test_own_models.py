@@ -16,8 +16,8 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import extract
 from gaitdiff.models import registry
-from gaitdiff.models.base import Backbone
-from gaitdiff.models.registry import model_config, register_model
+from gaitdiff.models.base import Backbone, NoHead
+from gaitdiff.models.registry import create_model, model_config, register_model
 from worlds import make_store
 
 
@@ -101,3 +101,31 @@ def test_a_backbone_that_ignores_lengths_is_refused(tmp_path: Path) -> None:
     store = SequenceStore(make_store(tmp_path / "store"))
     with pytest.raises(UserError, match=r"a network gave 1 features for \d+ walks: have it use the lengths"):
         extract(Ignores(), store, store.select(split="test"), torch.device("cpu"))
+
+
+def _forgets(config: Config, classes: int) -> Any:
+    return None
+
+
+def _is_wrong(config: Config, classes: int) -> Any:
+    return Ignores("too many"), NoHead()  # type: ignore[call-arg]
+
+
+def _typed(**attributes: Any) -> Any:
+    made = type("Odd", (Ignores,), attributes)
+    return lambda config, classes: (made(), NoHead())
+
+
+@pytest.mark.parametrize(
+    ("builder", "error", "sentence"),
+    [
+        (_forgets, UserError, "the builder of odd gave None: it must return a Backbone and a Head"),
+        (_is_wrong, TypeError, "positional argument"),
+        (_typed(sampling="random"), UserError, "the sampling 'random': it must be one of unordered, ordered, consec"),
+        (_typed(parts=None), UserError, "does not say its number of parts"),
+    ],
+)
+def test_mistakes_of_a_builder_are_named(own: str, builder: Any, error: type[Exception], sentence: str) -> None:
+    register_model("odd", presets={"tiny": Config()})(builder)
+    with pytest.raises(error, match=sentence):
+        create_model("odd", "tiny")

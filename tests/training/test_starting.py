@@ -11,12 +11,14 @@ import torch
 
 from gaitdiff.cli import main
 from gaitdiff.data.store import SequenceStore
+from gaitdiff.errors import UserError
 from gaitdiff.evaluation.outcomes import outcome_of
 from gaitdiff.training.checkpoint import load_checkpoint
 from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors
 from gaitdiff.training.environment import read_starts
+from gaitdiff.training.pretrain import load_objective
 from gaitdiff.training.run_folder import read_metrics
-from worlds import TINY_PRETRAIN, make_store
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
 
 OPTIM = ("--optim.iterations", "3", "--run.save_every", "1", "--run.log_every", "1", "--run.keep", "0")
 
@@ -105,3 +107,23 @@ def test_mistakes(made: Path, words: tuple[str, ...], key: str, capsys: pytest.C
     assert main(command(made, "bad", *words)) == 2
     assert key in capsys.readouterr().err
     assert not (made / "bad").exists()
+
+
+def test_a_folder_of_data_does_not_hide_weights_that_ship(
+    tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = latest_checkpoint(Path("walkers"))
+    make_store(tmp_path / "walkers")
+    assert latest_checkpoint(Path("walkers")) == shipped
+    shutil.rmtree("walkers")
+    shutil.copytree(made / "first", "walkers")
+    assert latest_checkpoint(Path("walkers")).parent == Path("walkers", "checkpoints")
+
+
+def test_a_run_without_a_denoiser_gives_no_objective(made: Path, tmp_path: Path) -> None:
+    words = ["finetune", *TINY_SCRATCH, "--optim.iterations", "1", "--run.evaluate_every", "0"]
+    assert main([*words, "--data", str(made / "store"), "--out", str(tmp_path / "fine")]) == 0
+    with pytest.raises(UserError, match="is a run of gaitdiff finetune: give one of gaitdiff pretrain"):
+        load_objective(tmp_path / "fine", "cpu")
+    assert load_objective(str(made / "first"), "cpu").training is False

@@ -34,6 +34,7 @@ from gaitdiff.utils.locks import writing
 from gaitdiff.utils.progress import answers, say
 
 _RESULTS = "label_curve.json"
+_USUAL = (5, 10, 20, 40)  # numbers of labelled people, unless told
 _LONGEST = 100  # bytes of an arm's name, which is part of a folder's
 #: Settings that each run has its own of.
 _OWN = ("recipe", "out", "data.store", "data.people", "seed", "machine.device", "run.evaluate_every", "mode", "init")
@@ -93,7 +94,8 @@ def run(
         data: folder of a store with training and test people.
         out: folder for the runs, ``label_curve.json`` and the figures.
         recipe: of stage 2.
-        people: numbers of labelled people between commas, or "all".
+        people: numbers of labelled people between commas, or "all"; "": those of 5, 10, 20 and 40 that are fewer than
+            there are, and all.
         seeds: of the runs of each kind.
         settings: of stage 2, each as "optim.iterations=500".
 
@@ -101,7 +103,7 @@ def run(
         UserError: anything about data, settings or machine that the user can fix.
     """
     starts = {name: latest_checkpoint(path) for name, path in checkpoints.items()}
-    store, numbers = SequenceStore(data), _numbers(people)
+    store = SequenceStore(data)
     about = {
         "gaitdiff": gaitdiff.__version__,
         "model": _model(starts),
@@ -112,6 +114,7 @@ def run(
         "settings": list(settings),
     }
     everybody = len({row.subject for row in store.rows if row.split == "train"})
+    numbers = _numbers(people) if people else [*(count for count in _USUAL if count < everybody), 0]
     if max(numbers) > everybody:
         raise UserError(f"--people names {max(numbers)}, but {data} has {everybody} training people: name fewer")
     if 0 in numbers:  # which are as many

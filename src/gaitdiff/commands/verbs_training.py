@@ -60,7 +60,7 @@ def label_curve(
     *,
     data: Store,
     out: Annotated[Path, "folder for runs, scores and figures"],
-    people: Annotated[str, "numbers of labelled people, between commas"] = "5,10,20,40,all",
+    people: Annotated[str, "numbers of labelled people, between commas; by default up to 40, and all"] = "",
     seeds: Annotated[int, "runs of each kind, with seeds from 0"] = 3,
     recipe: Annotated[str, "of finetune"] = "walkers/finetune",
     set_: Annotated[tuple[str, ...], "a setting of finetune, such as optim.iterations=500; may be repeated"] = (),

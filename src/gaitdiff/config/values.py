@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import operator
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from gaitdiff.config.flat import plain
 from gaitdiff.config.limits import WORD, Range
 from gaitdiff.config.safe_yaml import parse_value
-from gaitdiff.errors import shown
+from gaitdiff.errors import UserError, shown
 
 Config = TypeVar("Config")
 
@@ -102,6 +105,32 @@ def build(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -> Co
     )
 
 
+def checked(kind: type[Config], config: Config) -> Config:
+    """A configuration made in Python, each value as its flag would give it: a Path as text, a list as a tuple.
+
+    Raises:
+        UserError: it is no ``kind``, or a value is of another type or out of range.
+    """
+    return build(kind, {name: _taken(kind, config, setting) for name, setting in settings_of(kind).items()})
+
+
+def _taken(kind: type[Any], config: Any, setting: Setting) -> Any:
+    try:
+        return convert(setting.hint, _given(kind, config, setting.name.split(".")))
+    except ValueError as error:
+        raise UserError(f"setting {setting.name} cannot be {error}") from error
+
+
+def _given(kind: type[Any], config: Any, path: list[str]) -> Any:
+    """The value at the names of ``path`` within a configuration, as YAML would give it."""
+    if not isinstance(config, kind):
+        raise UserError(f"give a {kind.__name__}, not {shown(config)}: see gaitdiff.config.schema")
+    value = getattr(config, path[0])
+    if len(path) > 1:
+        return _given(get_type_hints(kind)[path[0]], value, path[1:])
+    return plain(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
 def convert(hint: Any, value: Any) -> Any:
     """The value of a setting of type ``hint`` from what YAML or the text of a flag gives.
 
@@ -144,10 +173,10 @@ def _truth(parts: Any, value: Any) -> bool:
 
 def _whole(parts: Any, value: Any) -> int:
     try:
-        made = int(value) if isinstance(value, str) else value
-    except ValueError:
-        made = None
-    if isinstance(made, bool) or not isinstance(made, int):
+        made = int(value) if isinstance(value, str) else operator.index(value)
+    except (TypeError, ValueError) as error:
+        raise _wrong(value, "a whole number") from error
+    if isinstance(value, bool):
         raise _wrong(value, "a whole number")
     return made
 

@@ -226,9 +226,13 @@ class IdentityBatches:
         return LabelledBatch(np.stack(clips), plan.of(mine), labels[mine])
 
 
-def check_frames(store: SequenceStore) -> None:
-    """Raise a UserError unless a store's frames are 64 or 128 px high and of one of two widths, as gait models take."""
-    if store.height not in (64, 128) or store.width not in (store.height, store.height * 11 // 16):
+def check_frames(store: SequenceStore, height: int | None = None) -> None:
+    """Raise a UserError unless a store's frames are 64 or 128 px high and of one of two widths, as gait models take.
+
+    Args:
+        height: that they are given first; None: they stay as they are.
+    """
+    if (height or store.height) not in (64, 128) or store.width not in (store.height, store.height * 11 // 16):
         raise UserError(
             f"{store.path} holds frames {store.height} px high and {store.width} wide, but gait models take 64 or 128 "
             "by as many or 44 or 88: import them again with --size 64"

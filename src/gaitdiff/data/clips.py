@@ -30,7 +30,12 @@ def sample_clip(
 
     Returns:
         (frames,) int64 in 0..available-1. A sequence shorter than its window is repeated.
+
+    Raises:
+        UserError: another ``sampling``.
     """
+    if sampling not in ("unordered", "ordered", "consecutive"):
+        raise UserError(f"clips are drawn unordered, ordered or consecutive, not {sampling!r}")
     if sampling == "unordered":
         index = rng.choice(available, frames, replace=available < frames)
         return np.sort(index)

@@ -76,7 +76,7 @@ def sample(
         (B, 4, T, side, side) float32, on the objective's device.
 
     Raises:
-        UserError: an argument is out of its range.
+        UserError: an argument is out of its range, or ``count`` is another than that of the conditions.
         NotFiniteError: the latents are no numbers, as with a guidance far too strong.
     """
     if not (math.isfinite(guidance) and guidance >= 0):
@@ -86,6 +86,8 @@ def sample(
     levels = sampling_levels(objective.schedule, steps)
     device = objective.schedule.alpha_bar.device
     size = len(condition) if condition is not None else 1 if count is None else count
+    if count not in (None, size):
+        raise UserError(f"count is {count}, but there are {size} conditions: leave it out")
     drawn_on = device if generator is None else generator.device
     x = torch.randn(size, 4, frames, side, side, generator=generator, device=drawn_on).to(device)
     for level, after in pairwise([*levels, 0]):  # 0 is clean data
@@ -100,7 +102,9 @@ def sample(
 
 
 def _guided(objective: DiffusionObjective, x: Tensor, level: int, condition: Tensor | None, guidance: float) -> Tensor:
-    """The guided noise in ``x`` (B, 4, T, h, w) at one level."""
+    """The guided noise in ``x`` (B, 4, T, h, w) at one level, float32."""
+    kind = next((one.dtype for one in objective.denoiser.parameters()), x.dtype)
+    x, condition = x.to(kind), condition if condition is None else condition.to(kind)
     t = torch.full((len(x),), level, dtype=torch.long, device=x.device)
     none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     if condition is None or guidance == 0:

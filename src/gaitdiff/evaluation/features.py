@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gaitdiff.data.batches import check_frames
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.ranking import Features
-from gaitdiff.models import GaitModel
+from gaitdiff.models import Backbone, GaitModel
 from gaitdiff.models.base import evaluating
 from gaitdiff.utils.devices import memory_told
 from gaitdiff.utils.files import atomic_file
@@ -53,7 +54,7 @@ def extract(
     store: SequenceStore,
     rows: np.ndarray,
     device: torch.device,
-    out: Path,
+    out: str | Path,
     *,
     max_frames: int = ...,
     height: int | None = ...,
@@ -66,7 +67,7 @@ def extract(
     store: SequenceStore,
     rows: np.ndarray,
     device: torch.device,
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     max_frames: int = MAX_FRAMES,
     height: int | None = None,
@@ -89,8 +90,10 @@ def extract(
         (N, C, P) float32 in the order of ``rows``: a tensor on the CPU, or the file as a memory-mapped array.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, there are no rows, or the frames are none that gait models take.
     """
+    if isinstance(network, GaitModel | Backbone):
+        check_frames(store, height)
     if height is None:
         check_height(getattr(network, "height", None), store, "this model")
     lengths = _lengths(store, rows, max_frames)
@@ -107,7 +110,7 @@ def run_walks(
     lengths: np.ndarray,
     read: Callable[[int], np.ndarray],
     device: torch.device,
-    out: Path | None = None,
+    out: str | Path | None = None,
     half: bool = False,
 ) -> Features:
     """Run walks from anywhere through a network, as ``extract`` runs those of a store.
@@ -122,7 +125,7 @@ def run_walks(
     with evaluating(network), cast, memory_told("computing features", "compute on the CPU, or of shorter walks"):
         size = _size(lengths) if packs else None
         features = (_features(network, [read(int(i)) for i in some], size, device) for some in batches)
-        return _gathered(features, batches, out)
+        return _gathered(features, batches, None if out is None else Path(out))
 
 
 @overload
@@ -178,6 +181,8 @@ def _features(network: nn.Module, walks: list[np.ndarray], size: int | None, dev
     walks.clear()
     with torch.no_grad():
         inputs = clips.float().div_(255) if clips.dtype == torch.uint8 else clips
+        if not torch.is_autocast_enabled(inputs.device.type):
+            inputs = inputs.to(next((one.dtype for one in network.parameters()), inputs.dtype))
         output = network(inputs, None if size is None else lengths)
     given = output if isinstance(output, Tensor) else output.embedding
     if len(given) != len(lengths):
@@ -194,6 +199,8 @@ def _energy_images(store: SequenceStore, rows: np.ndarray, lengths: np.ndarray) 
 def _gathered(features: Iterable[Tensor], batches: list[np.ndarray], out: Path | None) -> Features:
     """Features of batches as one, each at its batch's places."""
     count = sum(map(len, batches))
+    if count == 0:
+        raise UserError("there are no sequences to compute features of: give at least one row")
     with progress_bar("features", total=count) as bar:
         if out is not None:
             return _gathered_on_disk(features, batches, out, bar)

@@ -221,7 +221,8 @@ def rank_metrics(
         probes counted.
 
     Raises:
-        UserError: shapes that do not fit, a distance that is not finite, or no probe has its person in the gallery.
+        UserError: shapes that do not fit, a distance that is not finite, a rank below 1, or no probe has its person in
+            the gallery.
     """
     distance = np.asarray(distance)
     if distance.shape != (len(probe_labels), len(gallery_labels)):
@@ -231,11 +232,24 @@ def rank_metrics(
         )
     if ignore is not None and np.shape(ignore) != distance.shape:
         raise UserError(f"ignore must have the shape of the distances, {distance.shape}, not {np.shape(ignore)}")
-    if not np.isfinite(distance).all():
-        raise NotFiniteError("some distances are not numbers (NaN) or are infinite: the model behind them is broken")
+    if distance.size == 0:
+        raise UserError(f"there are {len(distance)} probes and a gallery of {distance.shape[1]}: give some of both")
+    if min(ranks, default=1) < 1:
+        raise UserError(f"the k of rank-k are numbers from 1 on, not {tuple(ranks)}")
+    require_finite(distance)
     codes = encoded(np.concatenate([probe_labels, gallery_labels]))
     ignored = None if ignore is None else ignore.__getitem__
     return rank_probes(distance, codes[: len(distance)], codes[len(distance) :], ignored).summary(ranks)
+
+
+def require_finite(distance: np.ndarray) -> None:
+    """Refuse distances that hold NaN or infinity.
+
+    Raises:
+        NotFiniteError: some do.
+    """
+    if not np.isfinite(distance).all():
+        raise NotFiniteError("some distances are not numbers (NaN) or are infinite: the model behind them is broken")
 
 
 def encoded(labels: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.metrics import row_batches
+from gaitdiff.evaluation.metrics import require_finite, row_batches
 
 _TINY = np.finfo(np.float32).tiny
 
@@ -28,8 +28,10 @@ def rerank(distance: np.ndarray, queries: int, k1: int = 20, k2: int = 6, weight
         (q, n - q) float32.
 
     Raises:
-        UserError: the matrix is not square, or nothing is left for queries or gallery; a k below 1.
+        UserError: the matrix is not square, holds NaN, or nothing is left for queries or gallery; a k below 1, or a
+            weight that is no share.
     """
+    distance = np.asarray(distance)
     n = len(distance)
     if distance.shape != (n, n) or not 0 < queries < n:
         raise UserError(
@@ -38,6 +40,9 @@ def rerank(distance: np.ndarray, queries: int, k1: int = 20, k2: int = 6, weight
         )
     if k1 < 1 or k2 < 1:
         raise UserError(f"re-ranking needs k1 and k2 of at least 1, not {k1} and {k2}")
+    if not 0 <= weight <= 1:
+        raise UserError(f"re-ranking needs a weight from 0 to 1, not {weight}")
+    require_finite(distance)
     largest = distance.max(axis=1, keepdims=True).clip(min=_TINY)
     original = (distance / largest).astype(np.float32, copy=False)
     order = _nearest(original, max(k1 + 1, k2))

@@ -29,8 +29,8 @@ def embed(model: GaitModel | Backbone, frames: Walk | List[Walk]) -> Tensor:
     """Embed walks as evaluation does: whole, in evaluation mode, their first 720 frames, without gradients.
 
     Args:
-        model: from ``load_checkpoint``; its backbone gives raw features in place of embeddings, as does a model of
-            which no head was trained. Frames are moved to where it is.
+        model: from ``load_checkpoint``, also compiled, or wrapped for several devices; its backbone gives raw features
+            in place of embeddings, as does a model of which no head was trained. Frames are moved to where it is.
         frames: a walk, or a list of walks of any lengths. A walk is a sequence of a store, ``store[0]``, or its frames,
             ``store[0].frames``: aligned silhouettes (T, 64, 64) or (T, 64, 44), or (T, 128, 128) or (T, 128, 88) for a
             model trained on these, uint8 or bool, or floats in [0, 1]; an array, or a tensor on any device.
@@ -41,23 +41,22 @@ def embed(model: GaitModel | Backbone, frames: Walk | List[Walk]) -> Tensor:
     Raises:
         UserError: no model, no walks, or one of another shape, height or kind of numbers; the sentence says which.
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"give a model, as gaitdiff.load_checkpoint(PATH) does, not {model!r:.80}")
+    running, known = _unwrapped(model)
     one = isinstance(frames, Sequence) or (isinstance(frames, np.ndarray | Tensor) and frames.ndim == 3)
     given: Any = [frames] if one else frames
     if not isinstance(given, list | tuple | np.ndarray | Tensor) or len(given) == 0:
         raise UserError(f"give a walk, frames (T, 64, 64), or a list of at least one, not {frames!r:.80}")
     walks = [_checked(walk, "the walk" if one else f"walk {number}") for number, walk in enumerate(given)]
-    network = model.backbone if isinstance(model, GaitModel) and not model.headed else model
+    network = known.backbone if isinstance(known, GaitModel) and not known.headed else running
     heights = {walk.shape[1] for walk in walks}
-    if len(heights) > 1 or model.height not in (None, *heights):
+    if len(heights) > 1 or known.height not in (None, *heights):
         raise UserError(
             f"frames are {' and '.join(map(str, sorted(heights)))} px high, but a model takes those of the height it "
-            f"was trained on{'' if model.height is None else f', {model.height} px'}: import the data with --size"
+            f"was trained on{'' if known.height is None else f', {known.height} px'}: import the data with --size"
         )
     if len({walk.dtype for walk in walks}) > 1:
         walks = [walk.astype(np.float32) / 255 if walk.dtype == np.uint8 else walk for walk in walks]
-    place = next(model.parameters()).device
+    place = next(known.parameters()).device
     found = torch.as_tensor(run_walks(network, np.array([len(walk) for walk in walks]), walks.__getitem__, place))
     return found[0] if one else found
 
@@ -88,6 +87,16 @@ def similarity(
         )
     rows, columns = (some if some.ndim == 3 else some[None] for some in (one, other))
     return (1 - distance_matrix(rows, columns, metric)).reshape((*one.shape[:-2], *other.shape[:-2]))
+
+
+def _unwrapped(model: Any) -> tuple[nn.Module, GaitModel | Backbone]:
+    """What to run, as it was compiled where it was, and the model in it."""
+    while not isinstance(model, GaitModel | Backbone) and isinstance(getattr(model, "module", None), nn.Module):
+        model = model.module  # of one for several devices, or of an average
+    known = getattr(model, "_orig_mod", model)
+    if not isinstance(known, GaitModel | Backbone):
+        raise UserError(f"give a model, as gaitdiff.load_checkpoint(PATH) does, not {model!r:.80}")
+    return model, known
 
 
 def _checked(walk: Any, name: str) -> np.ndarray:

@@ -47,7 +47,7 @@ def load_state_dict(model: GaitModel, state: Mapping[str, Tensor], drop_classifi
         Notes: what was dropped or missing, empty if nothing was.
 
     Raises:
-        UserError: names the first tensors that are missing, unknown, or of another shape.
+        UserError: names the first tensors that are missing, unknown, of another shape, or not finite.
     """
     state = without_prefix(_tensors(state))
     places = _places(model)
@@ -68,6 +68,8 @@ def load_state_dict(model: GaitModel, state: Mapping[str, Tensor], drop_classifi
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         why = _branch(model, [key for key in state if key not in wanted])
         raise UserError(f"the weights do not fit {model.name} as it is set: {why}{'; '.join(problems[:_SHOWN])}{more}")
+    if broken := next((key for key in wanted if not bool(state[key].isfinite().all())), None):
+        raise UserError(f"{broken!r} holds NaN or infinite numbers: take earlier weights of that training")
     own = model.state_dict()
     with torch.no_grad():
         for ours, place in places.items():

@@ -141,7 +141,10 @@ class GaitModel(nn.Module):
         """Whether it has a head whose weights are no longer those that it was made with."""
         weights = _first_weights(self.head)
         fresh = self.fresh_head
-        return weights is not None and (fresh is None or not weights.equal(fresh.to(weights.dtype)))
+        if weights is None or fresh is None:
+            return weights is not None
+        kinds = (fresh, fresh.half(), fresh.bfloat16())  # that it may have been rounded to, and back
+        return not any(weights.equal(some.to(weights.dtype)) for some in kinds)
 
     @property
     def height(self) -> int | None:

@@ -6,10 +6,10 @@ import json
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from gaitdiff.errors import UserError, nearest
-from gaitdiff.models.base import Backbone, GaitModel, Head
+from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
 from gaitdiff.models.pretrained import load_pretrained, pretrained_model
 
 #: Our key, as a regular expression, and OpenGait's. ``{part}`` stands for every part in turn.
@@ -109,13 +109,30 @@ def create_model(
     if num_classes < 0:
         raise UserError(f"num_classes is {num_classes}, but cannot be less than 0")
     try:
-        model = GaitModel(name, config, *model_entry(name).build(config, num_classes))
+        built = model_entry(name).build(config, num_classes)
     except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
         what = str(error).split("\n", 1)[0]
+        if not (isinstance(error, OverflowError | MemoryError) or "t allocate" in what or "verflow" in what):
+            raise  # no number is too large: the builder itself is wrong
         raise UserError(f"{name} cannot be built with these settings ({what}): choose smaller ones") from error
+    model = GaitModel(name, config, *_parts(name, built))
     if pretrained is not None:
         load_pretrained(model, pretrained)
     return model
+
+
+def _parts(name: str, built: Any) -> tuple[Backbone, Head]:
+    """What a builder gave: a backbone that says all that is asked of it, and a head."""
+    if not (isinstance(built, tuple) and [*map(isinstance, built, (Backbone, Head))] == [True, True]):
+        raise UserError(f"the builder of {name} gave {built!r:.80}: it must return a Backbone and a Head")
+    backbone, head = built
+    sampling, known = getattr(backbone, "sampling", None), get_args(Sampling)
+    if sampling not in known:
+        raise UserError(f"the backbone of {name} has the sampling {sampling!r}: it must be one of {', '.join(known)}")
+    for what in ("channels", "parts"):
+        if not isinstance(getattr(backbone, what, None), int):
+            raise UserError(f"the backbone of {name} does not say its number of {what}: set its attribute {what}")
+    return backbone, head
 
 
 def model_config(name: str, preset: str, overrides: Mapping[str, Any]) -> Any:

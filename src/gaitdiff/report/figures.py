@@ -6,7 +6,9 @@ import html
 import io
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,16 +102,24 @@ def chart(
     Returns:
         An ``<svg>`` element without references to anything outside it.
     """
-    with rc_context(_STYLE | {"svg.hashsalt": title}):
+    with _style(title):
         figure = _figure(series, x_label, y_label, levels, percent, log_x)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True)
     return _inline(out.getvalue(), f"{title}. {' '.join(_spoken(one) for one in series)}".strip())
 
 
+@contextmanager
+def _style(salt: str) -> Iterator[None]:
+    """How charts look; names in letters that the font lacks are no reason for a warning, browsers have others."""
+    with rc_context(_STYLE | {"svg.hashsalt": salt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
 def save_chart(path: Path, series: Sequence[Series], *, x_label: str, y_label: str, log_x: bool = False) -> None:
     """Write curves in percent as ``path`` with ".png" and with ".svg"."""
-    with rc_context(_STYLE | {"svg.hashsalt": path.name}):
+    with _style(path.name):
         _save(_figure(series, x_label, y_label, (), True, log_x), path)
 
 
@@ -123,7 +133,7 @@ def save_panels(
     """
     abreast = min(columns, len(panels))
     rows = -(-len(panels) // abreast)
-    with rc_context(_STYLE | {"svg.hashsalt": path.name}):
+    with _style(path.name):
         figure = Figure(figsize=(_WIDTH * abreast, (_HEIGHT + _TITLE) * rows))
         for place, (title, series) in enumerate(panels.items()):
             row, column = divmod(place, abreast)
@@ -144,7 +154,7 @@ def save_strips(path: Path, strips: Mapping[str, np.ndarray], note: str) -> None
         note: stands below.
     """
     height, width = next(iter(strips.values())).shape[:2]
-    with rc_context(_STYLE | {"svg.hashsalt": path.name}):
+    with _style(path.name):
         tall = 0.88 * _STRIPS * height / width  # inches of a strip
         figure = Figure(figsize=(_STRIPS, tall * len(strips) + _TITLE))
         for place, (name, picture) in enumerate(strips.items()):

@@ -134,14 +134,14 @@ def backbone_sha256(checkpoint: Path) -> str:
 def latest_checkpoint(path: Path) -> Path:
     """The checkpoint that ``path`` names: itself, the newest whole one of a run folder, or weights that ship.
 
-    These are named as "walkers", which are SMPLGait w/o 3D's, or as "walkers/gaitgl"; what lies under this path comes
-    first. A damaged checkpoint is passed over with a sentence where there is an older one.
+    These are named as "walkers", which are SMPLGait w/o 3D's, or as "walkers/gaitgl"; a run or a checkpoint under this
+    path comes first. A damaged checkpoint is passed over with a sentence where there is an older one.
 
     Raises:
         UserError: there is none, or none that is whole.
     """
     name, model = (*path.parts, "", "")[:2]
-    if not path.exists() and name in {shipped for shipped, _ in list_pretrained()}:
+    if name in {shipped for shipped, _ in list_pretrained()} and not _is_trained(path):
         return pretrained_folder(name, model)
     if (path / "model.json").is_file():
         if reason := find_damage(path):
@@ -159,6 +159,11 @@ def latest_checkpoint(path: Path) -> Path:
             return checkpoint
         reason = f"{checkpoint.name} cannot be used ({wrong})"
     raise UserError(f"{path} has no checkpoint that is whole, {reason}: bring it back, or choose another --out")
+
+
+def _is_trained(path: Path) -> bool:
+    """Whether a path is a run, a checkpoint, or within one; and no folder of data, say."""
+    return any(os.path.lexists(path / name) for name in (CHECKPOINTS, "config.yaml", "model.json"))
 
 
 def _no_checkpoint(path: Path) -> str:

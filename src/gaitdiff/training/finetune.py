@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gaitdiff.config.schema import FinetuneConfig, FinetuneData, LossConfig, ModelConfig
+from gaitdiff.config.values import checked
 from gaitdiff.data.augment import augment, prepare
 from gaitdiff.data.batches import IdentityBatches, LabelledBatch, training_rows
 from gaitdiff.data.clips import crop_sides
@@ -58,6 +59,7 @@ def finetune(config: FinetuneConfig) -> Path:
     Raises:
         UserError: anything about data, settings or machine that the user can fix.
     """
+    config = checked(FinetuneConfig, config)
     accelerator = make_accelerator(config.machine)
     stage = FinetuneStage(config, accelerator.device, accelerator.num_processes)
     with peers_told(accelerator.num_processes):

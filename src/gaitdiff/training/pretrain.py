@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gaitdiff.config.schema import DiffusionConfig, ModelConfig, PretrainConfig, PretrainOptim
+from gaitdiff.config.values import checked
 from gaitdiff.data.batches import PretrainBatch, PretrainBatches, training_rows
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.objective import DiffusionObjective
@@ -55,6 +56,7 @@ def pretrain(config: PretrainConfig) -> Path:
     Raises:
         UserError: anything about data, settings or machine that the user can fix.
     """
+    config = checked(PretrainConfig, config)
     accelerator = make_accelerator(config.machine)
     stage = PretrainStage(config, accelerator.device, accelerator.num_processes)
     with peers_told(accelerator.num_processes):
@@ -210,13 +212,17 @@ class PretrainStage:
         return model_document(model.name, model.preset, 0, model.overrides, height=self.store.height, ema=self.ema)
 
 
-def load_objective(run: Path, device: torch.device) -> DiffusionObjective:
+def load_objective(run: str | Path, device: str | torch.device) -> DiffusionObjective:
     """What a pretraining run has learned, in evaluation mode; the backbone as its denoiser knows it, not averaged.
 
     Raises:
-        UserError: the run has no checkpoint, or one that is corrupt, or it learned without a denoiser.
+        UserError: it is no run of pretraining, has no checkpoint, or one that is corrupt, or it learned without a
+            denoiser.
     """
+    run = Path(run)
     checkpoint, config = latest_checkpoint(run), read_config(run)
+    if config["stage"] != "pretrain":
+        raise UserError(f"{run} is a run of gaitdiff {config['stage']}: give one of gaitdiff pretrain, with a denoiser")
     if config["objective"] == "contrastive":
         raise UserError(f"{run} learned by contrast alone (objective contrastive), so it has no denoiser")
     model = ModelConfig(**config["model"])

@@ -191,9 +191,9 @@ def require_new(path: Path, flag: str = "--out") -> None:
     refuse_existing(path, flag)
     parent = path.absolute().parent
     if not parent.is_dir():
-        raise UserError(f"{path} cannot be written: its folder does not exist")
+        raise UserError(f"{path} cannot be written: its folder does not exist, make it or choose another {flag}")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"{path} cannot be written: its folder is not writable")
+        raise UserError(f"{path} cannot be written: its folder is not writable, choose another {flag}")
 
 
 def require_output(path: Path, flag: str, earlier: Callable[[Path], bool]) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gaitdiff.utils.shares import processes
@@ -45,14 +44,20 @@ class _Normalize(torch.autograd.Function):
         return torch.native_batch_norm(frames, weight, bias, mean, variance, False, 0.0, eps)[0]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _require_once()
         frames, weight, mean, scale = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         grads = torch.ops.aten.native_batch_norm_backward(
             grad, frames, weight, None, None, mean, scale, True, ctx.eps, [True, True, True]
         )
         return (*grads, None, None, None)
+
+
+def _require_once() -> None:
+    """Refuse to be differentiated a second time, for which ``torch.autograd.grad`` would leave this layer out."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("BatchNorm in training on a CPU is differentiable once here: leave out create_graph")
 
 
 def _statistics(frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,8 +135,8 @@ class _NormalizeShared(torch.autograd.Function):
         return torch.native_batch_norm(frames, weight, bias, mean, variance, False, 0.0, eps)[0]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _require_once()
         frames, weight, mean, variance = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         grads = torch.ops.aten.native_batch_norm_backward(  # with the statistics as constants
