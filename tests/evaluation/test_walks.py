@@ -83,7 +83,7 @@ def test_a_fresh_head_is_left_aside_also_after_half_precision() -> None:
 @pytest.mark.parametrize("height", [None, 64])
 def test_frames_that_gait_models_do_not_take_are_refused(height: int | None, tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "wide", width=128, source="test") as writer:
-        writer.add(np.zeros((3, 64, 128), np.uint8), subject="p", condition="", view="", sequence="", split="test")
+        writer.add(np.zeros((3, 64, 128), np.uint8), subject="p", condition="", view="", sequence="0", split="test")
     wide = SequenceStore(tmp_path / "wide")
     with pytest.raises(UserError, match="64 px high and 128 wide"):
         extract(tiny().backbone, wide, np.array([0]), CPU, height=height)
