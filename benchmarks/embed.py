@@ -1,10 +1,12 @@
-"""Features of a test set: ours, several sequences at a time, beside one sequence at a time as the field does it.
+"""Features of a test set: ours, several sequences at a time, beside one sequence at a time.
 
     python -m benchmarks.embed [--device cuda] [--threads 2] [--models smplgait gaitbase] [--presets walkers gait3d]
 
+One at a time are the networks written layer by layer (``benchmarks/plain_models.py``), as the field does it, and ours.
 All read the same store and compute with the same weights, ours in float32 and, where the machine is fast at it, in
 bfloat16 (``gaitdiff embed --precision``); each turn is the whole set of walks of 20 to 100 frames. Reported are
-sequences a second, how many times one at a time takes our time, the median over turns, and how far features are apart.
+sequences a second, how many times the plain networks take a side's time, the median over turns, and how far features
+are from theirs.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import alternate, commit, machine, summary, write
+from benchmarks.plain_models import plain_model, take_weights
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation.features import extract
@@ -31,7 +34,7 @@ from gaitdiff.utils.precision import has_fast_bfloat16
 from gaitdiff.walkers import render_sequence
 
 SHORTEST, LONGEST = 20, 100  # frames
-ONE = "one at a time"
+PEER = "plain network, one at a time"
 
 
 def main() -> None:
@@ -68,29 +71,32 @@ def make_store(path: Path, sequences: int) -> SequenceStore:
 
 
 def compare(name: str, preset: str, store: SequenceStore, device: str, repeats: int) -> dict[str, Any]:
-    """Sequences a second of each side, how many times one at a time takes its time, and how far it is apart."""
+    """Sequences a second of each side, how many times the plain network takes its time, and how far it is apart."""
     torch.manual_seed(0)
     model, rows, place = create_model(name, preset).to(device).eval(), np.arange(len(store.rows)), torch.device(device)
+    plain = plain_model(name, preset, 0).to(device).eval()
+    take_weights(plain, model)
 
-    def one_at_a_time() -> torch.Tensor:
+    def one_at_a_time(network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         found = []
         with torch.no_grad():
             for row in rows:
                 frames = crop_sides(store.clip(int(row), np.arange(store.rows[row].frames)))
                 clip = torch.from_numpy(np.ascontiguousarray(frames)).to(place).float().div(255)
-                found.append(model(clip[None]).embedding.cpu())
+                found.append(network(clip[None]).cpu())
         return torch.cat(found)
 
     sides: dict[str, Callable[[], torch.Tensor]] = {
-        ONE: one_at_a_time,
+        PEER: partial(one_at_a_time, lambda clip: plain(clip)[0]),
+        "one at a time": partial(one_at_a_time, lambda clip: model(clip).embedding),
         "ours": partial(extract, model, store, rows, place),
     }
     if has_fast_bfloat16(place.type):
         sides["ours, bfloat16"] = partial(extract, model, store, rows, place, half=True)
     with evaluating(model):
-        right = one_at_a_time()
+        right = sides[PEER]()
         apart = {side: float((call() - right).norm() / right.norm()) for side, call in sides.items()}
-        times = summary(alternate(sides, repeats, warm_up=1), ONE)
+        times = summary(alternate(sides, repeats, warm_up=1), PEER)
     return {
         side: {
             "sequences_a_second": round(len(rows) / told["median_s"], 2),
