@@ -1,6 +1,6 @@
 """Features of a test set: ours, several sequences at a time, beside one sequence at a time.
 
-    python -m benchmarks.embed [--device cuda] [--threads 2] [--models smplgait gaitbase] [--presets walkers gait3d]
+    python -m benchmarks.embed [--cases smplgait/walkers gaitbase/gait3d] [--device cuda] [--threads 2]
 
 One at a time are the networks written layer by layer (``benchmarks/plain_models.py``), as the field does it, and ours.
 All read the same store and compute with the same weights, ours in float32 and, where the machine is fast at it, in
@@ -42,8 +42,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
-    parser.add_argument("--models", nargs="+", choices=list_models(), default=list_models(), metavar="MODEL")
-    parser.add_argument("--presets", nargs="+", default=["walkers", "gait3d"])
+    cases = [f"{name}/{preset}" for name in list_models() for preset in ("walkers", "gait3d")]
+    parser.add_argument("--cases", nargs="+", choices=cases, default=cases, metavar="MODEL/PRESET")
     parser.add_argument("--sequences", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
@@ -53,10 +53,9 @@ def main() -> None:
     result |= {"sequences": args.sequences, "frames": [SHORTEST, LONGEST], "models": {}}
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder) / "walks", args.sequences)
-        for name in args.models:
-            for preset in args.presets:
-                result["models"][f"{name} {preset}"] = told = compare(name, preset, store, args.device, args.repeats)
-                print(f"{name:12s} {preset:8s}", told, flush=True)
+        for case in args.cases:
+            result["models"][case] = told = compare(*case.split("/"), store, args.device, args.repeats)
+            print(f"{case:20s}", told, flush=True)
     print(write("embed", result, args.device))
 
 
