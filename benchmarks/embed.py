@@ -54,7 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder) / "walks", args.sequences)
         for case in args.cases:
-            result["models"][case] = told = compare(*case.split("/"), store, args.device, args.repeats)
+            name, preset = case.split("/")
+            result["models"][case] = told = compare(name, preset, store, args.device, args.repeats)
             print(f"{case:20s}", told, flush=True)
     print(write("embed", result, args.device))
 
