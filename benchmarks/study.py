@@ -4,8 +4,8 @@
     python -m benchmarks.study pretrain --out study [--only base joint …]
     python -m benchmarks.study judge --out study
 
-The first makes the stores: 2,000 people of preset "market" to pretrain on, 350 and 100 of them, the same with nobody
-turning a corner, and 550 others to fine-tune and test with. The second trains what has not been trained yet; several
+The first makes the stores: 2,000 people of preset "market" to pretrain on, 350 and 100 of them, 3,000 more beside them,
+the same with nobody turning a corner, and 550 others to fine-tune and test with. The second trains what has not been trained yet; several
 of it share the work. The third fine-tunes from what is there and writes benchmarks/results/learning/study.json. The
 network is the preset "walkers" at half its width.
 """
@@ -26,6 +26,7 @@ from gaitdiff.commands import label_curve
 from gaitdiff.config.command_line import command
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import PretrainConfig
+from gaitdiff.data.store import Sequence as Walk
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_config, read_metrics
@@ -39,7 +40,7 @@ _NO_AUGMENTATION = [f"--augment.{name}=0" for name in ("affine", "perspective", 
 _MORE_AUGMENTATION = [f"--augment.{name}=0.5" for name in ("affine", "perspective", "dilate", "blur")]
 _DESCENT = ("--optim.backbone_eps=1", "--optim.weight_decay=0")
 #: Variants that learn from other walks than the rest.
-_STORES = {"straight": "straight", "people-350": "turning-350", "people-100": "turning-100"}
+_STORES = {"straight": "straight", **{f"people-{count}": f"turning-{count}" for count in (100, 350, 5000)}}
 #: Name to recipe, time of an iteration on one thread (of "start" 1), and what differs from the recipe.
 VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "start": (_START, 1, ()),
@@ -78,6 +79,7 @@ VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "straight": (_START, 1, ()),
     "people-350": (_START, 1, ()),
     "people-100": (_START, 1, ()),
+    "people-5000": (_START, 1, ()),
     "contrastive": ("walkers/pretrain_contrastive", 1.43, ()),
     "both": ("walkers/pretrain_both", 1.7, ()),
 }
@@ -111,23 +113,34 @@ def _walkers(out: Path, preset: Preset) -> None:
         ("turning", preset, 21, 2100, 100),
         ("straight", straight, 21, 2100, 100),
         ("labelled", preset, 31, 550, 150),
+        ("more", preset, 22, 3000, 0),
     ):
         if not (out / name).exists():
             generate(out / name, people=people, sequences=6, preset=chosen, seed=seed, frames=60, test_people=test)
     for few in (350, 100):
         if not (out / f"turning-{few}").exists():
-            _subset(out / "turning", out / f"turning-{few}", few)
+            _mixed(out / f"turning-{few}", out / "turning", few)
+    if not (out / "turning-5000").exists():
+        _mixed(out / "turning-5000", out / "turning", 2000, out / "more")
 
 
-def _subset(source: Path, out: Path, people: int) -> None:
-    """A store with the first people of those to train on, and all others."""
+def _mixed(out: Path, source: Path, people: int, more: Path | None = None) -> None:
+    """A store with the first people of those to train on, all others, and all of ``more``."""
     store = SequenceStore(source)
     kept = set(sorted({row.subject for row in store.rows if row.split == "train"})[:people])
-    with StoreWriter(out, source=f"{people} people of {store.header.source}", dataset=store.header.dataset) as writer:
-        for number, row in enumerate(store.rows):
-            if row.split != "train" or row.subject in kept:
-                names = {name: getattr(row, name) for name in ("subject", "condition", "view", "sequence")}
-                writer.add(store[number].frames, **names, split=row.split, role=row.role)
+    told = f"{people} people of {store.header.source}" + (f" and {SequenceStore(more).header.source}" if more else "")
+    with StoreWriter(out, source=told, dataset=store.header.dataset) as writer:
+        for sequence in store:
+            if sequence.row.split != "train" or sequence.row.subject in kept:
+                _add(writer, sequence)
+        for sequence in SequenceStore(more) if more else ():
+            _add(writer, sequence, "more")
+
+
+def _add(writer: StoreWriter, sequence: Walk, group: str = "") -> None:
+    row = sequence.row
+    names = {name: getattr(row, name) for name in ("condition", "view", "sequence", "split", "role")}
+    writer.add(sequence.frames, subject=f"{group}{row.subject}", **names)
 
 
 def _pretrain(out: Path, name: str, budget: int, seed: int) -> None:
