@@ -5,9 +5,9 @@
     python -m benchmarks.study judge --out study
 
 The first makes the stores: 2,000 people of preset "market" to pretrain on, 350 and 100 of them, 3,000 more beside them,
-the same with nobody turning a corner, and 550 others to fine-tune and test with. The second trains what has not been trained yet; several
-of it share the work. The third fine-tunes from what is there and writes benchmarks/results/learning/study.json. The
-network is the preset "walkers" at half its width.
+the same with nobody turning a corner, and 550 others to fine-tune and test with. The second trains what has not been
+trained yet; several of it share the work. The third fine-tunes from what is there and writes
+benchmarks/results/learning/study.json. The network is the preset "walkers" at half its width.
 """
 
 from __future__ import annotations
