@@ -46,6 +46,7 @@ VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "start": (_START, 1, ()),
     "nothing": (_NOTHING, 1, ()),
     "plain-recipe": (_PLAIN, 0.72, ()),
+    "plain-mean": (_PLAIN, 0.72, ("--diffusion.pooling=mean", "--diffusion.normalize_condition=false")),
     "nothing-log-snr": (_NOTHING, 1, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
     "frozen": (_START, 0.88, ("--diffusion.freeze_start=true",)),
     "no-hold": (_START, 1, ("--optim.hold_backbone=0",)),
