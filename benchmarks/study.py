@@ -60,7 +60,6 @@ VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "mean": (_START, 1, ("--diffusion.pooling=mean",)),
     "not-normalised": (_START, 1, ("--diffusion.normalize_condition=false",)),
     "log-snr": (_START, 1, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=uniform")),
-    "even": (_START, 1, ("--diffusion.log_snr=[0.0,1.5]", "--diffusion.weighting=even")),
     "v-20": (_START, 1, ("--diffusion.weighting=v", "--diffusion.gamma=20")),
     "pdae": (_START, 1, ("--diffusion.weighting=pdae",)),
     "contrast": (_START, 1, ("--diffusion.contrast=1",)),

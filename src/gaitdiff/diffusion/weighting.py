@@ -16,7 +16,6 @@ WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "uniform": lambda snr, gamma: torch.ones_like(snr),
     "v": lambda snr, gamma: ((1.0 + snr) / snr).clamp(max=gamma),
     "pdae": lambda snr, gamma: snr**0.1 / (1.0 + snr),
-    "even": lambda snr, gamma: snr.rsqrt(),
 }
 
 
@@ -31,7 +30,6 @@ def loss_weight(name: str, snr: Tensor, gamma: float = 5.0) -> Tensor:
       1/γ ≤ SNR ≤ γ
     - "v": min(γ, (1+SNR)/SNR), the plain error of v up to a weight of γ: high noise counts as much as medium noise
     - "pdae": SNR^0.1/(1+SNR), in which low noise counts little (Zhang et al. 2022)
-    - "even": 1/√SNR, by which each level's loss is about as large
 
     Raises:
         UserError: an unknown name.
