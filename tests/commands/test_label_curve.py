@@ -153,7 +153,9 @@ def test_names_of_any_letters_are_drawn_and_all_people_of_a_small_store_taken(ma
     shutil.copytree(made, folder)
     shutil.rmtree(folder / "curve")
     (folder / "one").rename(folder / "$w^$走")
-    assert main(command(folder, "--people", "", "--seeds", "1", checkpoints=("$w^$走",))) == 0
+    assert (
+        main(command(folder, "--people", "", "--seeds", "1", "--set", "batch.people=8", checkpoints=("$w^$走",))) == 0
+    )
     table = json.loads((folder / "curve" / "label_curve.json").read_text())["table"]
     assert [row["people"] for row in table] == [4]
     assert (folder / "curve" / "label_curve_rank1.png").stat().st_size > 1000
@@ -192,7 +194,7 @@ def test_mistakes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--set", "optim.lr=0.5"], "other settings"),
         (["--set", "optim.speed=0.5"], "unknown setting --set optim.speed"),
         (["--set", "optim.lr=fast"], "--set optim.lr cannot be 'fast'"),
-        (["--set", "batch.sequences=4", "--out", str(made / "fresh")], "set --set batch.sequences=3 or less"),
+        (["--set", "batch.sequences=4", "--out", str(made / "fresh")], "give --set batch.sequences=3 or less"),
         (["--set", "out=elsewhere"], "--set out is not free"),
         (["--set", "data.people=3"], "--set data.people is not free"),
     ):

@@ -18,6 +18,7 @@ from gaitdiff.config.schema import (
     FinetuneData,
     FinetuneOptim,
     LossConfig,
+    ModelConfig,
     PretrainConfig,
     PretrainOptim,
 )
@@ -68,6 +69,9 @@ def test_a_configuration_made_in_python_is_checked_and_stays_what_it_is(name: st
     config = parse_config(kind, "gaitdiff", ["--recipe", name, "--data.store", "store", "--out", "out"])
     assert checked(kind, config) == config
     assert checked(kind, replace(config, out=Path("out"), seed=np.int64(config.seed))) == config
+    for value in (np.array([4, 8]), (4, np.int64(8)), range(4, 9, 4)):
+        made = checked(kind, replace(config, model=replace(config.model, overrides={"channels": value})))
+        assert made.model.overrides == {"channels": [4, 8]}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +83,8 @@ def test_a_configuration_made_in_python_is_checked_and_stays_what_it_is(name: st
         ({"optim": FinetuneOptim(lr=math.nan)}, "setting optim.lr cannot be nan"),
         ({"optim": PretrainOptim()}, "give a FinetuneOptim, not PretrainOptim"),
         ({"loss": LossConfig(margin=-2.0)}, "setting loss.margin cannot be -2.0"),
+        ({"loss": LossConfig(margin=np.array([1.0, 2.0]))}, r"setting loss.margin cannot be \[1.0, 2.0\]"),
+        ({"model": ModelConfig("smplgait", "tiny", {"parts": {1}})}, r"setting model.overrides cannot be \{1\}"),
     ],
 )
 def test_mistakes_in_a_configuration_made_in_python(changed: dict[str, Any], sentence: str, tmp_path: Path) -> None:

@@ -179,5 +179,7 @@ def test_mistakes() -> None:
     ):
         with pytest.raises(UserError, match=sentence):
             sample(made, conditions(), **{"frames": 2, **arguments})
+    with pytest.raises(UserError, match="count is 0, but must be at least 1"):
+        sample(made, None, 2, count=0)
     with pytest.raises(NotFiniteError, match="not finite at guidance"):
         sample(made, conditions(), 2, 1e38)

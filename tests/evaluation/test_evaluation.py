@@ -158,6 +158,7 @@ def test_ranking_demands_labels_and_distances_that_fit() -> None:
         rank_metrics(distance[:0], probe[:0], gallery)
     with pytest.raises(UserError, match="from 1 on"):
         rank_metrics(distance, probe, gallery, ranks=(1, 0))
+    assert "rank2" in rank_metrics(distance, probe, gallery, ranks=(k for k in (1, 2)))  # type: ignore[arg-type]
 
 
 def gait3d(**changed: object) -> dict[str, float]:

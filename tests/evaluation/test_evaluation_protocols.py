@@ -328,3 +328,5 @@ def test_mistakes_in_re_ranking_are_named() -> None:
         rerank(square, 2, weight=2.0)
     with pytest.raises(UserError, match="NaN"):
         rerank(square * np.nan, 2)
+    with pytest.raises(UserError, match="distances of at least 0, not -1"):
+        rerank(-square, 2)

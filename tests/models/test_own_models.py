@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from gaitdiff.config.recipe import parse_config
+from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import extract
 from gaitdiff.models import registry
 from gaitdiff.models.base import Backbone, NoHead
 from gaitdiff.models.registry import create_model, model_config, register_model
+from gaitdiff.training.pretrain import pretrain
 from worlds import make_store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Inner:
     a: int = 1
+    widths: tuple[int, ...] = (3, 4)
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Config:
     nothing: tuple[int, ...] = ()
     other: Any = None
     inner: Inner = Inner()
+    listed: list[int] = field(default_factory=lambda: [1, 2])
+    named: dict[str, int] = field(default_factory=lambda: {"x": 1})
 
 
 @pytest.fixture
@@ -61,7 +69,10 @@ def test_a_checkpoint_reads_back_the_settings_it_wrote(own: str) -> None:
         ("mixed", [4, "gelu"], (4, "gelu")),
         ("nothing", [1, 2], (1, 2)),
         ("other", 3, 3),
-        ("inner", {"a": 5}, Inner(5)),
+        ("inner", {"a": 5, "widths": [7]}, Inner(5, (7,))),
+        ("rate", np.float32(0.5), 0.5),
+        ("listed", (3, 4), [3, 4]),
+        ("named", {"x": 2}, {"x": 2}),
     ],
 )
 def test_settings_of_other_kinds(own: str, setting: str, value: Any, becomes: Any) -> None:
@@ -72,9 +83,12 @@ def test_settings_of_other_kinds(own: str, setting: str, value: Any, becomes: An
     ("setting", "value", "sentence"),
     [
         ("width", 0, "must be positive, not 0"),
-        ("blocks", -1, "must be positive, not -1"),
+        ("blocks", -1, "must be at least 0, not -1"),
         ("rate", "high", "must be a number such as 0.0, not 'high'"),
         ("pairs", 3, "must be a list"),
+        ("inner", {"nope": 1}, "own's inner has no setting 'nope'"),
+        ("inner", {"a": "text"}, "own's inner's a must be a whole number, not 'text'"),
+        ("named", [1], "must be a mapping such as"),
     ],
 )
 def test_settings_that_cannot_be(own: str, setting: str, value: Any, sentence: str) -> None:
@@ -129,3 +143,21 @@ def test_mistakes_of_a_builder_are_named(own: str, builder: Any, error: type[Exc
     register_model("odd", presets={"tiny": Config()})(builder)
     with pytest.raises(error, match=sentence):
         create_model("odd", "tiny")
+
+
+class Act(Enum):
+    RELU = "relu"
+
+
+@dataclass(frozen=True)
+class Odd:
+    act: Act = Act.RELU
+
+
+def test_settings_that_no_checkpoint_can_keep_are_refused_before_the_first_step(own: str, tmp_path: Path) -> None:
+    register_model("odd", presets={"tiny": Odd()})(lambda config, classes: (Ignores(), NoHead()))
+    words = ["--model", "odd", "--model.preset", "tiny", "--data", str(make_store(tmp_path / "store"))]
+    config = parse_config(PretrainConfig, "pretrain", [*words, "--out", str(tmp_path / "run")])
+    with pytest.raises(UserError, match=r"the settings of odd cannot be kept in a checkpoint \(Object of type Act"):
+        pretrain(config)
+    assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from gaitdiff.errors import UserError
 from gaitdiff.training.together import peers_told
-from worlds import TINY_SCRATCH, gaitdiff, make_store
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, gaitdiff, make_store
 
 SHORT = ("--optim.iterations", "4", "--run.evaluate_every", "0", "--run.save_every", "2", "--run.log_every", "2")
 
@@ -122,6 +122,11 @@ dist.destroy_process_group()
             dist.DistBackendError("NCCL error in: comm.cpp:27\nLast error:\nno place in /dev/shm"),
             "cannot work together (NCCL error in: comm.cpp:27 … no place in /dev/shm)",
         ),
+        (
+            dist.DistBackendError("NCCL error in: comm.cpp:27\nNet : Connection closed by remote peer node<50260>"),
+            "another process of this run has ended",
+        ),
+        (dist.DistNetworkError(""), "cannot work together (DistNetworkError)"),
     ],
 )
 def test_what_is_wrong_between_processes_is_told(error: Exception, told: str) -> None:
@@ -130,3 +135,31 @@ def test_what_is_wrong_between_processes_is_told(error: Exception, told: str) ->
     assert told in str(refused.value)
     with pytest.raises(type(error)), peers_told(1):
         raise error
+
+
+def test_the_first_is_waited_for_while_it_measures_and_saves(tmp_path: Path) -> None:
+    """Before the first step and at the end, whatever ends the run: who comes back finds the checkpoint."""
+    code = """
+import sys, time
+from datetime import timedelta
+from gaitdiff.config.recipe import parse_config
+from gaitdiff.config.schema import PretrainConfig
+from gaitdiff.training import loop, together
+from gaitdiff.training.checkpoint_files import list_checkpoints
+from gaitdiff.training.pretrain import PretrainStage, pretrain
+together.MEETING = timedelta(seconds=2)
+measure, save = PretrainStage.measure, loop.save_checkpoint
+def slow(call):
+    return lambda *arguments: (time.sleep(3), call(*arguments))[1]
+PretrainStage.measure, loop.save_checkpoint = slow(measure), slow(save)
+run = pretrain(parse_config(PretrainConfig, "pretrain", sys.argv[1:]))
+print([checkpoint.name for checkpoint in list_checkpoints(run)], file=sys.stderr)
+"""
+    store = make_store(tmp_path / "store", test_people=0)
+    words = [*TINY_PRETRAIN, "--objective", "contrastive", "--optim.lr", "1e-18", "--optim.weight_decay", "0"]
+    words += ["--model.overrides.batch_norm", "false", "--run.best", "ap_an", "--run.patience", "1"]
+    words += ["--optim.iterations", "5", "--run.evaluate_every", "1", "--run.save_every", "5"]
+    words += ["--data.store", str(store), "--out", "run"]
+    for ended, said in two(["-c", code, *words], ["-c", code, *words], cwd=(tmp_path, tmp_path)):
+        assert ended == 0, said
+        assert "['step-00000002']" in said

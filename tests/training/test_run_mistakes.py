@@ -18,10 +18,9 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.diffusion.objective import DiffusionObjective
-from gaitdiff.models.smplgait import PlainBackbone
 from gaitdiff.recognition.objective import RecognitionObjective
 from gaitdiff.training.finetune import finetune
-from gaitdiff.training.pretrain import PretrainStage, pretrain
+from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_metrics
 from gaitdiff.training.step import Step
 from refusals import refused
@@ -269,21 +268,27 @@ def test_memory_that_is_not_there(store: Path, out: Path, monkeypatch: pytest.Mo
     assert f"a step with {flags} takes more memory than there is" in sentence
 
 
+#: What runs out of memory, and what is said then.
+MEMORY = {
+    "gaitdiff.training.pretrain.PretrainStage.make_batch": "a step with --optim.batch 4",
+    "gaitdiff.models.smplgait.PlainBackbone.forward": "computing features",
+    "gaitdiff.training.pretrain.evaluate_store": "scoring",
+    "gaitdiff.training.pretrain.PretrainStage.measure": "measuring",
+    "gaitdiff.training.loop.save_checkpoint": "saving a checkpoint",
+}
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no place")])
-@pytest.mark.parametrize("where", ["loader", "evaluation"])
+@pytest.mark.parametrize(("where", "what"), MEMORY.items())
 def test_memory_that_is_not_there_beside_a_step(
-    where: str, error: Exception, store: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, what: str, error: Exception, store: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def greedy(*inputs: Any, **named: Any) -> Any:
         raise error
 
-    if where == "loader":
-        monkeypatch.setattr(PretrainStage, "make_batch", greedy)
-    else:
-        monkeypatch.setattr(PlainBackbone, "forward", greedy)
-    evaluate = ("--run.evaluate_every", "0" if where == "loader" else "1")
+    monkeypatch.setattr(where, greedy)
+    evaluate = ("--run.evaluate_every", "0" if what.startswith("a step") or what.startswith("saving") else "1")
     sentence = refused("pretrain", "--data.store", store, "--out", out, *evaluate)
-    what = "a step with --optim.batch 4" if where == "loader" else "computing features"
     assert what in sentence
     assert "takes more memory than there is" in sentence
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from gaitdiff.cli import main
+from gaitdiff.config.schema import ModelConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.outcomes import outcome_of
 from gaitdiff.training.checkpoint import load_checkpoint
-from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors
+from gaitdiff.training.checkpoint_files import backbone_sha256, latest_checkpoint, read_tensors
 from gaitdiff.training.environment import read_starts
 from gaitdiff.training.pretrain import load_objective
-from gaitdiff.training.run_folder import read_metrics
+from gaitdiff.training.run_folder import RunFolder, read_metrics
+from gaitdiff.training.starting import find_start
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
 
 OPTIM = ("--optim.iterations", "3", "--run.save_every", "1", "--run.log_every", "1", "--run.keep", "0")
@@ -127,3 +130,45 @@ def test_a_run_without_a_denoiser_gives_no_objective(made: Path, tmp_path: Path)
     with pytest.raises(UserError, match="is a run of gaitdiff finetune: give one of gaitdiff pretrain"):
         load_objective(tmp_path / "fine", "cpu")
     assert load_objective(str(made / "first"), "cpu").training is False
+
+
+def test_weights_of_other_models_are_not_hidden_either(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path / "walkers")
+    checkpoint, model = find_start("walkers", ModelConfig("gaitgl", "walkers"))
+    assert (checkpoint.name, model.name) == ("gaitgl", "gaitgl")
+    shutil.copytree(made / "first", "walkers/run")
+    assert latest_checkpoint(Path("walkers/run")).parent == Path("walkers/run/checkpoints")
+
+
+def test_ones_own_damaged_run_is_not_replaced_by_weights_that_ship(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made / "first", "walkers")
+    with pytest.raises(UserError, match="holds checkpoints: give walkers, or one of step-"):
+        latest_checkpoint(Path("walkers/checkpoints"))
+    shutil.copytree(latest_checkpoint(Path("walkers")), "walkers-wide")
+    Path("walkers-wide/model.json").unlink()
+    with pytest.raises(UserError, match="walkers-wide holds no checkpoint"):
+        latest_checkpoint(Path("walkers-wide"))
+
+
+def test_what_a_run_starts_from_may_be_gone_by_then(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own run keeps the newest checkpoints alone. The digest is that of what was loaded."""
+    shutil.copytree(made / "first", tmp_path / "first")
+    start = latest_checkpoint(tmp_path / "first")
+    digest, opened = backbone_sha256(start), RunFolder.open
+
+    def late(*arguments: Any, **keywords: Any) -> RunFolder:
+        shutil.rmtree(start)
+        return opened(*arguments, **keywords)
+
+    monkeypatch.setattr(RunFolder, "open", late)
+    words = ["pretrain", *TINY_PRETRAIN, *OPTIM, "--data", str(made / "store"), "--out", str(tmp_path / "next")]
+    assert main([*words, "--init", str(start)]) == 0
+    assert read_starts(tmp_path / "next")[0]["init"] == {"checkpoint": str(start), "backbone_sha256": digest}

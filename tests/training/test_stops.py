@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 
+from gaitdiff.cli import main
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import FinetuneConfig
+from gaitdiff.config.schema import FinetuneConfig, PretrainConfig
 from gaitdiff.errors import UserError
 from gaitdiff.training import loop
 from gaitdiff.training.finetune import finetune
+from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.together import SharedStop, stops_together
 from gaitdiff.utils.signals import Stopped, deferred_stops, stops
-from worlds import TINY_SCRATCH, make_store, records
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, records
 
 LONG = (
     "--optim.iterations",
@@ -182,6 +184,42 @@ def test_what_a_stop_left_unscored_is_scored_later(
     capsys.readouterr()
     run("stopped")
     assert "is complete after 4 iterations" in capsys.readouterr().err
+
+
+def test_what_a_kill_left_unmeasured_is_measured_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nobody can be scored, and the best is chosen without labels."""
+    store = make_store(tmp_path / "store", test_people=0)
+    words = [*TINY_PRETRAIN, "--optim.iterations", "4", "--run.evaluate_every", "2", "--run.save_every", "2"]
+    words += ["--run.best", "ap_an", "--data.store", str(store), "--out", str(tmp_path / "run")]
+    config, score = parse_config(PretrainConfig, "pretrain", words), loop._evaluate
+
+    def killed(stage: Any, folder: Any, step: int, main: bool) -> dict[str, Any]:
+        if step == 4:
+            raise Stopped(signal.SIGKILL)
+        return score(stage, folder, step, main)
+
+    monkeypatch.setattr(loop, "_evaluate", killed)
+    with pytest.raises(Stopped):
+        pretrain(config)
+    monkeypatch.undo()
+    for _ in range(2):
+        pretrain(config)
+        assert [record["step"] for record in records(tmp_path / "run") if "pairs" in record] == [0, 2, 4]
+
+
+def test_a_finished_run_that_is_not_scored_takes_no_other_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["finetune", *TINY_SCRATCH, "--optim.iterations", "2", "--data.store", str(make_store(tmp_path / "store"))]
+    words += ["--out", str(tmp_path / "run")]
+    assert main([*words, "--run.evaluate_every", "0"]) == 0
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    other = ("--optim.lr", "0.5", "--run.change", "true", "--run.evaluate_every", "2")
+    assert main([*words, *other]) == 2
+    assert "has taken 2 steps already, so that optim.lr changes nothing" in capsys.readouterr().err
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+    assert main([*words, "--run.evaluate_every", "2"]) == 0
+    assert [record["step"] for record in records(tmp_path / "run") if "evaluation" in record] == [2]
 
 
 def test_an_error_does_not_make_a_signal_forgotten() -> None:

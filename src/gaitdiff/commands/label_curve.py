@@ -120,7 +120,7 @@ def run(
     if 0 in numbers:  # which are as many
         numbers = [count for count in numbers if count != everybody]
     cells = [Cell(arm, count, seed) for count in numbers for seed in seeds for arm in (SCRATCH, *starts)]
-    configs = {cell: _config(cell, starts, data, out, recipe, settings, device) for cell in cells}
+    configs = {cell: _config(cell, everybody, starts, data, out, recipe, settings, device) for cell in cells}
     some = configs[Cell(next(iter(starts)), numbers[0], seeds[0])]
     about["resolved"] = _resolved(some)
     place = make_accelerator(MachineConfig(device=device)).device
@@ -217,6 +217,7 @@ def _numbers(people: str) -> list[int]:
 
 def _config(
     cell: Cell,
+    everybody: int,
     starts: Mapping[str, Path],
     data: Path,
     out: Path,
@@ -224,7 +225,7 @@ def _config(
     settings: Sequence[str],
     device: str,
 ) -> FinetuneConfig:
-    """The settings of a run; a batch has no more people than there are."""
+    """The settings of a run; a batch has no more people than the run, or of all of them than ``everybody``."""
     flags = [word for setting in settings for word in _flag(setting)]
     words = ["--recipe", recipe, "--data.store", str(data), "--out", str(_folder(out, cell)), *flags]
     words += ["--data.people", str(cell.people), "--seed", str(cell.seed), "--machine.device", device]
@@ -233,9 +234,7 @@ def _config(
     words += ["--init", str(starts.get(cell.arm, some))]
     with _own_words():
         config = parse_config(FinetuneConfig, "gaitdiff label-curve", words)
-    if cell.people:
-        batch = replace(config.batch, people=min(config.batch.people, cell.people))
-        config = replace(config, batch=batch)
+    config = replace(config, batch=replace(config.batch, people=min(config.batch.people, cell.people or everybody)))
     if cell.arm != SCRATCH:
         return config
     return replace(config, mode="scratch", init="", model=ModelConfig(**_model({SCRATCH: some})))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gaitdiff.config.flat import plain
 from gaitdiff.config.limits import WORD, Range
 from gaitdiff.config.safe_yaml import parse_value
 from gaitdiff.errors import UserError, shown
@@ -128,7 +127,21 @@ def _given(kind: type[Any], config: Any, path: list[str]) -> Any:
     value = getattr(config, path[0])
     if len(path) > 1:
         return _given(get_type_hints(kind)[path[0]], value, path[1:])
-    return plain(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    return _as_yaml(value)
+
+
+def _as_yaml(value: Any) -> Any:
+    """A value as YAML gives it back: paths as text, NumPy's and torch's numbers as Python's, tuples as lists."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, Mapping):
+        return {key: _as_yaml(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_as_yaml(item) for item in value]
+    if not isinstance(value, str | int | float | NoneType):
+        raise _wrong(value, "of numbers, text, lists and mappings")
+    return value
 
 
 def convert(hint: Any, value: Any) -> Any:

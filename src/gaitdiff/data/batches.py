@@ -201,12 +201,12 @@ class IdentityBatches:
         if most < sequences:
             raise UserError(
                 f"no training person of {store.path} has {sequences} sequences (the most is {most}): "
-                f"set --batch.sequences {most}{' or less' if most > 2 else ''}"
+                f"give --batch.sequences {most}{' or less' if most > 2 else ''}"
             )
         if len(self.subjects) < people:
             raise UserError(
                 f"{store.path} has {len(self.subjects)} training people, but a batch takes {people}: "
-                f"set --batch.people {len(self.subjects)}{' or less' if len(self.subjects) > 2 else ''}"
+                f"give --batch.people {len(self.subjects)}{' or less' if len(self.subjects) > 2 else ''}"
             )
 
     def __call__(self, step: int, rank: int | None = None) -> LabelledBatch:

@@ -88,6 +88,8 @@ def sample(
     size = len(condition) if condition is not None else 1 if count is None else count
     if count not in (None, size):
         raise UserError(f"count is {count}, but there are {size} conditions: leave it out")
+    if size < 1:
+        raise UserError(f"count is {size}, but must be at least 1")
     drawn_on = device if generator is None else generator.device
     x = torch.randn(size, 4, frames, side, side, generator=generator, device=drawn_on).to(device)
     for level, after in pairwise([*levels, 0]):  # 0 is clean data

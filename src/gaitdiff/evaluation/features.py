@@ -122,7 +122,8 @@ def run_walks(
     packs = bool(getattr(network.backbone if isinstance(network, GaitModel) else network, "packs", False))
     batches = _packed_batches(lengths) if packs else _equal_batches(lengths)
     cast = torch.autocast(torch.device(device).type, torch.bfloat16) if half else nullcontext()
-    with evaluating(network), cast, memory_told("computing features", "compute on the CPU, or of shorter walks"):
+    elsewhere = "" if torch.device(device).type == "cpu" else ", or on the CPU"
+    with evaluating(network), cast, memory_told("computing features", f"compute of shorter or fewer walks{elsewhere}"):
         size = _size(lengths) if packs else None
         features = (_features(network, [read(int(i)) for i in some], size, device) for some in batches)
         return _gathered(features, batches, None if out is None else Path(out))
@@ -133,19 +134,21 @@ def gait_energy_images(store: SequenceStore, rows: np.ndarray) -> Tensor: ...
 
 
 @overload
-def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path) -> np.ndarray: ...
+def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: str | Path) -> np.ndarray: ...
 
 
-def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: Path | None = None) -> Features:
+def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: str | Path | None = None) -> Features:
     """Mean frame of each sequence as a feature: (N, H·W, 1) of the cut frames, values in [0, 1].
 
     Into a file ``out`` as ``extract`` writes it.
 
     Source: Han & Bhanu 2006, "Individual Recognition Using Gait Energy Image".
     """
+    rows = np.asarray(rows)
     lengths = _lengths(store, rows, MAX_FRAMES)
     batches = _packed_batches(lengths)
-    return _gathered((_energy_images(store, rows[batch], lengths[batch]) for batch in batches), batches, out)
+    images = (_energy_images(store, rows[batch], lengths[batch]) for batch in batches)
+    return _gathered(images, batches, None if out is None else Path(out))
 
 
 def check_height(height: int | None, store: SequenceStore, model: str, or_else: str = "") -> None:
@@ -186,7 +189,7 @@ def _features(network: nn.Module, walks: list[np.ndarray], size: int | None, dev
         output = network(inputs, None if size is None else lengths)
     given = output if isinstance(output, Tensor) else output.embedding
     if len(given) != len(lengths):
-        what = f"a network gave {len(given)} features for {len(lengths)} walks"
+        what = f"a network gave {len(given)} features for {count} walks"
         raise UserError(f"{what}: have it use the lengths of packed ones, or set packs to False")
     return given[:count].float().cpu()
 

@@ -234,8 +234,9 @@ def rank_metrics(
         raise UserError(f"ignore must have the shape of the distances, {distance.shape}, not {np.shape(ignore)}")
     if distance.size == 0:
         raise UserError(f"there are {len(distance)} probes and a gallery of {distance.shape[1]}: give some of both")
+    ranks = tuple(ranks)
     if min(ranks, default=1) < 1:
-        raise UserError(f"the k of rank-k are numbers from 1 on, not {tuple(ranks)}")
+        raise UserError(f"the k of rank-k are numbers from 1 on, not {ranks}")
     require_finite(distance)
     codes = encoded(np.concatenate([probe_labels, gallery_labels]))
     ignored = None if ignore is None else ignore.__getitem__

@@ -28,8 +28,8 @@ def rerank(distance: np.ndarray, queries: int, k1: int = 20, k2: int = 6, weight
         (q, n - q) float32.
 
     Raises:
-        UserError: the matrix is not square, holds NaN, or nothing is left for queries or gallery; a k below 1, or a
-            weight that is no share.
+        UserError: the matrix is not square, holds NaN or less than 0, or nothing is left for queries or gallery; a k
+            below 1, or a weight that is no share.
     """
     distance = np.asarray(distance)
     n = len(distance)
@@ -43,6 +43,8 @@ def rerank(distance: np.ndarray, queries: int, k1: int = 20, k2: int = 6, weight
     if not 0 <= weight <= 1:
         raise UserError(f"re-ranking needs a weight from 0 to 1, not {weight}")
     require_finite(distance)
+    if distance.min() < -1e-4 * max(distance.max(), 0.0):  # further below 0 than rounding brings it
+        raise UserError(f"re-ranking needs distances of at least 0, not {distance.min():g}")
     largest = distance.max(axis=1, keepdims=True).clip(min=_TINY)
     original = (distance / largest).astype(np.float32, copy=False)
     order = _nearest(original, max(k1 + 1, k2))

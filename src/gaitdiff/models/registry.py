@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import operator
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, TypeVar, get_args
 
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
+from gaitdiff.models.overrides import changed
 from gaitdiff.models.pretrained import load_pretrained, pretrained_model
 
 #: Our key, as a regular expression, and OpenGait's. ``{part}`` stands for every part in turn.
@@ -112,7 +113,7 @@ def create_model(
         built = model_entry(name).build(config, num_classes)
     except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
         what = str(error).split("\n", 1)[0]
-        if not (isinstance(error, OverflowError | MemoryError) or "t allocate" in what or "verflow" in what):
+        if not (isinstance(error, OverflowError | MemoryError) or "allocate" in what or "verflow" in what):
             raise  # no number is too large: the builder itself is wrong
         raise UserError(f"{name} cannot be built with these settings ({what}): choose smaller ones") from error
     model = GaitModel(name, config, *_parts(name, built))
@@ -123,14 +124,14 @@ def create_model(
 
 def _parts(name: str, built: Any) -> tuple[Backbone, Head]:
     """What a builder gave: a backbone that says all that is asked of it, and a head."""
-    if not (isinstance(built, tuple) and [*map(isinstance, built, (Backbone, Head))] == [True, True]):
+    if not (isinstance(built, tuple | list) and [*map(isinstance, built, (Backbone, Head))] == [True, True]):
         raise UserError(f"the builder of {name} gave {built!r:.80}: it must return a Backbone and a Head")
     backbone, head = built
     sampling, known = getattr(backbone, "sampling", None), get_args(Sampling)
     if sampling not in known:
         raise UserError(f"the backbone of {name} has the sampling {sampling!r}: it must be one of {', '.join(known)}")
     for what in ("channels", "parts"):
-        if not isinstance(getattr(backbone, what, None), int):
+        if not isinstance(getattr(backbone, what, None), Integral):
             raise UserError(f"the backbone of {name} does not say its number of {what}: set its attribute {what}")
     return backbone, head
 
@@ -141,52 +142,7 @@ def model_config(name: str, preset: str, overrides: Mapping[str, Any]) -> Any:
     if preset not in entry.presets:
         known = ", ".join(entry.presets)
         raise UserError(f"{name} has no preset {preset!r}{nearest(preset, entry.presets)}; it has {known}")
-    config = entry.presets[preset]
-    known_fields = [field.name for field in fields(config)]
-    for key in overrides:
-        if key not in known_fields:
-            raise UserError(
-                f"{name} has no setting {key!r}{nearest(key, known_fields)}; it has {', '.join(known_fields)}"
-            )
-    return replace(config, **{key: _like(getattr(config, key), value, name, key) for key, value in overrides.items()})
-
-
-def _like(known: Any, value: Any, name: str, key: str) -> Any:
-    """A setting's new value as the kind that the known value is: bool, positive int, float, str, or a tuple of these.
-
-    The known value itself is right whatever it is, also as JSON gives it back; so is anything in the place of None.
-    """
-    if known is None or _in_json(known) == _in_json(value):
-        return value if known is None else known
-    if is_dataclass(known) and not isinstance(known, type) and isinstance(value, Mapping):
-        return replace(known, **value)
-    if isinstance(known, tuple):
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise UserError(f"{name}'s {key} must be a list such as {list(known)}, not {value!r}")
-        alike = len({type(item) for item in known}) == 1
-        return tuple(_like(known[0], item, name, key) if alike else item for item in value)
-    if isinstance(known, bool):
-        if not isinstance(value, bool):
-            raise UserError(f"{name}'s {key} must be true or false, not {value!r}")
-        return value
-    if isinstance(known, int):
-        try:
-            number = operator.index(value)
-        except TypeError as error:
-            raise UserError(f"{name}'s {key} must be a whole number, not {value!r}") from error
-        if isinstance(value, bool) or number < min(1, known):
-            raise UserError(f"{name}'s {key} must be positive, not {value!r}")
-        return number
-    if isinstance(known, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, type(known)):
-        kind = "a number" if isinstance(known, float) else "text"
-        raise UserError(f"{name}'s {key} must be {kind} such as {known!r}, not {value!r}")
-    return value
-
-
-def _in_json(value: Any) -> str:
-    return json.dumps(value, default=lambda one: vars(one) if is_dataclass(one) else repr(one))
+    return changed(entry.presets[preset], overrides, name)
 
 
 def model_entry(name: str) -> ModelEntry:

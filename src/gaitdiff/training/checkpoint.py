@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -98,7 +99,8 @@ def _build(recipe: Mapping[str, Any], checkpoint: Path) -> GaitModel:
     try:
         return create_model(recipe["model"], recipe["preset"], recipe["num_classes"], **recipe["config"])
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{checkpoint / 'model.json'} is damaged: no model has its sizes") from error
+        what = f"{recipe['model']} cannot be built as it says ({type(error).__name__}: {error})".partition("\n")[0]
+        raise UserError(f"{checkpoint / 'model.json'} is damaged, or the model's code is: {what}") from error
 
 
 def model_document(
@@ -117,10 +119,20 @@ def model_document(
         height: of the frames it was trained on, in pixels; None: not known.
         distance: that it was trained with, by which its features are compared; None: not known.
         ema: decay of the moving average that the weights are; 0 for weights as they were trained.
+
+    Raises:
+        UserError: its settings are of kinds that JSON does not have.
     """
     config = asdict(model_config(name, preset, overrides))
     made = {"format": FORMAT, "model": name, "preset": preset, "num_classes": num_classes, "config": config}
     known = {"height": height, "distance": distance, "ema": ema or None}
+    try:
+        json.dumps(config)
+    except TypeError as error:
+        raise UserError(
+            f"the settings of {name} cannot be kept in a checkpoint ({error}): make them numbers, text, and lists, "
+            "mappings or dataclasses of these"
+        ) from error
     return made | {key: value for key, value in known.items() if value is not None}
 
 

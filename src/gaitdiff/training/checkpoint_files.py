@@ -131,18 +131,22 @@ def backbone_sha256(checkpoint: Path) -> str:
     return hashlib.sha256(require_regular(checkpoint / "backbone.safetensors").read_bytes()).hexdigest()
 
 
-def latest_checkpoint(path: Path) -> Path:
+def latest_checkpoint(path: Path, model: str = "") -> Path:
     """The checkpoint that ``path`` names: itself, the newest whole one of a run folder, or weights that ship.
 
     These are named as "walkers", which are SMPLGait w/o 3D's, or as "walkers/gaitgl"; a run or a checkpoint under this
     path comes first. A damaged checkpoint is passed over with a sentence where there is an older one.
 
+    Args:
+        model: whose weights that ship are meant, if there are some of it and ``path`` does not say.
+
     Raises:
         UserError: there is none, or none that is whole.
     """
-    name, model = (*path.parts, "", "")[:2]
-    if name in {shipped for shipped, _ in list_pretrained()} and not _is_trained(path):
-        return pretrained_folder(name, model)
+    name, *rest = path.parts or ("",)
+    shipped = list_pretrained()
+    if name in {one for one, _ in shipped} and not any(map(_is_trained, (path, *path.parents[:-1]))):
+        return pretrained_folder(name, "/".join(rest) or (model if (name, model) in shipped else ""))
     if (path / "model.json").is_file():
         if reason := find_damage(path):
             raise UserError(f"{path} is damaged ({reason}): give another checkpoint")
@@ -161,9 +165,10 @@ def latest_checkpoint(path: Path) -> Path:
     raise UserError(f"{path} has no checkpoint that is whole, {reason}: bring it back, or choose another --out")
 
 
-def _is_trained(path: Path) -> bool:
-    """Whether a path is a run, a checkpoint, or within one; and no folder of data, say."""
-    return any(os.path.lexists(path / name) for name in (CHECKPOINTS, "config.yaml", "model.json"))
+def _is_trained(folder: Path) -> bool:
+    """Whether a folder is a run or a checkpoint, also a damaged one, and not one of data, say."""
+    names = (CHECKPOINTS, "config.yaml", "model.json", "state.json", "backbone.safetensors")
+    return any(os.path.lexists(folder / name) for name in names)
 
 
 def _no_checkpoint(path: Path) -> str:

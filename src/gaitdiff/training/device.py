@@ -20,7 +20,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.utils.devices import require_device
 from gaitdiff.utils.parallel import LAUNCHED, launched_processes
 from gaitdiff.utils.precision import has_fast_bfloat16
-from gaitdiff.utils.shares import MEETING, be_patient
+from gaitdiff.utils.shares import MEETING, be_patient, is_joined
 
 #: Where launchers say which of the processes this one is.
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -65,7 +65,7 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
     """Choose device and precision, and join the other processes of the run.
 
     A caller's own accelerator keeps its device and precision, but accumulates no gradients from now on: accelerate has
-    one setting of that for all.
+    one setting of that for all; and the processes of a caller's own group wait for hours for each other.
 
     Raises:
         UserError: a device or precision that this machine lacks, or processes that do not find each other.
@@ -73,9 +73,9 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
     device, world_size = machine.device, launched_processes()
     _require(device, machine.precision)
     _check_launch(device, world_size)
-    if dist.is_initialized() and (joined := dist.get_world_size()) != world_size:
+    if is_joined() and (group := dist.get_world_size()) != world_size:
         raise UserError(
-            f"this process belongs to a group of {joined} already, but a run here has {world_size}: start one run in a "
+            f"this process belongs to a group of {group} already, but a run here has {world_size}: start one run in a "
             "process of its own"
         )
     if machine.compile and world_size > 1:  # one that cannot compile would leave the others waiting
@@ -88,7 +88,7 @@ def make_accelerator(machine: MachineConfig) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=world_size == 1)
     ours, threads = not state, torch.get_num_threads()
     try:
-        if world_size > 1 and os.environ.get("RANK") and not dist.is_initialized():
+        if world_size > 1 and os.environ.get("RANK") and not is_joined():
             _meet("gloo" if on_cpu else "nccl", _in_words(kind, half))
         accelerator = Accelerator(
             cpu=on_cpu,

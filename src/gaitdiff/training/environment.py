@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import distributions
 from pathlib import Path
@@ -24,16 +25,29 @@ from gaitdiff.version import __version__
 ENVIRONMENT = "environment.jsonl"
 
 
-def note_start(run: Path, step: int, init: Path | None = None) -> None:
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that a run's weights are from, with a digest, since its path may soon lead to another."""
+
+    checkpoint: Path
+    backbone_sha256: str
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> Start:
+        """As the checkpoint is now."""
+        return cls(checkpoint, backbone_sha256(checkpoint))
+
+
+def note_start(run: Path, step: int, init: Start | None = None) -> None:
     """Add a line: what a run is started with, or goes on with, after a step.
 
     Args:
-        init: the checkpoint that its weights are from; it is kept with a digest, since a path may soon lead to another.
+        init: what its weights are from.
 
     Raises:
         OSError: it cannot be written.
     """
-    weights = {} if init is None else {"init": {"checkpoint": str(init), "backbone_sha256": backbone_sha256(init)}}
+    weights = {} if init is None else {"init": {**vars(init), "checkpoint": str(init.checkpoint)}}
     with (run / ENVIRONMENT).open("ab+") as file:
         file.seek(max(file.tell() - 1, 0))
         torn = file.read(1) not in (b"", b"\n")  # by a kill

@@ -35,6 +35,7 @@ from gaitdiff.training.best import check_best
 from gaitdiff.training.checkpoint import load_into, model_document, read_checkpoint_info, read_model_document
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors
 from gaitdiff.training.device import computes, make_accelerator, require_memory, seeded
+from gaitdiff.training.environment import Start
 from gaitdiff.training.graph import Inputs
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.loop import train
@@ -75,6 +76,7 @@ class FinetuneStage:
     """What the training loop needs of stage 2."""
 
     graphed = False  # the triplet loss looks at values
+    measures = False
     caution = ""
     accumulate = 1  # and it is of all pairs of a batch, which micro-batches do not have
 
@@ -96,9 +98,10 @@ class FinetuneStage:
             f"batch.people {batch.people} times batch.sequences {batch.sequences}",
             world_size,
         )
-        self.start, choice = _begun(config) or starting_point(config)
-        if self.start is not None:
-            read_checkpoint_info(self.start).require_height(self.store)
+        checkpoint, choice = _begun(config) or starting_point(config)
+        self.start = None if checkpoint is None else Start.of(checkpoint)
+        if checkpoint is not None:
+            read_checkpoint_info(checkpoint).require_height(self.store)
         subjects = len({self.store.rows[row].subject for row in rows})
         weight = cross_entropy_weight(config.loss, choice)
         classes = subjects if weight > 0 else 0
@@ -125,8 +128,8 @@ class FinetuneStage:
             seed=config.seed,
             world_size=world_size,
         )
-        if self.start is not None:
-            load_into(model.backbone, read_tensors(self.start, "backbone"), str(self.start))
+        if checkpoint is not None:
+            load_into(model.backbone, read_tensors(checkpoint, "backbone"), str(checkpoint))
         self.module = RecognitionObjective(model, config.loss, weight, frozen=config.mode == "frozen")
         if world_size > 1:
             synchronize(self.module, device)

@@ -30,6 +30,7 @@ from gaitdiff.training.checkpoint_files import (
     refuse_lost,
     save_checkpoint,
 )
+from gaitdiff.training.environment import Start
 from gaitdiff.training.failure import FAILED, failure_folder, keep_failure
 from gaitdiff.training.graph import Inputs, inputs_ahead
 from gaitdiff.training.run_folder import DATA, RunFolder, read_config, read_metrics
@@ -43,6 +44,8 @@ from gaitdiff.utils.signals import follow
 
 Batch = TypeVar("Batch")
 
+_MORE = "a larger --optim.iterations makes it longer"
+
 
 class Stage(Trained, Protocol, Generic[Batch]):
     """What the loop trains: stage 1 and stage 2 each are one of these.
@@ -52,8 +55,9 @@ class Stage(Trained, Protocol, Generic[Batch]):
         device: where it computes.
         validates: whether scores are of people to choose a checkpoint by.
         unscored: why there are no scores, or "".
+        measures: whether ``measure`` has something to tell.
         caution: a sentence on what its settings come to, or "".
-        start: the checkpoint that the run's weights are from, None where it begins with fresh ones or goes on.
+        start: what the run's weights are from, None where it begins with fresh ones or goes on.
         ema: the average's decay, 0 where there is none.
         size: settings that its memory goes by, as a command line has them.
     """
@@ -61,8 +65,9 @@ class Stage(Trained, Protocol, Generic[Batch]):
     iterations: int
     validates: bool
     unscored: str
+    measures: bool
     caution: str
-    start: Path | None
+    start: Start | None
     size: str
     ema: float
     device: torch.device
@@ -115,7 +120,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     _, due, _ = _due(run, first, first == stage.iterations)
     scored = not due or (main and _is_scored(folder.path, first))
     scored = agreed_on(folder.path, first, scored, accelerator.num_processes)
-    if first >= stage.iterations and (scored or stage.unscored):
+    if _is_complete(stage, folder, first, scored):
         _tell_complete(folder, first, run.track, main)
         return
     base = [group["lr"] for group in stage.optimizer.param_groups]
@@ -125,6 +130,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
     best = Best(folder.path, run, stage.validates, main)
     if not scored:  # it was stopped before
         _score(stage, folder, first, pending, best, main)
+    accelerator.wait_for_everyone()  # which has time, unlike a new group of processes; the first may have measured
     make = inputs_ahead(
         lambda step: stage.make_batch(step, rank), lambda batch, step: stage.inputs(batch, step, rank), stage.device
     )
@@ -172,6 +178,7 @@ def train(stage: Stage[Batch], folder: RunFolder, run: RunConfig, accelerator: A
             bar.advance()
             if over:
                 _save(stage, folder, done, pending, run.keep, main and not saves)
+                accelerator.wait_for_everyone()
                 break
     best.tell(stage.iterations)
     tell_scores(folder.path, wanted=main)
@@ -224,19 +231,25 @@ def _begin(stage: Stage[Batch], folder: RunFolder, run: RunConfig, base: Sequenc
         say(stage.caution)
 
 
-def _tell_complete(folder: RunFolder, step: int, track: str, main: bool) -> None:
-    """Say that nothing is left to do; a tracker that is new to the run gets what was measured.
+def _is_complete(stage: Stage[Batch], folder: RunFolder, step: int, scored: bool) -> bool:
+    """Whether nothing is left to do: all steps are taken, and measured.
 
     Raises:
-        UserError: settings were to change, which a run does only as it goes on.
+        UserError: all steps are taken, and settings were to change, which a run does only as it goes on.
     """
-    more = "a larger --optim.iterations makes it longer"
+    if step < stage.iterations:
+        return False
     if folder.changes:
         names = ", ".join("other data" if name == DATA else name for name, _, _ in folder.changes)
-        raise UserError(f"{folder.path} has taken {step} steps already, so that {names} changes nothing: {more}")
+        raise UserError(f"{folder.path} has taken {step} steps already, so that {names} changes nothing: {_MORE}")
+    return scored or (bool(stage.unscored) and not stage.measures)
+
+
+def _tell_complete(folder: RunFolder, step: int, track: str, main: bool) -> None:
+    """Say that nothing is left to do; a tracker that is new to the run gets what was measured."""
     if main:
         folder.track(track, step)
-        say(f"{folder.path} is complete after {step} iterations: {more}")
+        say(f"{folder.path} is complete after {step} iterations: {_MORE}")
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, base: Sequence[float], factors: Sequence[float]) -> None:
@@ -290,8 +303,9 @@ def _contents(
 def _save(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float], keep: int, wanted: bool) -> None:
     if not wanted:
         return
-    tensors, documents = _contents(stage, folder, step, pending, folder.settle())
-    save_checkpoint(folder.path, step, tensors, documents, keep)
+    with memory_told("saving a checkpoint", "end other programs"):
+        tensors, documents = _contents(stage, folder, step, pending, folder.settle())
+        save_checkpoint(folder.path, step, tensors, documents, keep)
 
 
 def _score(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[float], best: Best, main: bool) -> None:
@@ -306,7 +320,8 @@ def _score(stage: Stage[Batch], folder: RunFolder, step: int, pending: list[floa
 def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> dict[str, Any]:
     """Score and measure; what a line of metrics then tells."""
     try:
-        scores = stage.evaluate()
+        with memory_told("scoring", "leave it out (--run.evaluate_every 0), and evaluate elsewhere"):
+            scores = stage.evaluate()
     except UserError as error:
         remedy = "; lower the learning rate, in a new --out" if step and isinstance(error, NotFiniteError) else ""
         raise UserError(f"the evaluation after step {step} of {folder.path}: {error}{remedy}") from error
@@ -317,7 +332,7 @@ def _evaluate(stage: Stage[Batch], folder: RunFolder, step: int, main: bool) -> 
         origin = Origin(str(folder.path), step, stage.iterations, stage.ema)
         record |= {"evaluation": scores, "about": stage.about(origin)}
     if main:
-        with alone():
+        with alone(), memory_told("measuring", "leave it out (--run.evaluate_every 0)"):
             record |= stage.measure()
     if len(record) > 1:
         folder.append(record)

@@ -31,6 +31,7 @@ from gaitdiff.training.best import LABEL_FREE, check_best
 from gaitdiff.training.checkpoint import load_into, model_document, read_checkpoint_info
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_tensors, tensor_file
 from gaitdiff.training.device import computes, make_accelerator, require_memory, seeded
+from gaitdiff.training.environment import Start
 from gaitdiff.training.graph import Inputs
 from gaitdiff.training.loop import train
 from gaitdiff.training.pretexts import UNTRAINED, build_objective, clip_frames, make_pretext
@@ -71,6 +72,8 @@ def pretrain(config: PretrainConfig) -> Path:
 class PretrainStage:
     """What the training loop needs of stage 1."""
 
+    measures = True
+
     def __init__(self, config: PretrainConfig, device: torch.device, world_size: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
         rows = training_rows(self.store, config.data.min_frames)
@@ -93,11 +96,12 @@ class PretrainStage:
             model = create_model(config.model.name, config.model.preset, **config.model.overrides)
             self.pretext = make_pretext(config, model.backbone, device)
             self.module = self.pretext.module
-            self.start: Path | None = None
+            self.start: Start | None = None
             if config.init and not list_checkpoints(Path(config.out)):
-                self.start, _ = find_start(config.init, config.model)
-                read_checkpoint_info(self.start).require_height(self.store)
-                load_parts(self.start, self.pretext.parts())
+                checkpoint, _ = find_start(config.init, config.model)
+                read_checkpoint_info(checkpoint).require_height(self.store)
+                self.start = Start.of(checkpoint)
+                load_parts(checkpoint, self.pretext.parts())
             if world_size > 1:
                 synchronize(self.module, device)
         self.batches = PretrainBatches(
@@ -129,6 +133,7 @@ class PretrainStage:
             fused=fused(device),
         )
         self.ema, self.average = optim.ema, Average(backbone, optim.ema, device)
+        self.model_document()  # what no checkpoint can keep is refused before the first step
         self.caution = _caution(config)
 
     def make_batch(self, step: int, rank: int) -> PretrainBatch:

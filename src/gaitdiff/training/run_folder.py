@@ -24,7 +24,7 @@ from gaitdiff.config.recipe import STAGES
 from gaitdiff.config.safe_yaml import read_mapping
 from gaitdiff.config.values import convert, settings_of
 from gaitdiff.errors import UserError
-from gaitdiff.training.environment import note_start
+from gaitdiff.training.environment import Start, note_start
 from gaitdiff.training.loggers import Logger, check_tracker, open_loggers
 from gaitdiff.utils.files import NamesAndDrafts, parse_json, require_regular, sync, write_whole
 from gaitdiff.utils.locks import HOLDER_FILE, LOCK_FILE, FolderLock
@@ -138,11 +138,11 @@ class RunFolder:
             raise
         return cls(path, lock, content, changes, others, resolved["identity"])
 
-    def go_on(self, step: int, init: Path | None) -> None:
+    def go_on(self, step: int, init: Start | None) -> None:
         """Keep the settings with which the run goes on after ``step``, what of them is new, and on what it goes on.
 
         Args:
-            init: the checkpoint that its weights are from, where it begins with some.
+            init: what its weights are from, where it begins with some.
         """
         with self._writing():
             if (self.path / "config.yaml").read_bytes() != self._config:

@@ -9,7 +9,6 @@ from torch import nn
 
 from gaitdiff.config.schema import ModelConfig
 from gaitdiff.errors import UserError
-from gaitdiff.models import list_pretrained
 from gaitdiff.models.registry import model_config
 from gaitdiff.training.checkpoint import load_into, read_model_document
 from gaitdiff.training.checkpoint_files import latest_checkpoint, read_tensors, tensor_file
@@ -22,8 +21,7 @@ def find_start(init: str, model: ModelConfig) -> tuple[Path, ModelConfig]:
     Raises:
         UserError: there is none, or it is of another model than the one that is named.
     """
-    shipped = not Path(init).exists() and (init, model.name) in list_pretrained()
-    checkpoint = latest_checkpoint(Path(init, model.name) if shipped else Path(init))
+    checkpoint = latest_checkpoint(Path(init), model.name)
     document = read_model_document(checkpoint)
     found = ModelConfig(document["model"], document["preset"], document["config"])
     if model.name and not _same(model, found):

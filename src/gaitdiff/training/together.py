@@ -22,9 +22,12 @@ _ECHO = 5.0
 #: Seconds until a file that the first process has written is seen by all, at most: network file systems remember what
 #: was not there.
 _SEEN = 60.0
-#: What gloo and NCCL say where another process is gone, and where anything else is wrong between processes; they raise
-#: no kind of error of their own for it.
-_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+#: What gloo, NCCL and the first process's store say where another process is gone, and where anything else is wrong
+#: between processes; they raise no kind of error of their own for it.
+_GONE = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe"),
+    *("closed by remote peer", "remote process exited", "failed to recv"),
+)
 _BETWEEN = ("gloo", "NCCL")
 
 #: How a sentence ends on a run that was stopped.
@@ -157,7 +160,7 @@ def peers_told(processes: int) -> Iterator[None]:
         if any(word in said for word in _GONE):
             what = "another process of this run has ended, which its own lines or the system's log tell of"
         else:
-            lines = [line.strip() for line in said.splitlines() if line.strip()]
+            lines = [line.strip() for line in said.splitlines() if line.strip()] or [type(error).__name__]
             what = (
                 f"the processes of this run cannot work together ({' … '.join(dict.fromkeys((lines[0], lines[-1])))})"
             )

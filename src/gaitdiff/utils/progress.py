@@ -25,7 +25,7 @@ _QUIET_SECONDS = 30.0  # at most, between two lines where there is no terminal
 #: What the program says beside its results goes to stderr, so that stdout can be piped.
 console = Console(stderr=True, highlight=False)
 
-_PIPED_WIDTH = 160  # of stdout that is no terminal: nobody reads it there, so tables need break no names
+_PIPED_WIDTH = 10_000  # of stdout that is no terminal: nobody reads it there, so tables need break no names
 
 
 def say(text: str) -> None:

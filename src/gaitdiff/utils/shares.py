@@ -25,9 +25,14 @@ def be_patient(group: dist.ProcessGroup | None = None) -> None:
     dist.distributed_c10d._set_pg_timeout(_PATIENCE, group)
 
 
+def is_joined() -> bool:
+    """Whether this process belongs to a group of them; a torch built without ``torch.distributed`` has none."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def processes() -> int:
     """How many processes share a batch; 1 within ``alone``."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() and not _alone.get() else 1
+    return dist.get_world_size() if is_joined() and not _alone.get() else 1
 
 
 @contextmanager
