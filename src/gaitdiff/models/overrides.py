@@ -43,7 +43,8 @@ def _like(known: Any, value: Any, what: str) -> Any:
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise UserError(f"{what} must be a list such as {list(known)}, not {value!r}")
         alike = len({type(item) for item in known}) == 1
-        return type(known)(_like(known[0], item, what) if alike else item for item in value)
+        made = [_like(known[0], item, what) if alike else item for item in value]
+        return made if isinstance(known, list) else tuple(made)
     if isinstance(known, int | float):
         return _number(known, value, what)
     if not isinstance(value, type(known)):
