@@ -91,7 +91,7 @@ def test_no_advice_leads_to_one_sequence_a_person(store: Path, tmp_path: Path) -
     rows = opened.select(split="train")
     with pytest.raises(UserError, match=r"batch\.sequences 2 or more"):
         IdentityBatches(opened, rows, sequences=1, **usual)
-    with pytest.raises(UserError, match=r"set --batch\.sequences 3 or less"):
+    with pytest.raises(UserError, match=r"give --batch\.sequences 3 or less"):
         IdentityBatches(opened, rows, sequences=4, **usual)
     seen: set[str] = set()
     alone = [row for row in rows if not (opened.rows[row].subject in seen or seen.add(opened.rows[row].subject))]

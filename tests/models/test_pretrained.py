@@ -70,7 +70,7 @@ def test_a_path_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
     assert latest_checkpoint(Path("walkers/gaitgl")) == pretrained_folder("walkers", "gaitgl")
     with pytest.raises(gaitdiff.UserError, match="of gaitset"):
         latest_checkpoint(Path("walkers/gaitset"))
-    (tmp_path / "walkers").mkdir()
+    (tmp_path / "walkers" / "checkpoints").mkdir(parents=True)
     with pytest.raises(gaitdiff.UserError, match="holds no checkpoint"):
         latest_checkpoint(Path("walkers"))
 

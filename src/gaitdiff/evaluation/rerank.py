@@ -43,7 +43,7 @@ def rerank(distance: np.ndarray, queries: int, k1: int = 20, k2: int = 6, weight
     if not 0 <= weight <= 1:
         raise UserError(f"re-ranking needs a weight from 0 to 1, not {weight}")
     require_finite(distance)
-    if distance.min() < -1e-4 * max(distance.max(), 0.0):  # further below 0 than rounding brings it
+    if distance.min() < -1e-4 * max(distance.max(), 1.0):  # further below 0 than rounding brings it
         raise UserError(f"re-ranking needs distances of at least 0, not {distance.min():g}")
     largest = distance.max(axis=1, keepdims=True).clip(min=_TINY)
     original = (distance / largest).astype(np.float32, copy=False)
