@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -115,8 +116,10 @@ def worker(folder: Path) -> None:
         clip = torch.load(folder / "clip.pt")[3 * rank : 3 * rank + 3]
         parallel = DistributedDataParallel(model)
         torch.save(gradients(name, parallel, clip), folder / f"{name}-{rank}.pt")
+        del model, parallel
     x = torch.load(folder / "frames.pt")[2 * rank : 2 * rank + 2]
     torch.save(in_half(SyncBatchNorm(3), x), folder / f"half-{rank}.pt")
+    gc.collect()  # no thread of theirs is left when the process ends
     torch.distributed.barrier()  # neither goes while the other still talks to it
     torch.distributed.destroy_process_group()
 
@@ -149,12 +152,12 @@ def test_two_processes_train_as_one_does_on_all_samples(tmp_path: Path) -> None:
                 assert torch.allclose(found[key].double(), value.double(), rtol=1e-7, atol=1e-10), (name, key)
 
 
-if __name__ == "__main__":
-    worker(Path(sys.argv[1]))
-
-
 def test_second_derivatives_are_refused() -> None:
     """Torch would leave the layer out of them without a word."""
     norm, x = FrameNorm(3), frames(4, 3, 5, 2, dtype=torch.float32).requires_grad_()
     with pytest.raises(RuntimeError, match="differentiable once"):
         torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)
+
+
+if __name__ == "__main__":
+    worker(Path(sys.argv[1]))
