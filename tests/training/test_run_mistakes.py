@@ -288,7 +288,7 @@ def test_memory_that_is_not_there_beside_a_step(
 
     monkeypatch.setattr(where, greedy)
     evaluate = ("--run.evaluate_every", "0" if what.startswith("a step") or what.startswith("saving") else "1")
-    sentence = refused("pretrain", "--data.store", store, "--out", out, *evaluate)
+    sentence = refused("pretrain", "--data.store", store, "--out", out, *evaluate, "--run.save_every", "1")
     assert what in sentence
     assert "takes more memory than there is" in sentence
 
