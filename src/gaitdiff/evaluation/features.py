@@ -126,7 +126,7 @@ def run_walks(
     with evaluating(network), cast, memory_told("computing features", f"compute of shorter or fewer walks{elsewhere}"):
         size = _size(lengths) if packs else None
         features = (_features(network, [read(int(i)) for i in some], size, device) for some in batches)
-        return _gathered(features, batches, None if out is None else Path(out))
+        return _gathered(features, batches, out)
 
 
 @overload
@@ -147,8 +147,7 @@ def gait_energy_images(store: SequenceStore, rows: np.ndarray, out: str | Path |
     rows = np.asarray(rows)
     lengths = _lengths(store, rows, MAX_FRAMES)
     batches = _packed_batches(lengths)
-    images = (_energy_images(store, rows[batch], lengths[batch]) for batch in batches)
-    return _gathered(images, batches, None if out is None else Path(out))
+    return _gathered((_energy_images(store, rows[batch], lengths[batch]) for batch in batches), batches, out)
 
 
 def check_height(height: int | None, store: SequenceStore, model: str, or_else: str = "") -> None:
@@ -199,14 +198,14 @@ def _energy_images(store: SequenceStore, rows: np.ndarray, lengths: np.ndarray) 
     return torch.from_numpy(np.stack([some.mean(0, dtype=np.float32) for some in frames])).flatten(1).unsqueeze(2) / 255
 
 
-def _gathered(features: Iterable[Tensor], batches: list[np.ndarray], out: Path | None) -> Features:
+def _gathered(features: Iterable[Tensor], batches: list[np.ndarray], out: str | Path | None) -> Features:
     """Features of batches as one, each at its batch's places."""
     count = sum(map(len, batches))
     if count == 0:
         raise UserError("there are no sequences to compute features of: give at least one row")
     with progress_bar("features", total=count) as bar:
         if out is not None:
-            return _gathered_on_disk(features, batches, out, bar)
+            return _gathered_on_disk(features, batches, Path(out), bar)
         whole = torch.empty(0)
         for batch, some in zip(batches, features, strict=True):
             if len(whole) == 0:

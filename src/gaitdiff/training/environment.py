@@ -47,7 +47,9 @@ def note_start(run: Path, step: int, init: Start | None = None) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    weights = {} if init is None else {"init": {**vars(init), "checkpoint": str(init.checkpoint)}}
+    weights = {}
+    if init is not None:
+        weights["init"] = {"checkpoint": str(init.checkpoint), "backbone_sha256": init.backbone_sha256}
     with (run / ENVIRONMENT).open("ab+") as file:
         file.seek(max(file.tell() - 1, 0))
         torn = file.read(1) not in (b"", b"\n")  # by a kill

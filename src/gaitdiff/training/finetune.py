@@ -99,9 +99,10 @@ class FinetuneStage:
             world_size,
         )
         checkpoint, choice = _begun(config) or starting_point(config)
-        self.start = None if checkpoint is None else Start.of(checkpoint)
+        self.start: Start | None = None
         if checkpoint is not None:
             read_checkpoint_info(checkpoint).require_height(self.store)
+            self.start = Start.of(checkpoint)
         subjects = len({self.store.rows[row].subject for row in rows})
         weight = cross_entropy_weight(config.loss, choice)
         classes = subjects if weight > 0 else 0

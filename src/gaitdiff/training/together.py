@@ -25,8 +25,12 @@ _SEEN = 60.0
 #: What gloo, NCCL and the first process's store say where another process is gone, and where anything else is wrong
 #: between processes; they raise no kind of error of their own for it.
 _GONE = (
-    *("Connection closed by peer", "Connection reset by peer", "Broken pipe"),
-    *("closed by remote peer", "remote process exited", "failed to recv"),
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "closed by remote peer",
+    "remote process exited",
+    "failed to recv",
 )
 _BETWEEN = ("gloo", "NCCL")
 
