@@ -5,8 +5,8 @@
 A step reads sequences, cuts and augments both clips, encodes one of them, adds noise, goes forward and backward through
 backbone and denoiser, clips the gradient and lets AdamW move the weights. The other side is ``benchmarks.peer`` (it
 needs the package video-diffusion-pytorch); it begins with our weights. Ours runs with the same TAESD, in float32 like
-the other side and as ``machine.precision auto`` has it, and with the student. Sides take turns in one process, one step
-each; nothing is read ahead. Besides: how far both are apart on the same clips, and what ``benchmarks.stepping`` tells.
+the other side and as ``machine.precision auto`` has it, and with the student. Sides take turns in one process, some
+steps each, since ours are of different length where conditions are dropped; nothing is read ahead. Besides: how far both are apart on the same clips, and what ``benchmarks.stepping`` tells.
 
 Sizes: "walkers" is the recipe walkers/pretrain; "paper" gait3d/pretrain_smplgait, on a CPU with 4 sequences of 30
 frames a step, on a GPU with 64.
@@ -54,6 +54,7 @@ from gaitdiff.training.pretrain import PretrainStage
 from gaitdiff.walkers import generate
 
 PEOPLE, SEQUENCES, FRAMES = 40, 4, 60
+STEPS = 5  # a turn
 RECIPES = {"walkers": "walkers/pretrain", "paper": "gait3d/pretrain_smplgait"}
 PEER = "peer, TAESD, float32"
 
@@ -96,7 +97,7 @@ def measure(args: argparse.Namespace, size: str, ceilings: dict[str, int]) -> di
     def memory(side: str) -> int:
         return memory_elsewhere("benchmarks.pretrain_step", [*words, "--only", side])
 
-    found["sides"] = measure_sides(sides, PEER, args.repeats, ceilings, memory)
+    found["sides"] = measure_sides(sides, PEER, args.repeats, ceilings, memory, STEPS)
     return found
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -125,7 +126,12 @@ class Ours:
 
 
 def measure_sides(
-    sides: Mapping[str, Side], reference: str, repeats: int, ceilings: Mapping[str, int], memory: Callable[[str], int]
+    sides: Mapping[str, Side],
+    reference: str,
+    repeats: int,
+    ceilings: Mapping[str, int],
+    memory: Callable[[str], int],
+    steps: int = 1,
 ) -> dict[str, dict[str, Any]]:
     """What is told of each side: seconds, how many times the reference takes them, operations, kernels, memory, parts.
 
@@ -133,8 +139,15 @@ def measure_sides(
         reference: the name of the side that others are compared with.
         ceilings: GFLOP/s of a matrix product, by precision.
         memory: gives a side's peak memory, MB, by its name.
+        steps: how many a side takes in a turn.
     """
-    told = summary(alternate({name: side.step for name, side in sides.items()}, repeats), reference)
+
+    def turn(side: Side) -> None:
+        for _ in range(steps):
+            side.step()
+
+    turns = alternate({name: partial(turn, side) for name, side in sides.items()}, repeats)
+    told = summary({name: [seconds / steps for seconds in times] for name, times in turns.items()}, reference)
     for name, side in sides.items():
         flops, operators = count_operations(side)
         kind = "bfloat16" if isinstance(side, Ours) and side.half else "float32"

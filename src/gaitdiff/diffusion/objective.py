@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gaitdiff.diffusion.schedule import NoiseSchedule
 from gaitdiff.diffusion.weighting import loss_weight
@@ -102,6 +103,11 @@ class DiffusionObjective(nn.Module):
         contrast: weight of a second term, ``wrong_condition``; 0 leaves it out.
         counting: the schedule by whose levels the denoiser counts, where it learned another one before; it is told the
             level there that has the same signal-to-noise ratio.
+
+    Attributes:
+        spares: whether the backbone is spared the gait clips whose condition is dropped, which nobody hears. Loss and
+            gradients are the same; batches come in different sizes, which a CUDA graph cannot have. Without effect
+            where a clip's condition depends on the others' (BatchNorm) or is needed all the same.
     """
 
     def __init__(
@@ -124,6 +130,7 @@ class DiffusionObjective(nn.Module):
         self.counting = counting
         self.weighting, self.gamma, self.p_uncond = weighting, gamma, p_uncond
         self.frames_apart, self.log_snr, self.contrast = frames_apart, log_snr, contrast
+        self.spares = False
 
     def apart(self, latents: Tensor) -> Tensor:
         """Latent clips as they are denoised: (B, 4, T, h, w), or with ``frames_apart`` (B·T, 4, 1, h, w)."""
@@ -149,11 +156,24 @@ class DiffusionObjective(nn.Module):
             latents: (B, 4, T, h, w) of the latent clips.
             gait_clip: (B, T', 64, 44) in [0, 1].
         """
-        return self.loss(self.backbone(gait_clip), latents, noised)
+        if not self.spares or self.frames_apart or self.contrast or self._looks_across():
+            return self.loss(self.backbone(gait_clip), latents, noised)
+        heard = (~noised.drop).nonzero().flatten()
+        if len(heard) == 0:
+            heard = heard.new_zeros(1)  # one at least: gradients of zero are not the same as none
+        found = self.pooling(self.backbone(gait_clip[heard]))
+        condition = found.new_zeros(len(gait_clip), found.shape[1]).index_copy(0, heard, found)
+        return self._loss(condition, latents, noised)
 
     def loss(self, feature: Tensor, latents: Tensor, noised: Noised) -> Tensor:
         """The weighted loss where the gait clips' features (B, C, P) are known already, a scalar."""
-        condition = self.pooling(feature)
+        return self._loss(self.pooling(feature), latents, noised)
+
+    def _looks_across(self) -> bool:
+        """Whether a clip's condition depends on the batch it is in."""
+        return any(isinstance(one, _BatchNorm) for part in (self.backbone, self.pooling) for one in part.modules())
+
+    def _loss(self, condition: Tensor, latents: Tensor, noised: Noised) -> Tensor:
         right = self.per_sample(latents, condition, noised, noised.drop)
         if self.contrast == 0.0:
             return right.mean()
