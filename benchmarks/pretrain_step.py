@@ -6,7 +6,8 @@ A step reads sequences, cuts and augments both clips, encodes one of them, adds 
 backbone and denoiser, clips the gradient and lets AdamW move the weights. The other side is ``benchmarks.peer`` (it
 needs the package video-diffusion-pytorch); it begins with our weights. Ours runs with the same TAESD, in float32 like
 the other side and as ``machine.precision auto`` has it, and with the student. Sides take turns in one process, some
-steps each, since ours are of different length where conditions are dropped; nothing is read ahead. Besides: how far both are apart on the same clips, and what ``benchmarks.stepping`` tells.
+steps each, since ours take less time where a condition is dropped; nothing is read ahead. Besides: how far both are
+apart on the same clips, and what ``benchmarks.stepping`` tells.
 
 Sizes: "walkers" is the recipe walkers/pretrain; "paper" gait3d/pretrain_smplgait, on a CPU with 4 sequences of 30
 frames a step, on a GPU with 64.

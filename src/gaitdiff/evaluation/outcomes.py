@@ -13,6 +13,7 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.held_out import to_score
+from gaitdiff.evaluation.ranking import Features
 from gaitdiff.evaluation.stored import rank_in_store
 
 _DRAWS = 4000  # of the bootstrap
@@ -58,10 +59,15 @@ def outcome_of(model: nn.Module, store: SequenceStore, protocol: str, metric: st
         UserError: nothing can be scored.
     """
     scored = to_score(store, protocol)
-    rows = scored.rows
     if scored.unscored:
         raise UserError(f"nothing can be scored: {scored.unscored}")
-    features = extract(model, store, rows, place)
+    return outcome_of_features(extract(model, store, scored.rows, place), store, scored.rows, protocol, metric, place)
+
+
+def outcome_of_features(
+    features: Features, store: SequenceStore, rows: np.ndarray, protocol: str, metric: str, place: torch.device
+) -> Outcome:
+    """The same of features (N, C, P) that are there, of rows of a store."""
     probe, ranks = rank_in_store(features, store, rows, protocol, metric, place)
     matched = ranks.first > 0
     people, person = np.unique([store.rows[int(row)].subject for row in probe[matched]], return_inverse=True)
