@@ -149,7 +149,7 @@ def measure_sides(
     turns = alternate({name: partial(turn, side) for name, side in sides.items()}, repeats)
     told = summary({name: [seconds / steps for seconds in times] for name, times in turns.items()}, reference)
     for name, side in sides.items():
-        flops, operators = count_operations(side)
+        flops, operators = count_operations(side, steps)
         kind = "bfloat16" if isinstance(side, Ours) and side.half else "float32"
         rate = flops / told[name]["median_s"] / 1e9
         told[name] |= {"gflop": round(flops / 1e9, 1), "of_matrix_product": round(rate / ceilings[kind], 3)}
@@ -171,20 +171,21 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count_operations(side: Side) -> tuple[int, int]:
-    """Floating-point operations of a step, those of convolutions and matrix products; and how many operators it has."""
+def count_operations(side: Side, steps: int = 1) -> tuple[int, int]:
+    """Of a step, the mean of some: floating-point operations of convolutions and matrix products; and operators."""
     if isinstance(side, Ours):
         with side.ungraphed():
-            return _counted(side)
-    return _counted(side)
+            return _counted(side, steps)
+    return _counted(side, steps)
 
 
-def _counted(side: Side) -> tuple[int, int]:
-    with FlopCounterMode(display=False) as flops:
-        side.step()
-    with Operators() as operators:
-        side.step()
-    return flops.get_total_flops(), operators.count
+def _counted(side: Side, steps: int) -> tuple[int, int]:
+    flops, operators = FlopCounterMode(display=False), Operators()
+    for counter in (flops, operators):
+        with counter:
+            for _ in range(steps):
+                side.step()
+    return round(flops.get_total_flops() / steps), round(operators.count / steps)
 
 
 def in_half(device: str) -> bool:

@@ -293,3 +293,12 @@ def test_mistakes(joint: Path, run: Path, store: Path, tmp_path: Path, capsys: p
     ):
         assert sentence in refused(words, capsys), words
     assert {path.name for path in tmp_path.iterdir()} == listed
+
+
+def test_weights_that_ship_are_told_from_a_data_folder_of_their_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path / "walkers")
+    monkeypatch.chdir(tmp_path)
+    said = refused(["generate", "walkers", "--unconditional", "--out", "walk.gif"], capsys)
+    assert "a backbone that ships, without a denoiser" in said

@@ -82,3 +82,10 @@ def test_numbers_that_are_none_are_written_as_null(tmp_path: Path, monkeypatch: 
     words = ["pretrain", *TINY_PRETRAIN, "--data.store", str(store), "--out", str(run), "--optim.iterations", "1"]
     assert main(words) == 0
     assert [record["gap_by_noise"] for record in records(run) if "gap_by_noise" in record] == [{"gap": [1.0, None]}] * 2
+
+
+def test_a_cpu_spares_the_backbone_clips_that_nobody_hears(tmp_path: Path) -> None:
+    """A compiler, and a device that records its kernels, want batches of one size."""
+    store = make_store(tmp_path / "store")
+    assert stage(store).module.spares
+    assert not stage(store, "--machine.compile", "true").module.spares

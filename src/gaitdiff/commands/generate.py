@@ -148,7 +148,7 @@ def _pretraining(run: Path) -> tuple[dict[str, Any], CheckpointInfo]:
     """
     give = "give a run folder of gaitdiff pretrain"
     info = read_checkpoint_info(run)
-    if not run.exists():
+    if not info.folder.resolve().is_relative_to(run.resolve()):  # a folder of its name may be there, of data say
         raise UserError(f"{run} is a backbone that ships, without a denoiser to generate with: {give}")
     config = read_config(run)
     if config["stage"] != "pretrain":
