@@ -5,8 +5,8 @@
 One at a time are the networks written layer by layer (``benchmarks/plain_models.py``), as the field does it, and ours.
 All read the same store and compute with the same weights, ours in float32 and, where the machine is fast at it, in
 bfloat16 (``gaitdiff embed --precision``); each turn is the whole set of walks of 20 to 100 frames. Reported are
-sequences a second, how many times the plain networks take a side's time, the median over turns, and how far features
-are from theirs.
+sequences a second, how many times the plain networks take a side's time, the median over turns, how far features are
+from theirs, and the operations a second of convolutions and matrix products over those of a matrix product alone.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import alternate, commit, machine, summary, write
 from benchmarks.plain_models import plain_model, take_weights
+from benchmarks.stepping import ceilings_of
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation.features import extract
@@ -50,12 +52,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(args.device)}
+    result["matrix_product_gflops"] = ceilings = ceilings_of(args.device)
     result |= {"sequences": args.sequences, "frames": [SHORTEST, LONGEST], "models": {}}
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder) / "walks", args.sequences)
         for case in args.cases:
             name, preset = case.split("/")
-            result["models"][case] = told = compare(name, preset, store, args.device, args.repeats)
+            result["models"][case] = told = compare(name, preset, store, args.device, args.repeats, ceilings)
             print(f"{case:20s}", told, flush=True)
     print(write("embed", result, args.device))
 
@@ -70,8 +73,10 @@ def make_store(path: Path, sequences: int) -> SequenceStore:
     return SequenceStore(path)
 
 
-def compare(name: str, preset: str, store: SequenceStore, device: str, repeats: int) -> dict[str, Any]:
-    """Sequences a second of each side, how many times the plain network takes its time, and how far it is apart."""
+def compare(
+    name: str, preset: str, store: SequenceStore, device: str, repeats: int, ceilings: Mapping[str, int]
+) -> dict[str, Any]:
+    """What is told of each side."""
     torch.manual_seed(0)
     model, rows, place = create_model(name, preset).to(device).eval(), np.arange(len(store.rows)), torch.device(device)
     plain = plain_model(name, preset, 0).to(device).eval()
@@ -97,14 +102,24 @@ def compare(name: str, preset: str, store: SequenceStore, device: str, repeats: 
         right = sides[PEER]()
         apart = {side: float((call() - right).norm() / right.norm()) for side, call in sides.items()}
         times = summary(alternate(sides, repeats, warm_up=1), PEER)
+        gflop = {side: counted(call) for side, call in sides.items()}
+    kinds = {side: "bfloat16" if "bfloat16" in side else "float32" for side in sides}
     return {
         side: {
             "sequences_a_second": round(len(rows) / told["median_s"], 2),
             "speed_up": told["speed_up"],
             "differ_by": round(apart[side], 8),
+            "of_matrix_product": round(gflop[side] / told["median_s"] / ceilings[kinds[side]], 3),
         }
         for side, told in times.items()
     }
+
+
+def counted(call: Callable[[], object]) -> float:
+    """GFLOP of convolutions and matrix products."""
+    with FlopCounterMode(display=False) as flops:
+        call()
+    return float(flops.get_total_flops()) / 1e9
 
 
 if __name__ == "__main__":

@@ -121,9 +121,18 @@ def _features() -> str:
     for case, sides in _result("embed")["models"].items():
         peer, *others = (sides[name] for name in sides)
         apart = f"{others[-1]['differ_by']:.1%}"
-        rows.append([case, f"{peer['sequences_a_second']:.3g}", *(f"{side['speed_up']:.2f}" for side in others), apart])
+        reached = f"{others[-1]['of_matrix_product']:.2f} ({peer['of_matrix_product']:.2f})"
+        speeds = [f"{side['speed_up']:.2f}" for side in others]
+        rows.append([case, f"{peer['sequences_a_second']:.3g}", *speeds, apart, reached])
     head = ["model, preset", "plain network, a second", "ours one at a time", "ours", "in bfloat16", "then differs by"]
+    head.append("of a matrix product (plain network)")
     return _table(head, rows)
+
+
+def _half() -> str:
+    """How much faster a matrix product is in bfloat16."""
+    rates = _result("embed")["matrix_product_gflops"]
+    return f"{rates['bfloat16'] / rates['float32']:.1f}"
 
 
 def _scaling() -> str:
@@ -198,6 +207,7 @@ _TABLES = {
     "features": _features,
     "walks": lambda: f"{_result('embed')['sequences']}",
     "features machine": lambda: _machine("embed"),
+    "half": _half,
     "loader": _loader,
     "loader alone": lambda: f"{_result('loader')['batch_alone_ms']:.0f}",
     "loader machine": lambda: _machine("loader"),
