@@ -73,6 +73,8 @@ VARIANTS: dict[str, tuple[str, float, Sequence[str]]] = {
     "lr-1e-2": (_START, 1, ("--optim.lr=0.01",)),
     "lr-3e-3-no-projector": (_START, 1, ("--optim.lr=0.003", "--diffusion.projector=0")),
     "lr-1e-2-no-projector": (_START, 1, ("--optim.lr=0.01", "--diffusion.projector=0")),
+    "gap": (_START, 1.05, ("--optim.hold_backbone=0", "--optim.gap_full=0.1", "--run.log_every=10")),
+    "nothing-gap": (_NOTHING, 1.05, ("--optim.hold_backbone=0", "--optim.gap_full=0.1", "--run.log_every=10")),
     "batch-128": (_START, 2.1, ("--optim.batch=128",)),
     "batch-32": (_START, 0.52, ("--optim.batch=32",)),
     "plain": (_START, 1, _NO_AUGMENTATION),

@@ -121,6 +121,8 @@ class PretrainOptim:
         warmup: steps of linear warm-up, at most half of all.
         hold_backbone: steps for which the backbone waits until the denoiser has learned to listen; its learning rate
             then grows over as many steps again. Of no effect without a denoiser.
+        gap_full: condition gap, as a share of the loss, at which the backbone has its full learning rate; below, it
+            has as much less. 0 ties it to nothing. Looked at as often as metrics are written.
         weight_decay: AdamW's.
         clip_grad: largest gradient norm; 0 does not clip.
         ema: decay of the backbone's moving average; 0 is none. The average is exponential, and what is scored and
@@ -135,6 +137,7 @@ class PretrainOptim:
     backbone_eps: Positive = 1e-8
     warmup: CountOrNone = 1000
     hold_backbone: CountOrNone = 0
+    gap_full: float = 0.0
     weight_decay: NotNegative = 0.01
     clip_grad: NotNegative = 1.0
     ema: Decay = 0.0

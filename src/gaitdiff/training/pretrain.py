@@ -132,6 +132,7 @@ class PretrainStage:
             weight_decay=optim.weight_decay,
             fused=fused(device),
         )
+        self._gap = 0.0
         self.ema, self.average = optim.ema, Average(backbone, optim.ema, device)
         self.model_document()  # what no checkpoint can keep is refused before the first step
         self.caution = _caution(config)
@@ -153,11 +154,17 @@ class PretrainStage:
             if step < warmup
             else 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, self.iterations - warmup)))
         )
-        return factor, factor * (min(max(step + 1 - hold, 0) / hold, 1.0) if hold else 1.0)
+        full = self.config.optim.gap_full
+        tied = min(max(self._gap / full, 0.0), 1.0) if full else 1.0
+        return factor, factor * tied * (min(max(step + 1 - hold, 0) / hold, 1.0) if hold else 1.0)
 
     def diagnostics(self, batch: PretrainBatch, inputs: Inputs) -> dict[str, float]:
         """Distances of anchor-positive and anchor-negative pairs, and what the objective watches."""
-        return self.pretext.diagnostics(batch, inputs)
+        values = self.pretext.diagnostics(batch, inputs)
+        if "gap_loss" in values:
+            gap = values["gap_shuffled"] / values["gap_loss"]
+            self._gap = 0.8 * self._gap + 0.2 * gap
+        return values
 
     def pictures(self, batch: PretrainBatch) -> dict[str, np.ndarray]:
         """The first sequence as the objective gets it."""
