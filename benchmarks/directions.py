@@ -3,8 +3,8 @@
     python -m benchmarks.directions --store STORE --pretrained CHECKPOINT…
 
 Of pretrained and of fresh networks: scores of the test people by the features as they are; less the mean of unlabelled
-training walks; without the directions in which those differ most; whitened; and by the best linear map, which is
-learned from labelled training people. Then how the directions divide up what training walks differ in, and how much of
+training walks; without the directions in which those differ most; by so many directions, all of which count alike;
+whitened; and by the best linear map, which is learned from labelled training people. Then how the directions divide up what training walks differ in, and how much of
 it is between people and between cameras; and scores of features that are the mean over windows of frames, where the
 network takes maxima over the whole walk. The result is benchmarks/results/learning/directions.json.
 """
@@ -37,7 +37,8 @@ from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, 
 from gaitdiff.utils.progress import console
 
 CPU = torch.device("cpu")
-LEFT_OUT = (1, 2, 4, 8, 16)
+LEFT_OUT = (1, 8)
+EQUAL = (8, 16, 32, 64, 128)
 WINDOWS = (1, 8)
 #: Directions whose share of all variance is told.
 FIRST = (1, 4, 16)
@@ -86,6 +87,9 @@ def scores(raw: Tensor, learned: Tensor, store: SequenceStore, rows: np.ndarray,
     kinds["less the mean"] = (places.float().unsqueeze(2), "cosine")
     for first in LEFT_OUT:
         kinds[f"without the first {first}"] = (places[:, first:].float().unsqueeze(2), "cosine")
+    for first in EQUAL:
+        alike = places[:, :first] / directions.variance[:first].sqrt()
+        kinds[f"the first {first}, all alike"] = (alike.float().unsqueeze(2), "cosine")
     kinds["whitened"] = (whitening(learned)(raw), "cosine")
     kinds["best linear map"] = (discriminant(learned, people)(raw), "cosine")
     return {kind: outcome(*chosen, store, rows) for kind, chosen in kinds.items()}
