@@ -4,9 +4,10 @@
 
 Of pretrained and of fresh networks: scores of the test people by the features as they are; less the mean of unlabelled
 training walks; without the directions in which those differ most; by so many directions, all of which count alike;
-whitened; and by the best linear map, which is learned from labelled training people. Then how the directions divide up what training walks differ in, and how much of
-it is between people and between cameras; and scores of features that are the mean over windows of frames, where the
-network takes maxima over the whole walk. The result is benchmarks/results/learning/directions.json.
+whitened; and by the best linear map, which is learned from labelled training people. Then how the directions divide up
+what training walks differ in, and how much of it is between people and between cameras; and scores of features that are
+the mean over windows of frames, where the network takes maxima over the whole walk. The result is
+benchmarks/results/learning/directions.json.
 """
 
 from __future__ import annotations
