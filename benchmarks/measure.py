@@ -61,7 +61,7 @@ def commit() -> str:
         done = subprocess.run(["git", *words], cwd=RESULTS.parent, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":!{RESULTS}")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":!{RESULTS.name}")
     return git("describe", "--always", "--abbrev=12") + ("+" if changed else "")
 
 

@@ -201,7 +201,7 @@ def ceilings_of(device: str) -> dict[str, int]:
 def ceiling(kind: str, device: str, size: int = 2048) -> float:
     """GFLOP/s of the best of some square matrix products."""
     a = torch.randn(size, size, device=device, dtype=KINDS[kind])
-    seconds = alternate({"product": lambda: a @ a}, 5)["product"]
+    seconds = alternate({"product": lambda: a @ a}, 25)["product"]
     return 2 * size**3 / min(seconds) / 1e9
 
 

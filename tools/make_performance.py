@@ -96,8 +96,8 @@ def _bound() -> str:
     rate = result["matrix_product_gflops"]["bfloat16"]
     best = peer["median_s"] * rate / ours["gflop"]
     return (
-        f"  It is {ours['speed_up']:.1f}; if all of its {ours['gflop']:.0f} GFLOP went as fast as a matrix product, it "
-        f"would be {best:.1f}."
+        f"At paper size it is {ours['speed_up']:.1f}; if all of its {ours['gflop']:.0f} GFLOP went as fast as a matrix "
+        f"product, it would be {best:.1f}."
     )
 
 
