@@ -71,7 +71,8 @@ def test_loss_and_gradients_are_the_same(name: str, which: str) -> None:
     for key, gradient in gradients.items():
         assert (gradient is None) == (found_gradients[key] is None), key
         if gradient is not None:
-            torch.testing.assert_close(found_gradients[key], gradient, rtol=1e-4, atol=1e-7, msg=key)
+            slack = 1e-5 * float(gradient.abs().max())  # sums of other sizes are rounded otherwise
+            torch.testing.assert_close(found_gradients[key], gradient, rtol=1e-4, atol=slack, msg=key)
     torch.testing.assert_close(found_buffers, buffers)
 
 
