@@ -85,7 +85,7 @@ def test_numbers_that_are_none_are_written_as_null(tmp_path: Path, monkeypatch: 
 
 
 def test_a_cpu_spares_the_backbone_clips_that_nobody_hears(tmp_path: Path) -> None:
-    """A compiler, and a device that records its kernels, want batches of one size."""
+    """A compiler wants batches of one size; accelerators get those too, see test_phantom.py."""
     store = make_store(tmp_path / "store")
     assert stage(store).module.spares
     assert not stage(store, "--machine.compile", "true").module.spares

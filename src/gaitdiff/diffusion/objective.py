@@ -105,9 +105,10 @@ class DiffusionObjective(nn.Module):
             level there that has the same signal-to-noise ratio.
 
     Attributes:
-        spares: whether the backbone is spared the gait clips whose condition is dropped, which nobody hears. Loss and
-            gradients are the same; batches come in different sizes, which a CUDA graph cannot have. Without effect
-            where a clip's condition depends on the others' (BatchNorm) or is needed all the same.
+        spares: whether on a CPU the backbone is spared the gait clips whose condition is dropped, which nobody hears.
+            Loss and gradients are the same; batches come in different sizes, for which an accelerator would have to be
+            waited for. Without effect where a clip's condition depends on the others' (BatchNorm) or is needed all the
+            same.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class DiffusionObjective(nn.Module):
             latents: (B, 4, T, h, w) of the latent clips.
             gait_clip: (B, T', 64, 44) in [0, 1].
         """
-        if not self.spares or self.frames_apart or self.contrast or self._looks_across():
+        if not self.spares or gait_clip.device.type != "cpu" or self._needs_all():
             return self.loss(self.backbone(gait_clip), latents, noised)
         heard = (~noised.drop).nonzero().flatten()
         if len(heard) == 0:
@@ -169,9 +170,11 @@ class DiffusionObjective(nn.Module):
         """The weighted loss where the gait clips' features (B, C, P) are known already, a scalar."""
         return self._loss(self.pooling(feature), latents, noised)
 
-    def _looks_across(self) -> bool:
-        """Whether a clip's condition depends on the batch it is in."""
-        return any(isinstance(one, _BatchNorm) for part in (self.backbone, self.pooling) for one in part.modules())
+    def _needs_all(self) -> bool:
+        """Whether clips are heard whose condition is dropped: in other samples, or through statistics of the batch."""
+        parts = (self.backbone, self.pooling)
+        norms = any(isinstance(module, _BatchNorm) for part in parts for module in part.modules())
+        return norms or self.frames_apart or self.contrast != 0.0
 
     def _loss(self, condition: Tensor, latents: Tensor, noised: Noised) -> Tensor:
         right = self.per_sample(latents, condition, noised, noised.drop)

@@ -132,7 +132,7 @@ class DiffusionPretext:
         self.seed, self.same_clip, self.clips = config.seed, config.data.same_clip, Clips(device)
         self.batch = config.optim.batch
         self.module = build_objective(backbone, config.diffusion)
-        self.module.spares = device.type == "cpu" and not config.machine.compile  # elsewhere shapes have to stay
+        self.module.spares = not config.machine.compile  # what is compiled is compiled for batches of one size
         if config.diffusion.start and not list_checkpoints(Path(config.out)):
             _start(self.module.denoiser, config.diffusion.start, config.diffusion.schedule)
         if config.diffusion.freeze_start:
