@@ -16,25 +16,23 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.frames import networks
 from benchmarks.measure import commit, machine, write
 from gaitdiff.data.batches import training_rows
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.held_out import held_out_rows
-from gaitdiff.evaluation.linear import discriminant, whitening
+from gaitdiff.evaluation.linear import LinearMap, discriminant, less_means, unit_rows, whitening
 from gaitdiff.evaluation.outcomes import Outcome, difference, outcome_of_features
-from gaitdiff.models import Backbone, create_model
-from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
+from gaitdiff.models import Backbone
 from gaitdiff.utils.progress import console
 
 CPU = torch.device("cpu")
@@ -44,53 +42,36 @@ WINDOWS = (1, 8)
 #: Directions whose share of all variance is told.
 FIRST = (1, 4, 16)
 
-
-@dataclass(frozen=True)
-class Directions:
-    """Principal directions of training walks: their mean (k,), the directions (k, d), and variances along them (d,)."""
-
-    mean: Tensor
-    axes: Tensor
-    variance: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor) -> Directions:
-        """Of features (N, C, P)."""
-        rows = flat(features)
-        _, spread, axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-        return cls(rows.mean(0), axes.T, spread.square() / (len(rows) - 1))
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Where features (N, C, P) lie along each direction, (N, d)."""
-        return (flat(features) - self.mean) @ self.axes
+Principal = tuple[LinearMap, Tensor]
 
 
-def flat(features: Tensor) -> Tensor:
-    """(N, C, P), each part made of unit length as cosine distances have it, as rows (N, C·P)."""
-    return F.normalize(features.double(), dim=1).flatten(1)
+def principal_of(features: Tensor) -> Principal:
+    """The map to the principal directions of features (N, C, P), all d of them, and the variances along these (d,)."""
+    rows = unit_rows(features)
+    _, spread, axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    return LinearMap(rows.mean(0), axes.T), spread.square() / (len(rows) - 1)
 
 
 def between(places: Tensor, labels: Sequence[str]) -> Tensor:
     """Share of the variance along each direction that is between groups, (d,): one-way analysis of variance."""
-    _, group = np.unique(np.asarray(labels), return_inverse=True)
-    member = F.one_hot(torch.from_numpy(group)).double()
-    count = member.sum(0)
-    within = (places - member @ ((member.T @ places) / count[:, None])).square().sum(0) / (len(places) - len(count))
+    within = less_means(places, labels).square().sum(0) / (len(places) - len(set(labels)))
     return 1.0 - within / places.var(0)
 
 
-def scores(raw: Tensor, learned: Tensor, store: SequenceStore, rows: np.ndarray, train: np.ndarray) -> dict[str, Any]:
+def scores(
+    raw: Tensor, learned: Tensor, principal: Principal, store: SequenceStore, rows: np.ndarray, train: np.ndarray
+) -> dict[str, Any]:
     """Outcomes of test features by kind."""
-    directions = Directions.of(learned)
+    directions, variance = principal
     places = directions(raw)
     people = [store.rows[int(row)].subject for row in train]
     kinds: dict[str, tuple[Tensor, str]] = {"cosine": (raw, "cosine"), "euclidean": (raw, "euclidean")}
-    kinds["less the mean"] = (places.float().unsqueeze(2), "cosine")
+    kinds["less the mean"] = (places, "cosine")
     for first in LEFT_OUT:
-        kinds[f"without the first {first}"] = (places[:, first:].float().unsqueeze(2), "cosine")
+        kinds[f"without the first {first}"] = (places[:, first:], "cosine")
     for first in EQUAL:
-        alike = places[:, :first] / directions.variance[:first].sqrt()
-        kinds[f"the first {first}, all alike"] = (alike.float().unsqueeze(2), "cosine")
+        alike = places[:, :first] / variance[:first, None].sqrt().float()
+        kinds[f"the first {first}, all alike"] = (alike, "cosine")
     kinds["whitened"] = (whitening(learned)(raw), "cosine")
     kinds["best linear map"] = (discriminant(learned, people)(raw), "cosine")
     return {kind: outcome(*chosen, store, rows) for kind, chosen in kinds.items()}
@@ -101,10 +82,10 @@ def outcome(features: Tensor, metric: str, store: SequenceStore, rows: np.ndarra
     return outcome_of_features(features, store, rows, "leave-one-out", metric, CPU)
 
 
-def spectrum(learned: Tensor, store: SequenceStore, train: np.ndarray) -> dict[str, Any]:
+def spectrum(learned: Tensor, principal: Principal, store: SequenceStore, train: np.ndarray) -> dict[str, Any]:
     """How many directions there are in effect, what share the first have, and how much is between people, cameras."""
-    directions = Directions.of(learned)
-    places, share = directions(learned), directions.variance / directions.variance.sum()
+    directions, variance = principal
+    places, share = directions(learned).squeeze(2).double(), variance / variance.sum()
     found: dict[str, Any] = {"effective directions": round(float(1 / share.square().sum()), 1)}
     found["percent in the first"] = {str(first): percent(share[:first].sum()) for first in FIRST}
     for name, labels in (
@@ -141,12 +122,9 @@ def main() -> None:
     parser.add_argument("--pretrained", type=Path, nargs="+", required=True, help="runs or checkpoints of one model")
     parser.add_argument("--seeds", type=int, default=5, help="fresh networks to compare with")
     args = parser.parse_args()
-    document = read_model_document(read_checkpoint_info(args.pretrained[0]).folder)
-    backbones: dict[str, Backbone] = {one.name: load_checkpoint(one).backbone.eval() for one in args.pretrained}
-    fresh = [f"fresh, seed {seed}" for seed in range(args.seeds)]
-    for seed, name in enumerate(fresh):
-        torch.manual_seed(seed)
-        backbones[name] = create_model(document["model"], document["preset"], **document["config"]).eval().backbone
+    backbones = networks(args.pretrained, args.seeds)
+    pretrained = [one.name for one in args.pretrained]
+    fresh = [name for name in backbones if name not in pretrained]
     store = SequenceStore(args.store)
     rows, train = held_out_rows(store), training_rows(store, 1)
     outcomes: dict[str, dict[str, Outcome]] = {}
@@ -154,12 +132,13 @@ def main() -> None:
     for name, backbone in backbones.items():
         features = extract(backbone, store, np.concatenate([rows, train]), CPU)
         raw, learned = features[: len(rows)], features[len(rows) :]
-        outcomes[name] = scores(raw, learned, store, rows, train)
+        principal = principal_of(learned)
+        outcomes[name] = scores(raw, learned, principal, store, rows, train)
         for window in WINDOWS:
             mean = windowed(backbone, store, rows, window)
             for metric in ("cosine", "euclidean"):
                 outcomes[name][f"windows of {window}, {metric}"] = outcome(mean, metric, store, rows)
-        spectra[name] = spectrum(learned, store, train)
+        spectra[name] = spectrum(learned, principal, store, train)
         told = {kind: [one.percent("rank1"), one.percent("mAP")] for kind, one in outcomes[name].items()}
         console.print(name, told, spectra[name])
     result: dict[str, Any] = {
@@ -176,14 +155,14 @@ def main() -> None:
         for name, kinds in outcomes.items()
     }
     result["over fresh networks"] = {
-        one.name: {
+        name: {
             kind: {
                 score: [round(value, 2) for value in difference([(outcomes[f][kind], found) for f in fresh], score)]
                 for score in ("rank1", "mAP")
             }
-            for kind, found in outcomes[one.name].items()
+            for kind, found in outcomes[name].items()
         }
-        for one in args.pretrained
+        for name in pretrained
     }
     result["directions"] = spectra
     console.print(write("learning/directions", result))

@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import alternate, commit, machine, summary, write
 from benchmarks.plain_models import plain_model, take_weights
-from benchmarks.stepping import ceilings_of
+from benchmarks.stepping import ceilings_of, count_flops
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation.features import extract
@@ -102,7 +101,7 @@ def compare(
         right = sides[PEER]()
         apart = {side: float((call() - right).norm() / right.norm()) for side, call in sides.items()}
         times = summary(alternate(sides, repeats, warm_up=1), PEER)
-        gflop = {side: counted(call) for side, call in sides.items()}
+        gflop = {side: count_flops(call) / 1e9 for side, call in sides.items()}
     kinds = {side: "bfloat16" if "bfloat16" in side else "float32" for side in sides}
     return {
         side: {
@@ -113,13 +112,6 @@ def compare(
         }
         for side, told in times.items()
     }
-
-
-def counted(call: Callable[[], object]) -> float:
-    """GFLOP of convolutions and matrix products."""
-    with FlopCounterMode(display=False) as flops:
-        call()
-    return float(flops.get_total_flops()) / 1e9
 
 
 if __name__ == "__main__":

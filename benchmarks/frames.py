@@ -10,18 +10,18 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from benchmarks.measure import commit, machine, write
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.held_out import held_out_rows
 from gaitdiff.evaluation.stored import evaluate_store
-from gaitdiff.models import create_model
+from gaitdiff.models import Backbone, create_model
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
 from gaitdiff.utils.progress import console
 
@@ -34,12 +34,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 15, 30, 60])
     parser.add_argument("--seeds", type=int, default=3, help="fresh networks to compare with")
     args = parser.parse_args()
-    document = read_model_document(read_checkpoint_info(args.pretrained[0]).folder)
-    backbones: dict[str, nn.Module] = {str(one): load_checkpoint(one).backbone for one in args.pretrained}
-    for seed in range(args.seeds):
-        torch.manual_seed(seed)
-        fresh = create_model(document["model"], document["preset"], **document["config"]).eval()
-        backbones[f"fresh, seed {seed}"] = fresh.backbone
+    backbones = networks(args.pretrained, args.seeds)
     store = SequenceStore(args.store)
     rows, scores = held_out_rows(store), {}
     for frames in args.frames:
@@ -60,6 +55,17 @@ def main() -> None:
         "protocol": "leave-one-out",
     }
     console.print(write("learning/frames", {**about, "scores": scores}))
+
+
+def networks(pretrained: Sequence[Path], seeds: int) -> dict[str, Backbone]:
+    """Pretrained backbones by the names of their folders, and as many fresh ones of the same model."""
+    document = read_model_document(read_checkpoint_info(pretrained[0]).folder)
+    backbones: dict[str, Backbone] = {one.name: load_checkpoint(one).backbone for one in pretrained}
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        fresh = create_model(document["model"], document["preset"], **document["config"])
+        backbones[f"fresh, seed {seed}"] = fresh.backbone
+    return {name: backbone.eval() for name, backbone in backbones.items()}
 
 
 if __name__ == "__main__":

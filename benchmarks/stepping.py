@@ -180,12 +180,19 @@ def count_operations(side: Side, steps: int = 1) -> tuple[int, int]:
 
 
 def _counted(side: Side, steps: int) -> tuple[int, int]:
-    flops, operators = FlopCounterMode(display=False), Operators()
-    for counter in (flops, operators):
-        with counter:
-            for _ in range(steps):
-                side.step()
-    return round(flops.get_total_flops() / steps), round(operators.count / steps)
+    flops = count_flops(side.step, steps)
+    with Operators() as operators:
+        for _ in range(steps):
+            side.step()
+    return round(flops), round(operators.count / steps)
+
+
+def count_flops(call: Callable[[], object], times: int = 1) -> float:
+    """Floating-point operations of convolutions and matrix products in a call, the mean of some."""
+    with FlopCounterMode(display=False) as flops:
+        for _ in range(times):
+            call()
+    return float(flops.get_total_flops()) / times
 
 
 def in_half(device: str) -> bool:

@@ -33,7 +33,7 @@ class LinearMap:
 
     def __call__(self, features: Tensor) -> Tensor:
         """(N, C, P) → (N, k, 1) float32, for ``evaluate``."""
-        return ((_rows(features) - self.mean) @ self.matrix).float().unsqueeze(2)
+        return ((unit_rows(features) - self.mean) @ self.matrix).float().unsqueeze(2)
 
 
 def whitening(features: Tensor, floor: float = 0.05) -> LinearMap:
@@ -66,13 +66,17 @@ def discriminant(features: Tensor, labels: Sequence[str], floor: float = 0.02) -
     Source: Fisher 1936, "The Use of Multiple Measurements in Taxonomic Problems".
     """
     mean, directions, _ = _principal(features)
-    seen = (_rows(features) - mean) @ directions
-    _, people = np.unique(np.asarray(labels), return_inverse=True)
-    member = F.one_hot(torch.from_numpy(people)).double()  # (N, people)
-    within = seen - member @ ((member.T @ seen) / member.sum(0)[:, None])
+    within = less_means((unit_rows(features) - mean) @ directions, labels)
     scatter = within.T @ within / len(within)
     scatter += floor * scatter.diagonal().mean().clamp(min=_SMALLEST) * torch.eye(len(scatter), dtype=torch.double)
     return LinearMap(mean, directions @ torch.linalg.cholesky(torch.linalg.inv(scatter)))
+
+
+def less_means(rows: Tensor, labels: Sequence[str]) -> Tensor:
+    """Rows (N, k) less the mean row of those with the same of N labels."""
+    _, group = np.unique(np.asarray(labels), return_inverse=True)
+    member = F.one_hot(torch.from_numpy(group)).to(rows.dtype)  # (N, groups)
+    return rows - member @ ((member.T @ rows) / member.sum(0)[:, None])
 
 
 def _principal(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,13 +84,13 @@ def _principal(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     bad = first_not_finite(features)
     if bad is not None:
         raise NotFiniteError(f"feature {bad} is not finite: the model that made it is broken")
-    rows = _rows(features)
+    rows = unit_rows(features)
     mean = rows.mean(0)
     _, spread, directions = torch.linalg.svd(rows - mean, full_matrices=False)
     count = min(_MOST, max(1, int((spread > spread[0] * 1e-5).sum())), len(spread))  # one even where all are alike
     return mean, directions[:count].T, spread[:count] / len(rows) ** 0.5
 
 
-def _rows(features: Tensor) -> Tensor:
+def unit_rows(features: Tensor) -> Tensor:
     """(N, C, P) → (N, C·P) in double precision, each part of unit length."""
     return F.normalize(features.double(), dim=1).flatten(1)
