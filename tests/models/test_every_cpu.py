@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from gaitdiff.models.layers.convolution import ClipConv3d, FirstConv2d, PointwiseConv2d, by_windows
+from gaitdiff.models.layers.convolution import ClipConv3d, FirstConv2d, PointwiseConv2d, by_windows, halve_by_maxima
 from layers import LENGTHS, WIDTHS
 
-#: What ``ONEDNN_MAX_CPU_ISA`` is set to; "" leaves this machine's own.
-INSTRUCTION_SETS = ("", "AVX512_CORE", "AVX2", "SSE41")
+#: What ``ONEDNN_MAX_CPU_ISA`` is set to; "" leaves this machine's own, which for float32 is AVX512_CORE or the next.
+INSTRUCTION_SETS = ("", "AVX2", "SSE41")
 #: Largest distance to float64, see ``layers.errors``; rounding alone is a fifth of it or less.
 LIMITS = {"float32": 2e-3, "bfloat16": 5e-2}
 NARROW = ("walkers", *(f"width {width}" for width in WIDTHS), *(f"clip of {length}" for length in LENGTHS))
@@ -94,6 +95,22 @@ def test_first_convolution_by_windows_is_that_of_torch(size: int) -> None:
         results.append((way(frames), frames.grad, conv.weight.grad))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(3, 16, 8, 6), (2, 5, 7, 11), (1, 1, 2, 2), (0, 4, 6, 6)])
+def test_halving_is_max_pooling(kind: torch.dtype, layout: torch.memory_format, size: tuple[int, ...]) -> None:
+    """Without gradients by another way, with them by torch's own."""
+    torch.manual_seed(0)
+    x = torch.randn(size).to(kind).contiguous(memory_format=layout)
+    x.flatten()[::5] = float("nan")
+    expected = F.max_pool2d(x, 2)
+    torch.testing.assert_close(halve_by_maxima(x), expected, rtol=0, atol=0, equal_nan=True)
+    learned, known = x.clone().requires_grad_(), x.clone().requires_grad_()
+    halve_by_maxima(learned).sum().backward()
+    F.max_pool2d(known, 2).sum().backward()
+    assert torch.equal(learned.grad, known.grad)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -212,17 +211,6 @@ class NeckModel(nn.Module):
         found = self.model.head.neck_feature(self.model(clip, lengths).embedding)
         assert found is not None
         return found
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for a while, then back into the mode it was in, whatever happens."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)
 
 
 def check_clip(clip: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int] | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
+from gaitdiff.models.layers.convolution import halve_by_maxima
 from gaitdiff.models.layers.heads import PartHead
 from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
@@ -85,16 +86,16 @@ class FocalConv(nn.Module):
         return found.permute(0, 2, 3, 1).unflatten(0, (count, self.strips)).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-class MaxPool(nn.MaxPool2d):
+class MaxPool(nn.Module):
     """2x2 max pooling, then the LeakyReLU of the convolution before, which is monotonic: so it meets fewer numbers."""
 
     def __init__(self, activate: bool) -> None:
-        super().__init__(2)
+        super().__init__()
         self.activate = activate
 
     def forward(self, frames: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H/2, W/2)."""
-        pooled = super().forward(frames)
+        pooled = halve_by_maxima(frames)
         return F.leaky_relu(pooled, 0.01, inplace=True) if self.activate else pooled
 
 

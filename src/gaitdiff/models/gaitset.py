@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
-from gaitdiff.models.layers.convolution import FirstConv2d
+from gaitdiff.models.layers.convolution import FirstConv2d, halve_by_maxima
 from gaitdiff.models.layers.heads import PartHead
 from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
 from gaitdiff.models.registry import OpenGaitNames, Rules, register_model
@@ -77,9 +77,9 @@ class SetBackbone(Backbone):
 
         # Every block ends before its last LeakyReLU: being monotonic it may follow the maximum, over fewer numbers.
         frames = self.frame1(image_frames(clip))
-        frames = _activate(frames if self.stem_stride == 2 else F.max_pool2d(frames, 2))  # (B·T, C1, H/2, W/2)
-        whole = _activate(F.max_pool2d(self.set2(over_time(frames)), 2))  # (B, C2, H/4, W/4)
-        frames = _activate(F.max_pool2d(self.frame2(frames), 2))  # (B·T, C2, H/4, W/4)
+        frames = _activate(frames if self.stem_stride == 2 else halve_by_maxima(frames))  # (B·T, C1, H/2, W/2)
+        whole = _activate(halve_by_maxima(self.set2(over_time(frames))))  # (B, C2, H/4, W/4)
+        frames = _activate(halve_by_maxima(self.frame2(frames)))  # (B·T, C2, H/4, W/4)
         whole = _activate(self.set3(whole + over_time(frames)))  # (B, C3, H/4, W/4)
         main = F.leaky_relu(over_time(self.frame3(frames)), _SLOPE)  # (B, C3, H/4, W/4); the maximum keeps its output
         return torch.cat([self.pool(main), self.pool(whole + main)], dim=2)  # (B, C3, 2·P)

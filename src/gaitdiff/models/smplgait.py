@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import Backbone, GaitModel, Head, Sampling
-from gaitdiff.models.layers.convolution import FirstConv2d
+from gaitdiff.models.layers.convolution import FirstConv2d, HalvingMaxPool2d
 from gaitdiff.models.layers.heads import NECK_NAMES, BNNeckHead
 from gaitdiff.models.layers.norm import FrameNorm
 from gaitdiff.models.layers.parts import HorizontalPooling, image_frames, initialize, temporal_max
@@ -67,7 +67,7 @@ class PlainBackbone(Backbone):
         for stage, width in enumerate(config.channels):
             if stage == 2 or (stage == 1 and config.stem_stride == 1):
                 # LeakyReLU is monotonic: it may follow the maximum, over a quarter of the numbers.
-                layers.insert(len(layers) if config.batch_norm else -1, nn.MaxPool2d(2))
+                layers.insert(len(layers) if config.batch_norm else -1, HalvingMaxPool2d())
             for _ in range(2):
                 if layers:
                     layers.append(nn.Conv2d(in_channels, width, 3, padding=1, bias=False))

@@ -1,4 +1,4 @@
-"""Convolutions that go around what torch's libraries do wrongly or slowly: the same numbers as torch's own layers."""
+"""Convolutions and pooling around what torch's libraries do wrongly or slowly: the same numbers as its own layers."""
 
 from __future__ import annotations
 
@@ -48,6 +48,28 @@ class PointwiseConv2d(nn.Conv2d):
         """(N, C, H, W) → (N, C', ⌈H/s⌉, ⌈W/s⌉)."""
         down, right = self.stride
         return F.conv2d(frames[:, :, ::down, ::right], self.weight)
+
+
+def halve_by_maxima(frames: Tensor) -> Tensor:
+    """Pool (N, C, H, W) → (N, C, ⌊H/2⌋, ⌊W/2⌋) by 2x2 maxima: the same numbers as ``F.max_pool2d``.
+
+    On a CPU torch notes where each maximum was, which gradients alone need, and converts half precision number by
+    number; without gradients maxima of rows, and then of columns, take a fifth to three quarters of the time.
+    """
+    learns = torch.is_grad_enabled() and frames.requires_grad
+    if learns or frames.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.max_pool2d(frames, 2)
+    height, width = frames.shape[2] // 2 * 2, frames.shape[3] // 2 * 2
+    rows = torch.maximum(frames[:, :, 0:height:2], frames[:, :, 1:height:2])
+    return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
+
+
+class HalvingMaxPool2d(nn.Module):
+    """``halve_by_maxima`` as a layer."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, ⌊H/2⌋, ⌊W/2⌋)."""
+        return halve_by_maxima(frames)
 
 
 class ClipConv3d(nn.Conv3d):

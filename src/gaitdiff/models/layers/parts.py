@@ -106,5 +106,6 @@ def initialize(module: nn.Module) -> None:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) and layer.affine:
-            nn.init.normal_(layer.weight, 1.0, 0.02)
+            if not layer.weight.is_meta:  # of those without numbers torch asks its compiler, a second's import
+                nn.init.normal_(layer.weight, 1.0, 0.02)
             nn.init.zeros_(layer.bias)
