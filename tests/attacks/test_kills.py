@@ -11,7 +11,6 @@ import os
 import random
 import re
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from forked import Ended, Forks, kill_when
+from forked import Ended, Forks, kill_when, start_in_two
 from gaitdiff.cli import main
 from masks import encode, person
 from opengait_files import small_file
@@ -132,14 +131,7 @@ def run(
     """Run a command in one process, or in two of which one is killed; how the first or the killed one ended."""
     if not verb.endswith("in two"):
         return forks[0].run(*words, killed=killed)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    found = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [
-        fork.start(*words, environment={**found, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank, fork in enumerate(forks)
-    ]
+    processes = start_in_two(forks, *words)
     if killed is not None:
         kill_when(killed, processes[victim])
         until = time.monotonic() + 30  # one that waits for the other to come is ended as a launcher does it

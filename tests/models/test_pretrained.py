@@ -91,11 +91,18 @@ def test_fine_tuning_and_evaluation_take_them_by_name(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "scores.json").read_text())["raw features"]["about"]["run"] == "walkers"
 
 
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> SequenceStore:
+    """The walkers on whom all cards tell scores."""
+    told = pretrained_card(*SHIPPED[0])["raw_features"]["walkers"]
+    return SequenceStore(generate(tmp_path_factory.mktemp("probed") / "walks", **told))
+
+
 @pytest.mark.parametrize(("name", "model"), SHIPPED)
-def test_the_card_tells_what_they_score(name: str, model: str, tmp_path: Path) -> None:
+def test_the_card_tells_what_they_score(name: str, model: str, probed: SequenceStore) -> None:
     card = pretrained_card(name, model)
     assert {"data", "steps", "licence", "limits", "command", "commit", "machine"} <= card.keys()
     told = card["raw_features"]
-    store = SequenceStore(generate(tmp_path / "walks", **told["walkers"]))
-    found = CARDS["raw_scores"](model, name, store)
+    assert told["walkers"] == pretrained_card(*SHIPPED[0])["raw_features"]["walkers"]
+    found = CARDS["raw_scores"](model, name, probed)
     assert found == pytest.approx(told["pretrained"], abs=1.5)  # another CPU rounds some pixels and ranks otherwise

@@ -7,6 +7,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -20,6 +21,7 @@ from typing import Any
 _MODULES = (
     *("gaitdiff.cli", "gaitdiff.commands.report", "gaitdiff.commands.quickstart", "gaitdiff.data.importers"),
     *("gaitdiff.training.pretrain", "gaitdiff.training.finetune", "gaitdiff.exchange.opengait_checkpoint"),
+    *("torch._dynamo", "torch.onnx"),  # what optimisers and exports import
 )
 #: Bytes of address space that a command may take beyond its modules', so that none takes the machine.
 _ROOM = 6 << 30
@@ -65,8 +67,18 @@ class Forks:
         self._process.kill()
         self._process.wait()
 
-    def start(self, *words: str | Path, environment: Mapping[str, str] | None = None, seconds: float = 300) -> int:
-        """Start ``gaitdiff words``, which is killed after some seconds; return its process."""
+    def start(
+        self,
+        *words: str | Path,
+        environment: Mapping[str, str] | None = None,
+        seconds: float = 300,
+        constants: Mapping[str, float] | None = None,
+    ) -> int:
+        """Start ``gaitdiff words``, which is killed after some seconds; return its process.
+
+        Args:
+            constants: values of the package's, by their dotted names, such as of how long is waited.
+        """
         if self._running:  # a test that failed has not waited for its command
             self.__exit__(None, None, None)
             self._process = self._serving()
@@ -79,6 +91,7 @@ class Forks:
             "files": [str(self._printed), str(self._said)],
             "seconds": seconds,
             "room": self._room,
+            "constants": dict(constants or {}),
         }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -97,9 +110,10 @@ class Forks:
         killed: Callable[[], bool] | None = None,
         environment: Mapping[str, str] | None = None,
         seconds: float = 300,
+        constants: Mapping[str, float] | None = None,
     ) -> Ended:
         """Run ``gaitdiff words``, and kill it as soon as ``killed`` says so, or after some seconds."""
-        process = self.start(*words, environment=environment, seconds=seconds)
+        process = self.start(*words, environment=environment, seconds=seconds, constants=constants)
         if killed is not None:
             kill_when(killed, process)
         return self.end()
@@ -109,8 +123,20 @@ class Forks:
         return json.loads(self._process.stdout.readline())
 
 
-def kill_when(killed: Callable[[], bool], process: int) -> None:
-    """Ask some thousand times a second whether to kill a process, until it has ended."""
+def start_in_two(forks: tuple[Forks, Forks], *words: str | Path) -> list[int]:
+    """Start ``gaitdiff words`` as two processes that share the work, as a launcher does; return them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        fork.start(*words, environment={**group, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank, fork in enumerate(forks)
+    ]
+
+
+def kill_when(killed: Callable[[], bool], process: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Ask some thousand times a second whether to end a process by a signal, until it has ended."""
     try:
         handle = os.pidfd_open(process)
     except ProcessLookupError:  # it has ended already
@@ -119,7 +145,7 @@ def kill_when(killed: Callable[[], bool], process: int) -> None:
         while not select.select([handle], [], [], 0.0003)[0]:
             if killed():
                 with suppress(ProcessLookupError):  # it ended just now
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    signal.pidfd_send_signal(handle, by)
                 return
     finally:
         os.close(handle)
@@ -166,6 +192,9 @@ def _child(order: Mapping[str, Any]) -> None:
     if order["room"] is not None:
         most = _size(0) + order["room"]
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    for place, value in order["constants"].items():
+        module, _, name = place.rpartition(".")
+        setattr(sys.modules[module], name, value)
     code = 1
     try:
         code = main(order["words"])

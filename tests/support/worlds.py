@@ -9,8 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from forked import Forks
+from forked import Forks, kill_when, start_in_two
 from gaitdiff.cli import main
 from gaitdiff.data.store import StoreWriter
 
@@ -73,42 +72,55 @@ def make_run(folder: Path) -> Path:
 
 
 def gaitdiff(
-    *words: str | Path, timeout: float = 300, environment: Mapping[str, str] | None = None
+    *words: str | Path,
+    timeout: float = 300,
+    environment: Mapping[str, str] | None = None,
+    constants: Mapping[str, float] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line in a forked process of its own, with one thread: quick whatever else the machine does."""
     if sys.platform != "linux":  # which forks cannot be waited for in the same way
         command = [sys.executable, "-m", "gaitdiff", *map(str, words)]
         everything = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=everything, check=False)
-    ended = _forks().run(*words, environment=environment, seconds=timeout)
+    ended = _fork(0).run(*words, environment=environment, seconds=timeout, constants=constants)
     return subprocess.CompletedProcess([*map(str, words)], ended.code, ended.printed, ended.said)
 
 
 @cache
-def _forks() -> Forks:
+def _fork(rank: int) -> Forks:
     folder = TemporaryDirectory()
     forks = Forks(Path(folder.name), room=None)
     atexit.register(lambda: (forks.__exit__(None, None, None), folder.cleanup()))
     return forks
 
 
+def in_two(*words: str | Path, killed: Callable[[], bool] | None = None) -> str:
+    """Run a command as two processes with one thread each, as under torchrun, for tests of which that is no subject.
+
+    Args:
+        killed: whether to end them by SIGTERM to the first, asked all the time.
+
+    Returns:
+        What both wrote to their standard error.
+    """
+    both = _fork(0), _fork(1)
+    first, _ = start_in_two(both, *words)
+    if killed is not None:
+        kill_when(killed, first, signal.SIGTERM)
+    ended = [fork.end() for fork in both]
+    assert all(one.code == 0 for one in ended) or killed is not None, ended
+    return "".join(one.said for one in ended)
+
+
 def kill_after(words: list[str], metrics: Path, lines: int) -> None:
     """Start a run and kill it without warning once its metrics have ``lines`` lines."""
-    command, environment = [sys.executable, "-m", "gaitdiff", *words], {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-    deadline = time.monotonic() + 600
-    while process.poll() is None and time.monotonic() < deadline:
-        if metrics.is_file() and metrics.read_text().count("\n") >= lines:
-            break
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    _fork(0).run(*words, killed=lambda: metrics.is_file() and metrics.read_text().count("\n") >= lines)
 
 
 def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
     """The message of a refused command: exit code 2, one line after those of progress, no stack trace."""
     assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
-    progress = r"[\w ]+: (step )?\d+[:/]|[\w ]+ goes on after step|.* is being written by .*: waiting 10 s"
+    progress = r"[\w ]+: (step )?\d+[:/]|[\w ]+ goes on after step|.* is being written by .*: waiting 1?0 s"
     progress += r"|--[\w.]+ is given 2 times"  # of words that a test adds to those of others
     lines = [line for line in result.stderr.strip().splitlines() if not re.match(progress, line)]
     assert len(lines) == 1, result.stderr

@@ -21,7 +21,7 @@ from gaitdiff.training.checkpoint_files import find_damage
 from gaitdiff.training.finetune import FinetuneStage
 from gaitdiff.training.pretrain import PretrainStage
 from gaitdiff.training.run_folder import read_metrics
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, torchrun
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, in_two, make_store
 
 PACE = ("--optim.iterations", "5", "--run.evaluate_every", "1", "--run.save_every", "1", "--run.keep", "9")
 
@@ -232,6 +232,6 @@ def test_two_processes_end_together(store: Path, tmp_path: Path) -> None:
     words = [*TINY_PRETRAIN, *PACE, "--objective", "contrastive", "--optim.lr", "1e-18", "--optim.weight_decay", "0"]
     words += ["--model.overrides.batch_norm", "false", "--run.best", "ap_an", "--run.patience", "2"]
     words += ["--optim.ema", "0.5", "--optim.accumulate", "2", "--data.store", str(store), "--out", str(run)]
-    said = " ".join(torchrun("-m", "gaitdiff", "pretrain", *words).split())
+    said = " ".join(in_two("pretrain", *words).split())
     assert "ends after step 3 of 5: 2 evaluations were no better than that of step 1" in said
     assert max(path.name for path in (run / "checkpoints").iterdir()) == "step-00000003"

@@ -14,7 +14,7 @@ import pytest
 
 from gaitdiff.training.checkpoint_files import list_checkpoints
 from gaitdiff.training.run_folder import read_metrics
-from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store, one_sentence, records
+from worlds import TINY_PRETRAIN, TINY_SCRATCH, in_two, make_store, one_sentence, records
 
 STAGES = {"pretrain": TINY_PRETRAIN, "finetune": TINY_SCRATCH}
 PACE = ("--run.evaluate_every", "0", "--run.save_every", "100000", "--run.keep", "9")
@@ -23,9 +23,9 @@ PACE = ("--run.evaluate_every", "0", "--run.save_every", "100000", "--run.keep",
 class Launched:
     """Two processes under torchrun that have begun a run, in a terminal of their own."""
 
-    def __init__(self, stage: str, store: Path, run: Path, iterations: int = 100_000, log_every: int = 1) -> None:
+    def __init__(self, stage: str, store: Path, run: Path) -> None:
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        words = [*STAGES[stage], *PACE, "--optim.iterations", str(iterations), "--run.log_every", str(log_every)]
+        words = [*STAGES[stage], *PACE, "--optim.iterations", "100000", "--run.log_every", "1"]
         self.run, environment = run, {**os.environ, "OMP_NUM_THREADS": "1"}
         self.agent = subprocess.Popen(
             [*launch, "-m", "gaitdiff", stage, *words, "--data.store", str(store), "--out", str(run)],
@@ -94,14 +94,15 @@ def test_one_that_dies_ends_the_other_with_a_sentence(store: Path, rank: int, tm
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stop_changes_no_number(store: Path, stage: str, tmp_path: Path) -> None:
-    whole = Launched(stage, store, tmp_path / "whole", iterations=40)
-    whole.ended()
-    stopped = Launched(stage, store, tmp_path / "stopped", iterations=40).met()
-    os.kill(stopped.ranks[0], signal.SIGTERM)
-    stopped.ended()
-    [first] = list_checkpoints(tmp_path / "stopped")
+    words = [stage, *STAGES[stage], *PACE, "--optim.iterations", "40", "--run.log_every", "1"]
+    words += ["--data.store", str(store), "--out"]
+    in_two(*words, tmp_path / "whole")
+    run = tmp_path / "stopped"
+    said = in_two(*words, run, killed=lambda: (run / "metrics.jsonl").is_file() and len(read_metrics(run)) > 2)
+    [first] = list_checkpoints(run)
     assert first.name != "step-00000040"
-    Launched(stage, store, tmp_path / "stopped", iterations=40).ended()
+    assert said.count("gaitdiff: stopped after step") == 2
+    in_two(*words, run)
     assert records(tmp_path / "stopped") == records(tmp_path / "whole")
     for file in list_checkpoints(tmp_path / "whole")[-1].iterdir():
         assert (list_checkpoints(tmp_path / "stopped")[-1] / file.name).read_bytes() == file.read_bytes()

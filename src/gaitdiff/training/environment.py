@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,6 @@ def environment() -> dict[str, Any]:
     installed package.
     """
     cuda = torch.cuda.is_available()
-    found = {(str(one.metadata["Name"]), str(one.version)) for one in distributions() if one.metadata is not None}
     return {
         "time": datetime.now(timezone.utc).isoformat(" ", "seconds"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -89,8 +89,15 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if cuda else [],
         "cuda": torch.version.cuda if cuda else None,
-        "packages": dict(sorted(found)),
+        "packages": _packages(),
     }
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """Versions of all packages by name."""
+    told = [metadata for one in distributions() if (metadata := one.metadata) is not None]
+    return dict(sorted((str(metadata["Name"]), str(metadata["Version"])) for metadata in told))
 
 
 def processor() -> str:
