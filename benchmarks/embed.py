@@ -29,8 +29,8 @@ from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.evaluation.features import extract
 from gaitdiff.models import create_model, list_models
-from gaitdiff.models.base import evaluating
 from gaitdiff.training.device import keep_freed_memory
+from gaitdiff.utils.modes import evaluating
 from gaitdiff.utils.precision import has_fast_bfloat16
 from gaitdiff.walkers import render_sequence
 

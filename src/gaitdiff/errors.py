@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Of runs of each kind; a larger number is a slip.
+_MOST_SEEDS = 1000
+
 
 class UserError(Exception):
     """Error that the user can fix.
@@ -30,6 +33,16 @@ def require_seed(seed: int) -> None:
     """
     if seed < 0:
         raise UserError(f"the seed is {seed}, but must not be negative")
+
+
+def require_seeds(seeds: int) -> None:
+    """Refuse no runs of each kind, and more than a plan can be made of.
+
+    Raises:
+        UserError: it is one of these.
+    """
+    if not 1 <= seeds <= _MOST_SEEDS:
+        raise UserError(f"--seeds is {seeds}, but must be from 1 to {_MOST_SEEDS}")
 
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str:

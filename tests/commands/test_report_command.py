@@ -14,6 +14,7 @@ import pytest
 
 from gaitdiff.cli import main
 from gaitdiff.data.store import SequenceStore
+from named_stores import named_store
 from worlds import TINY_PRETRAIN, TINY_SCRATCH, make_store
 
 
@@ -76,6 +77,31 @@ def test_neighbours_are_of_the_people_whose_scores_are_told(tmp_path: Path) -> N
     assert "Of 3 probes of validation people" in page
 
 
+def test_probes_without_names_have_no_neighbours(tmp_path: Path) -> None:
+    """HID tells nobody who its probes are."""
+    rows = [(f"{p:03}", str(k), "v", "train", "") for p in range(3) for k in range(2)]
+    rows += [(f"{p:03}", "0", "v", "test", "") for p in range(3, 6)]
+    rows += [("probe", "0", f"{p:03}", "test", "") for p in range(3, 6)]
+    data, run = named_store(tmp_path / "data", rows, "hid"), tmp_path / "run"
+    words = ["finetune", *TINY_SCRATCH, "--optim.iterations", "2", "--data.store", str(data), "--out", str(run)]
+    assert main(words) == 0
+    assert main(["report", str(run), "--device", "cpu"]) == 0
+    page = (run / "report" / "index.html").read_text()
+    assert "Protocol &#x27;hid&#x27; gives no scores, its probes have no names" in page
+
+
+def test_a_setting_of_a_later_version_is_named(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A denoiser is not built without it."""
+    shutil.copytree(runs / "pre", tmp_path / "pre")
+    config = tmp_path / "pre" / "config.yaml"
+    config.write_text(config.read_text().replace("\ndiffusion:", "\ndiffusion:\n  listens: twice"))
+    words = ["generate", str(tmp_path / "pre"), "--unconditional", "--device", "cpu", "--out", str(tmp_path / "made")]
+    assert main(words) == 2
+    assert "diffusion has 'listens', which this version does not know" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "pre"), "--device", "cpu"]) == 0
+    assert "listens" in (tmp_path / "pre" / "report" / "index.html").read_text()
+
+
 def test_data_that_changed_under_a_run_are_on_no_page(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +149,7 @@ def test_mistakes(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ([runs / "pre", runs / "other"], "report them apart"),
         ([runs / "one", tmp_path / "else"], "of other data"),
         ([runs / "one", runs / "one"], "given twice"),
+        ([runs / "one", runs / "one" / ".." / "one"], "given twice"),
         ([runs / "store"], "is no run folder"),
         ([runs / "nowhere"], "does not exist"),
     ):

@@ -12,7 +12,7 @@ from gaitdiff.errors import UserError
 from gaitdiff.evaluation import distance_matrix, evaluate, rank_metrics, ranking
 from gaitdiff.evaluation.protocols import get_protocol
 from gaitdiff.evaluation.scoring import headline_metrics
-from gaitdiff.models.base import evaluating
+from gaitdiff.utils.modes import evaluating
 from reference import golden_arrays, golden_document
 
 NAMES = {"Rank-1": "rank1", "Rank-5": "rank5", "Rank-10": "rank10", "mAP": "mAP", "mINP": "mINP"}

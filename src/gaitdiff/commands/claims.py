@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,15 +9,15 @@ from typing import Any
 
 from rich.text import Text
 
-from gaitdiff.commands.reproduce import make_walkers, require_seeds, walkers_folder
-from gaitdiff.errors import UserError
+from gaitdiff.commands.reproduce import make_walkers, walkers_folder
+from gaitdiff.errors import UserError, require_seeds
 from gaitdiff.paper.cells import SHRINK
 from gaitdiff.paper.claims import SEEDS, Claim, get_claim, judge, list_claims, runs_for
 from gaitdiff.paper.grid import Grid, Job, failures
 from gaitdiff.paper.plan import costs
 from gaitdiff.paper.plan import in_words as plan_in_words
 from gaitdiff.paper.results import Result
-from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.files import write_json
 from gaitdiff.utils.progress import answers, say
 from gaitdiff.utils.text import counted
 
@@ -60,7 +59,7 @@ def run(words: Sequence[str], out: Path, *, seeds: int = SEEDS, dry_run: bool = 
         return say(f"a verdict takes {SEEDS} seeds at least: this one, of {seeds}, is not kept")
     file = out / "claims" / f"{claim.id}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(_kept(claim, asdict(seen), results, seeds), indent=1, allow_nan=False).encode())
+    write_json(file, _kept(claim, asdict(seen), results, seeds))
     print(file)
 
 

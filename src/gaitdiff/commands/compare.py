@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from rich.table import Column, Table
 from rich.text import Text
 
+from gaitdiff.commands.options import require_distinct
 from gaitdiff.config.flat import flat
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
@@ -21,7 +21,7 @@ from gaitdiff.report.labels import SCORES
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.run_folder import DATA, read_config
-from gaitdiff.utils.files import json_object, require_output, write_whole
+from gaitdiff.utils.files import json_object, require_output, write_json
 from gaitdiff.utils.progress import answers
 from gaitdiff.version import __version__
 
@@ -49,9 +49,8 @@ def run(
     """
     if len(runs) < 2:
         raise UserError("one run is not compared with anything: name two or more")
-    names, places = [str(folder) for folder in runs], [folder.resolve() for folder in runs]
-    if twice := [name for name, place in zip(names, places, strict=True) if places.count(place) > 1]:
-        raise UserError(f"{twice[-1]} is given twice: name each run once")
+    require_distinct(runs)
+    names = [str(folder) for folder in runs]
     if json_file is not None:
         require_output(json_file, "--json", _is_ours)
     configs = {name: _config(folder) for name, folder in zip(names, runs, strict=True)}
@@ -69,7 +68,7 @@ def run(
     }
     _print(document)
     if json_file is not None:
-        write_whole(json_file, json.dumps(document, indent=1).encode())
+        write_json(json_file, document, "choose another --json")
     return document
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.walks import similarity
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
-from gaitdiff.utils.files import json_object, require_output, write_whole
+from gaitdiff.utils.files import json_object, require_output, write_json
 
 #: How many people the pairs are made of, and how many walks of each, at most: some 8,000 pairs.
 PEOPLE, WALKS = 32, 4
@@ -126,7 +125,7 @@ def compare_walks(
     two = float(alike[places[0], places[1]])
     result = Comparison(names, two, near[same], near[~same], f"{metric} distance of {kind}", where)
     if json_file is not None:
-        write_whole(json_file, (json.dumps(result.document(), indent=1) + "\n").encode(), "choose another --json")
+        write_json(json_file, result.document(), "choose another --json")
     return result
 
 

@@ -11,11 +11,10 @@ import numpy as np
 from gaitdiff.config.command_line import command
 from gaitdiff.config.flat import plain
 from gaitdiff.config.schema import PretrainConfig
-from gaitdiff.data.batches import training_rows
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoints, read_state
 from gaitdiff.training.cost import checkpoint_bytes, kept_checkpoints, make_stage, measure_step
-from gaitdiff.training.finetune import GROWING, labelled_rows
+from gaitdiff.training.finetune import GROWING
 from gaitdiff.training.run_folder import RunFolder
 from gaitdiff.utils.text import counted, lasting
 
@@ -27,10 +26,9 @@ def describe(config: Any) -> str:
         UserError: the run could not be begun.
     """
     stage = "pretrain" if isinstance(config, PretrainConfig) else "finetune"
-    pretrains, machine = stage == "pretrain", make_stage(config)
-    store, data = machine.store, config.data
-    rows = training_rows(store, data.min_frames) if pretrains else labelled_rows(store, data, config.seed)
-    growing = () if pretrains else GROWING
+    machine = make_stage(config)
+    store = machine.store
+    growing = () if stage == "pretrain" else GROWING
     RunFolder.open(stage, machine.config, machine.provenance, write=False, growing=growing)  # refuses what it would
     done, seconds, size = _done(Path(config.out)), measure_step(machine, config), checkpoint_bytes(machine.module)
     parameters = sum(one.numel() for one in machine.module.parameters())
@@ -38,7 +36,7 @@ def describe(config: Any) -> str:
     return "\n".join(
         [
             " ".join(command({"stage": stage, **plain(asdict(config))})),
-            f"learns from {_whom(store, rows)}",
+            f"learns from {_whom(store, machine.rows)}",
             _scored(machine),
             *([machine.caution] if machine.caution else []),
             f"{parameters:,} parameters, {left:,} iterations" + (f" after {done:,} that are done" if done else ""),

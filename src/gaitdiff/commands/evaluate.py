@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,7 +25,7 @@ from gaitdiff.evaluation.stored import AUTO, evaluate_store, names_of, store_pro
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.together import peers_told
-from gaitdiff.utils.files import json_object, require_output, write_whole
+from gaitdiff.utils.files import json_object, require_output, write_json
 from gaitdiff.utils.progress import answers
 from gaitdiff.utils.scratch import scratch_folder
 
@@ -148,7 +147,7 @@ def score_checkpoint(
             how.submission.write(submission, found, *names, metric, device=place)
         del found
     if json_file is not None:
-        write_whole(json_file, (json.dumps(scores, indent=1) + "\n").encode("utf-8"), "choose another --json")
+        write_json(json_file, scores, "choose another --json")
     print_scores({} if how.secret else scores, what, metric, [f"run: {origin} ({row_name})"])
     return scores
 

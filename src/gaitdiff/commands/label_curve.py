@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,9 +18,8 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, MachineConfig, ModelConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError, shown
-from gaitdiff.evaluation.held_out import to_score
+from gaitdiff.evaluation.held_out import require_scores
 from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of, spread
-from gaitdiff.evaluation.stored import select_once
 from gaitdiff.paper.settings import counting, split_setting
 from gaitdiff.report.figures import save_chart
 from gaitdiff.report.labels import SCORES, SCRATCH, label_series
@@ -29,7 +27,7 @@ from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, 
 from gaitdiff.training.checkpoint_files import backbone_sha256, latest_checkpoint
 from gaitdiff.training.device import make_accelerator
 from gaitdiff.training.finetune import finetune
-from gaitdiff.utils.files import parse_json, require_regular, write_whole
+from gaitdiff.utils.files import parse_json, require_regular, write_json
 from gaitdiff.utils.locks import writing
 from gaitdiff.utils.progress import answers, say
 
@@ -126,7 +124,9 @@ def run(
     place = make_accelerator(MachineConfig(device=device)).device
     with writing(out):
         outcomes = _read(out / _RESULTS, about)
-        _require_scores(store, some.run.protocol, starts.values())
+        require_scores(store, some.run.protocol)
+        for start in starts.values():
+            read_checkpoint_info(start).require_height(store)
         for number, cell in enumerate(cells, 1):
             if cell.name not in outcomes:
                 say(f"{number}/{len(cells)} {cell.name}")
@@ -165,16 +165,6 @@ def named_checkpoints(words: Sequence[str]) -> dict[str, Path]:
             raise UserError(f"two arms would be called {name!r}: name this one, as in other={path}")
         found[name] = Path(path)
     return found
-
-
-def _require_scores(store: SequenceStore, protocol: str, starts: Iterable[Path]) -> None:
-    """Refuse, before anything is trained, what could not be scored afterwards."""
-    scored = to_score(store, protocol)
-    if scored.unscored:
-        raise UserError(f"nothing can be scored: {scored.unscored}")
-    select_once(store, scored.rows, scored.protocol)
-    for start in starts:
-        read_checkpoint_info(start).require_height(store)
 
 
 def _resolved(config: FinetuneConfig) -> dict[str, Any]:
@@ -290,7 +280,7 @@ def _unlike(what: str, before: Any, now: Any) -> str:
 
 def _write(file: Path, document: dict[str, Any], outcomes: dict[str, Outcome]) -> None:
     runs = {name: asdict(one) for name, one in sorted(outcomes.items())}
-    write_whole(file, json.dumps({**document, "runs": runs}, indent=1).encode())
+    write_json(file, {**document, "runs": runs})
 
 
 def _row(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from gaitdiff.config import shared
+from gaitdiff.errors import UserError
 
 #: Texts of options that several verbs have.
 Checkpoint = Annotated[Path, "run folder, checkpoint, or weights that ship, such as walkers"]
@@ -36,6 +37,13 @@ def prepare() -> None:
     from gaitdiff.training.device import keep_freed_memory
 
     keep_freed_memory()
+
+
+def require_distinct(runs: Sequence[Path]) -> None:
+    """Refuse a run folder that is given twice, by whatever paths."""
+    places = [folder.resolve() for folder in runs]
+    if twice := [folder for folder, place in zip(runs, places, strict=True) if places.count(place) > 1]:
+        raise UserError(f"{twice[-1]} is given twice: name each run once")
 
 
 def tell_repeated(flags: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gaitdiff.commands.options import require_distinct
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
@@ -66,10 +67,9 @@ def run(runs: Sequence[Path], out: Path | None = None, device: str = "auto") -> 
 
 def _names(runs: Sequence[Path]) -> dict[str, Path]:
     """Runs by what tells them apart: the last part of their paths, or the paths."""
+    require_distinct(runs)
     last = [folder.resolve().name for folder in runs]
     names = last if len(set(last)) == len(last) else [str(folder) for folder in runs]
-    if len(set(names)) < len(names):
-        raise UserError(f"{next(name for name in names if names.count(name) > 1)} is given twice: name each run once")
     return dict(zip(names, runs, strict=True))
 
 

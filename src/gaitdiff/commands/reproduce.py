@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +12,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.errors import UserError, nearest
-from gaitdiff.evaluation.held_out import to_score
-from gaitdiff.evaluation.stored import select_once
+from gaitdiff.errors import UserError, nearest, require_seeds
+from gaitdiff.evaluation.held_out import require_scores
 from gaitdiff.paper import facts, figures, render
 from gaitdiff.paper.cells import (
     BESIDES,
@@ -32,7 +30,7 @@ from gaitdiff.paper.cells import (
 from gaitdiff.paper.grid import Grid, Job, failures
 from gaitdiff.paper.plan import Cost, costs, in_words
 from gaitdiff.paper.settings import Settings
-from gaitdiff.utils.files import write_whole
+from gaitdiff.utils.files import write_json, write_whole
 from gaitdiff.utils.locks import try_lock
 from gaitdiff.utils.progress import answers, say
 from gaitdiff.utils.text import counted
@@ -42,7 +40,6 @@ from gaitdiff.walkers import generate, store_source
 _TABLES = {"table1": render.table1, "table2": render.table2, "table3": render.table3}
 _AUGMENTATIONS = "fig1"
 _TUNED = "finetuned-gait3d-smplgait-"
-_MOST_SEEDS = 1000
 _FRAMES = 40  # of a walk, median
 _NOTES = {
     "table1": "The frozen block of the paper's table repeats numbers of its neighbours; those are 'unknown' here. It "
@@ -130,14 +127,10 @@ def _is_there(grid: Grid, cell: Cell, seeds: int) -> bool:
 
 def _refuse_unscored(what: str, grid: Grid, runs: Sequence[Run]) -> None:
     """Refuse stores on which nobody can be scored, before hours of training."""
-    for run in runs if what != "fig3" else ():
+    for run in runs if what != "fig3" else ():  # which is of distances alone
         if run.data in grid.stores:
             config = grid.config(Job(run, 0))
-            store = SequenceStore(grid.stores[run.data])
-            scored = to_score(store, config.run.protocol)
-            if scored.unscored:
-                raise UserError(f"{what} is made of scores, but nothing can be scored: {scored.unscored}")
-            select_once(store, scored.rows, scored.protocol)
+            require_scores(SequenceStore(grid.stores[run.data]), config.run.protocol)
 
 
 def _chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
@@ -148,16 +141,6 @@ def _chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(f"--only {pattern} names no cell{nearest(pattern, names)}; a --dry-run lists them")
     return [cell for cell in cells if not only or any(fnmatchcase(cell.name, pattern) for pattern in only)]
-
-
-def require_seeds(seeds: int) -> None:
-    """Refuse no seeds, and more than a plan can be made of.
-
-    Raises:
-        UserError: it is one of these.
-    """
-    if not 1 <= seeds <= _MOST_SEEDS:
-        raise UserError(f"--seeds is {seeds}, but must be from 1 to {_MOST_SEEDS}")
 
 
 def _stores(out: Path, words: Sequence[str], scale: Scale, needed: Sequence[str]) -> dict[str, Path]:
@@ -247,7 +230,7 @@ def _write(what: str, grid: Grid, cells: Sequence[Cell], seeds: int, scale: Scal
         notes = [_NOTES[what], _OF_SCALE[scale], *_about(seeds)]
         about = {"what": what, "scale": scale, "seeds": seeds, "gaitdiff": __version__}
         file = grid.out / f"{what}.json"
-        write_whole(file, json.dumps(render.document(about, found), indent=1).encode())
+        write_json(file, render.document(about, found))
         write_whole(grid.out / f"{what}.md", render.markdown(rows, notes).encode())
         table = Table(*rows[0], title=what, show_lines=what != "table3")
         for row in rows[1:]:

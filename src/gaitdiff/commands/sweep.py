@@ -14,11 +14,10 @@ from typing import Any
 from rich.table import Column, Table
 from rich.text import Text
 
-from gaitdiff.commands.reproduce import require_seeds
 from gaitdiff.config.recipe import STAGES, stage_of_recipe
 from gaitdiff.config.values import settings_of
 from gaitdiff.data.store import SequenceStore
-from gaitdiff.errors import UserError
+from gaitdiff.errors import UserError, require_seeds
 from gaitdiff.evaluation.held_out import to_score
 from gaitdiff.evaluation.outcomes import SUMMED, spread
 from gaitdiff.evaluation.stored import select_once
@@ -27,7 +26,7 @@ from gaitdiff.paper.grid import Grid, Job, failures
 from gaitdiff.paper.plan import costs, in_words
 from gaitdiff.paper.render import Number, lines, numbers
 from gaitdiff.paper.settings import split_setting
-from gaitdiff.utils.files import json_object, write_whole
+from gaitdiff.utils.files import json_object, write_json
 from gaitdiff.utils.progress import answers
 from gaitdiff.utils.text import counted
 from gaitdiff.version import __version__
@@ -174,7 +173,7 @@ def _write(grid: Grid, cells: Mapping[str, Cell], seeds: int, about: Mapping[str
         document[name] = {"scores": raw[name], **_kept(number)}
     file = _file(grid.out, about)
     about = {**about, "seeds": seeds, "gaitdiff": __version__}
-    write_whole(file, json.dumps({"about": about, "settings": document}, indent=1).encode())
+    write_json(file, {"about": about, "settings": document})
     console = answers()
     console.print(table)
     console.print("rank-1 and mAP in percent, mean ± standard deviation over seeds; in brackets 95% intervals")

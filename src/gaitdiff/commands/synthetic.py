@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from gaitdiff.commands.likeness import Likeness
-from gaitdiff.data.align import MIN_MASS
+from gaitdiff.data.align import least_mass
 from gaitdiff.data.store import StoreWriter
 from gaitdiff.errors import UserError
 from gaitdiff.report.animation import to_bytes
@@ -74,7 +74,7 @@ def solid(clip: np.ndarray) -> np.ndarray:
     """
     frames = np.where(clip >= 0.5, np.uint8(255), np.uint8(0))
     mass = frames.sum(axis=(1, 2), dtype=np.int64)
-    return frames[mass > MIN_MASS * (clip.shape[1] / 64) ** 2]
+    return frames[mass > least_mass(clip.shape[1])]
 
 
 def _forget(number: int, clip: np.ndarray) -> None:

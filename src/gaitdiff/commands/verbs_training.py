@@ -68,7 +68,7 @@ def label_curve(
 ) -> None:
     """Compare fine-tuning pretrained backbones with training from scratch, by the number of labelled people."""
     from gaitdiff.commands.label_curve import named_checkpoints, run
-    from gaitdiff.commands.reproduce import require_seeds
+    from gaitdiff.errors import require_seeds
 
     require_seeds(seeds)
     prepare()

@@ -104,6 +104,18 @@ def build(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -> Co
     )
 
 
+def known(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """Make a configuration dataclass of a run's settings.
+
+    Raises:
+        UserError: there are some that a later version has; the sentence begins with ``where`` they are.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(values.keys() - names):
+        raise UserError(f"{where} has {shown(unknown[0])}, which this version does not know: use the one that wrote it")
+    return kind(**values)
+
+
 def checked(kind: type[Config], config: Config) -> Config:
     """A configuration made in Python, each value as its flag would give it: a Path as text, a list as a tuple.
 

@@ -49,6 +49,11 @@ def align(mask: np.ndarray, size: int = 64, *, by_area: bool = False) -> np.ndar
     return aligned
 
 
+def least_mass(height: int) -> float:
+    """What aligned frames of a height must weigh more than, so as not to count as empty: ``MIN_MASS`` at 64 px."""
+    return MIN_MASS * (height / 64) ** 2
+
+
 def align_sequence(masks: Iterable[np.ndarray], size: int = 64) -> np.ndarray:
     """Align every mask of a sequence; empty ones drop out.
 

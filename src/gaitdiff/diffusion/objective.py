@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gaitdiff.diffusion.schedule import NoiseSchedule
 from gaitdiff.diffusion.weighting import loss_weight
 from gaitdiff.errors import UserError, nearest
+from gaitdiff.utils.modes import evaluating
 from gaitdiff.utils.shares import gathered, own, processes
 
 #: How a gait feature (B, C, P) becomes a condition: the paper's three, and all parts side by side.
@@ -247,14 +248,12 @@ class DiffusionObjective(nn.Module):
         Returns:
             ``gap_shuffled``, ``gap_dropped`` and ``gap_loss`` (the loss with the right condition).
         """
-        was_training = self.training
-        self.eval()
-        condition = self.pooling(self.backbone(gait_clip))
-        none, every = torch.zeros_like(noised.drop), torch.ones_like(noised.drop)
-        right = gathered(self.per_sample(latents, condition, noised, none))
-        other = gathered(self.per_sample(latents, _others(condition), noised, none))
-        without = gathered(self.per_sample(latents, condition, noised, every))
-        self.train(was_training)
+        with evaluating(self):
+            condition = self.pooling(self.backbone(gait_clip))
+            none, every = torch.zeros_like(noised.drop), torch.ones_like(noised.drop)
+            right = gathered(self.per_sample(latents, condition, noised, none))
+            other = gathered(self.per_sample(latents, _others(condition), noised, none))
+            without = gathered(self.per_sample(latents, condition, noised, every))
         owner = gathered(owner)
         different = (owner != owner.roll(1, 0)).float().repeat_interleave(len(right) // len(owner))
         shuffled = ((other - right) * different).sum() / different.sum().clamp(min=1)
@@ -281,8 +280,12 @@ class DiffusionObjective(nn.Module):
             ``log_snr`` of these levels; ``gap`` and ``error``, the gap and its standard error in percent of the loss at
             that level, NaN where there are no sequences to tell.
         """
-        was_training = self.training
-        self.eval()
+        with evaluating(self):
+            return self._gap_by_noise(latents, gait_clip, noise, owner, log_snrs)
+
+    def _gap_by_noise(
+        self, latents: Tensor, gait_clip: Tensor, noise: Tensor, owner: Tensor, log_snrs: Sequence[float]
+    ) -> dict[str, list[float]]:
         condition = self.pooling(self.backbone(gait_clip))
         different = owner != owner.roll(1, 0)
         none = torch.zeros(len(noise), dtype=torch.bool, device=latents.device)
@@ -296,7 +299,6 @@ class DiffusionObjective(nn.Module):
             found["log_snr"].append(round(float(self.schedule.snr(noised.t)[0].log()), 2))
             found["gap"].append(share * float(gap.mean()))
             found["error"].append(share * float(gap.std()) / len(gap) ** 0.5 if len(gap) > 1 else math.nan)
-        self.train(was_training)
         return found
 
 

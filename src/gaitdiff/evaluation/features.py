@@ -19,9 +19,9 @@ from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.ranking import Features
 from gaitdiff.models import Backbone, GaitModel
-from gaitdiff.models.base import evaluating
 from gaitdiff.utils.devices import memory_told
 from gaitdiff.utils.files import atomic_file
+from gaitdiff.utils.modes import evaluating
 from gaitdiff.utils.progress import ProgressHandle, progress_bar
 from gaitdiff.utils.scratch import remedy
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
-from gaitdiff.evaluation.stored import AUTO, BY_ROLE, select_in_store, store_protocol
+from gaitdiff.evaluation.stored import AUTO, BY_ROLE, select_in_store, select_once, store_protocol
 
 
 def held_out_rows(store: SequenceStore, split: str = "test") -> np.ndarray:
@@ -60,14 +60,24 @@ def to_score(store: SequenceStore, protocol: str) -> Scored:
     try:
         if len(rows) == 0:
             why = f"{store.path} has no test people"
-        elif how.secret:
-            raise UserError(
-                f"protocol {how.name!r} gives no scores, its probes have no names: choose another --run.protocol"
-            )
         else:
+            how.require_names("choose another --run.protocol")
             select_in_store(store, rows, how.name)
     except UserError as error:
-        if protocol.lower() not in (AUTO, BY_ROLE):
+        if protocol.lower() != AUTO and how.name != BY_ROLE:
             raise
         why = str(error)
     return Scored(rows[:0] if why else rows, split == "val" and not why, why, protocol if why else how.name)
+
+
+def require_scores(store: SequenceStore, protocol: str) -> Scored:
+    """The same, of a store in which each probe is looked for in one way, before hours of training.
+
+    Raises:
+        UserError: nothing can be scored, or probes are looked for in several ways.
+    """
+    scored = to_score(store, protocol)
+    if scored.unscored:
+        raise UserError(f"nothing can be scored: {scored.unscored}")
+    select_once(store, scored.rows, scored.protocol)
+    return scored

@@ -12,7 +12,7 @@ from torch import nn
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import extract
-from gaitdiff.evaluation.held_out import to_score
+from gaitdiff.evaluation.held_out import require_scores
 from gaitdiff.evaluation.ranking import Features
 from gaitdiff.evaluation.stored import rank_in_store
 
@@ -56,12 +56,10 @@ def outcome_of(model: nn.Module, store: SequenceStore, protocol: str, metric: st
         metric: "cosine" or "euclidean".
 
     Raises:
-        UserError: nothing can be scored.
+        UserError: nothing can be scored, or each probe in several ways.
     """
-    scored = to_score(store, protocol)
-    if scored.unscored:
-        raise UserError(f"nothing can be scored: {scored.unscored}")
-    return outcome_of_features(extract(model, store, scored.rows, place), store, scored.rows, protocol, metric, place)
+    rows = require_scores(store, protocol).rows
+    return outcome_of_features(extract(model, store, rows, place), store, rows, protocol, metric, place)
 
 
 def outcome_of_features(

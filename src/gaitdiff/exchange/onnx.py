@@ -18,9 +18,10 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as fx_config
 
 from gaitdiff.errors import UserError
-from gaitdiff.models.base import GaitModel, NeckModel, evaluating
+from gaitdiff.models.base import GaitModel, NeckModel
 from gaitdiff.models.registry import model_entry
 from gaitdiff.utils.files import atomic_file, require_new
+from gaitdiff.utils.modes import evaluating
 from gaitdiff.version import __version__
 
 #: What an exported model gives: the backbone's feature, the head's embedding, or the feature behind its BN neck.

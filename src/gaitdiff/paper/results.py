@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,7 +19,7 @@ from gaitdiff.training.checkpoint import load_checkpoint
 from gaitdiff.training.device import make_accelerator, seeded
 from gaitdiff.training.environment import environment, read_starts
 from gaitdiff.training.run_folder import read_metrics
-from gaitdiff.utils.files import parse_json, require_regular, write_whole
+from gaitdiff.utils.files import parse_json, require_regular, write_json
 
 _TOLD = ("time", "gaitdiff", "commit", "processor", "threads", "gpus")  # of the environment
 
@@ -96,7 +95,7 @@ def write_result(file: Path, result: Result) -> None:
         UserError: it cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(asdict(result), indent=1).encode())
+    write_json(file, asdict(result))
 
 
 def result_of(

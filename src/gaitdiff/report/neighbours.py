@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.metrics import distance_matrix
-from gaitdiff.evaluation.stored import select_in_store
+from gaitdiff.evaluation.stored import select_in_store, store_protocol
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def rank_gallery(
         UserError: the protocol gives no score, such as where no probe's person is in the gallery.
     """
     subjects = np.array([store.rows[int(row)].subject for row in rows])
+    store_protocol(store, protocol).require_names()
     selection = next(iter(select_in_store(store, rows, protocol).conditions.values()))
     probe, gallery, same = selection.probe, selection.gallery, selection.same
     left_out = np.zeros((len(probe), len(gallery)), bool) if same is None else same[probe][:, None] == same[gallery]

@@ -209,7 +209,7 @@ def find_damage(checkpoint: Path) -> str:
         if not text.endswith("\n") or not all(lines):
             return f"{_SUMS} is no list of digests"
         digests = {line[2]: line[1] for line in lines if line}
-        for file in (*digests, *(file.name for file in checkpoint.iterdir())):
+        for file in dict.fromkeys((*digests, *(file.name for file in checkpoint.iterdir()))):
             if (
                 file in digests
                 and hashlib.sha256(require_regular(checkpoint / file).read_bytes()).hexdigest() != digests[file]

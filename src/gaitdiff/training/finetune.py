@@ -43,6 +43,7 @@ from gaitdiff.training.run_folder import RunFolder, provenance
 from gaitdiff.training.starting import find_start
 from gaitdiff.training.step import fused
 from gaitdiff.training.together import peers_told
+from gaitdiff.utils.modes import evaluating
 from gaitdiff.utils.progress import say
 from gaitdiff.utils.shares import gathered, require_shares
 
@@ -82,7 +83,7 @@ class FinetuneStage:
 
     def __init__(self, config: FinetuneConfig, device: torch.device, world_size: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
-        rows = labelled_rows(self.store, config.data, config.seed)
+        self.rows = rows = labelled_rows(self.store, config.data, config.seed)
         scored = to_score(self.store, config.run.protocol)
         self.held_out, self.validates, self.unscored = scored.rows, scored.validates, scored.unscored
         check_best(config.run, self.validates)
@@ -161,10 +162,8 @@ class FinetuneStage:
         the embeddings have collapsed.
         """
         clips, labels = inputs
-        self.module.eval()
-        with torch.no_grad():
+        with evaluating(self.module), torch.no_grad():
             embedding, labels = gathered(self.module.model(clips).embedding), gathered(labels)
-        self.module.train()
         loss = self.config.loss
         terms = triplet_terms(embedding, labels, loss.margin, loss.distance)
         people, each = self.config.batch.people, self.config.batch.sequences

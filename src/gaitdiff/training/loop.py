@@ -53,6 +53,7 @@ class Stage(Trained, Protocol, Generic[Batch]):
     Attributes:
         iterations: see the optimiser's configuration.
         device: where it computes.
+        rows: numbers of the sequences that it learns from.
         validates: whether scores are of people to choose a checkpoint by.
         unscored: why there are no scores, or "".
         measures: whether ``measure`` has something to tell.
@@ -63,6 +64,7 @@ class Stage(Trained, Protocol, Generic[Batch]):
     """
 
     iterations: int
+    rows: np.ndarray
     validates: bool
     unscored: str
     measures: bool

@@ -36,6 +36,7 @@ from gaitdiff.training.checkpoint_files import latest_checkpoint, list_checkpoin
 from gaitdiff.training.graph import Inputs
 from gaitdiff.training.loggers import side_by_side
 from gaitdiff.training.run_folder import read_config
+from gaitdiff.utils.modes import evaluating
 from gaitdiff.utils.precision import has_fast_bfloat16
 from gaitdiff.utils.shares import gathered, share
 
@@ -267,10 +268,8 @@ class JointPretext:
         """What diffusion watches, and the contrastive part of the loss."""
         values = self.diffusion.diagnostics(batch, inputs)
         _, gait, _, second, owner = inputs
-        self.module.eval()
-        with torch.no_grad():
+        with evaluating(self.module), torch.no_grad():
             loss = self.module.head(self.module.backbone(torch.cat([gait, second])), owner)
-        self.module.train()
         return {**values, "contrastive_loss": float(loss)}
 
     def distances(self, batch: PretrainBatch, backbone: nn.Module) -> dict[str, float]:

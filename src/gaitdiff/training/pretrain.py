@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gaitdiff.config.schema import DiffusionConfig, ModelConfig, PretrainConfig, PretrainOptim
-from gaitdiff.config.values import checked
+from gaitdiff.config.values import checked, known
 from gaitdiff.data.batches import PretrainBatch, PretrainBatches, training_rows
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.diffusion.objective import DiffusionObjective
@@ -76,7 +76,7 @@ class PretrainStage:
 
     def __init__(self, config: PretrainConfig, device: torch.device, world_size: int) -> None:
         self.device, self.store = device, SequenceStore(config.data.store)
-        rows = training_rows(self.store, config.data.min_frames)
+        self.rows = rows = training_rows(self.store, config.data.min_frames)
         scored = to_score(self.store, config.run.protocol)
         self.held_out, self.validates, self.unscored = scored.rows, scored.validates, scored.unscored
         check_best(config.run, self.validates, kinds=_KINDS + ((_PROBE,) if config.run.linear_probe else ()))
@@ -221,8 +221,8 @@ def load_objective(run: str | Path, device: str | torch.device) -> DiffusionObje
     """What a pretraining run has learned, in evaluation mode; the backbone as its denoiser knows it, not averaged.
 
     Raises:
-        UserError: it is no run of pretraining, has no checkpoint, or one that is corrupt, or it learned without a
-            denoiser.
+        UserError: it is no run of pretraining, has no checkpoint, or one that is corrupt, it has settings of a later
+            version, or it learned without a denoiser.
     """
     run = Path(run)
     checkpoint, config = latest_checkpoint(run), read_config(run)
@@ -230,9 +230,10 @@ def load_objective(run: str | Path, device: str | torch.device) -> DiffusionObje
         raise UserError(f"{run} is a run of gaitdiff {config['stage']}: give one of gaitdiff pretrain, with a denoiser")
     if config["objective"] == "contrastive":
         raise UserError(f"{run} learned by contrast alone (objective contrastive), so it has no denoiser")
-    model = ModelConfig(**config["model"])
+    file = run / "config.yaml"
+    model = known(ModelConfig, config["model"], f"{file}: model")
     backbone = create_model(model.name, model.preset, **model.overrides).backbone
-    objective = build_objective(backbone, DiffusionConfig(**config["diffusion"]))
+    objective = build_objective(backbone, known(DiffusionConfig, config["diffusion"], f"{file}: diffusion"))
     trained = RAW if tensor_file(checkpoint, RAW).is_file() else "backbone"
     for name, stem in (("backbone", trained), ("denoiser", "denoiser"), ("pooling", "pooling")):
         load_into(getattr(objective, name), read_tensors(checkpoint, stem), str(checkpoint))

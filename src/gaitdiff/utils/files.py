@@ -140,6 +140,15 @@ def write_whole(path: Path, data: bytes, remedy: str = "choose another --out") -
         draft.write_bytes(data)
 
 
+def write_json(path: Path, document: object, remedy: str = "choose another --out") -> None:
+    """Write a document as JSON, all of it ASCII.
+
+    Raises:
+        UserError: see ``write_whole``.
+    """
+    write_whole(path, (json.dumps(document, indent=1) + "\n").encode("ascii"), remedy)
+
+
 def require_regular(path: Path) -> Path:
     """The same path, unless what is there would keep its reader waiting (a pipe) or has no end (a device).
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from gaitdiff.cli import main
+from gaitdiff.data.align import MIN_MASS
 from gaitdiff.data.quality import measure as kinds
-from gaitdiff.data.quality.measure import MIN_MASS, measure, uprightness
+from gaitdiff.data.quality.measure import measure, uprightness
 from gaitdiff.data.quality.verify import TWICE, verify_store
 from gaitdiff.data.store import SequenceStore, StoreWriter
 from gaitdiff.errors import UserError

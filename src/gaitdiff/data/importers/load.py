@@ -10,10 +10,11 @@ from functools import partial
 
 import numpy as np
 
-from gaitdiff.data.align import MIN_MASS, align
+from gaitdiff.data.align import align, least_mass
 from gaitdiff.data.formats.images import PHOTOGRAPH, black_and_white, decode_mask, two_values
-from gaitdiff.data.formats.pickles import MAX_BYTES, read_silhouettes
+from gaitdiff.data.formats.pickles import MAX_BYTES, SUFFIX, read_silhouettes
 from gaitdiff.data.formats.sources import Source
+from gaitdiff.data.quality.measure import GREY_SHARE, grey_share, is_inverted
 from gaitdiff.data.store.codec import Encoded, encode
 from gaitdiff.datasets.sequences import AREA, GIVEN, SourceSequence
 from gaitdiff.utils.counts import Counts
@@ -71,7 +72,7 @@ def load(source: Source, walk: SourceSequence, size: int) -> Loaded:
         result.skipped.add(what, f"{printable(walk.folder or walk.files[0])} ({_reason(error)})")
         return result
     photographs = result.changed.counts.get(f"frames: {PHOTOGRAPH}", 0)
-    if len(result.frames) and (_grey_share(result.frames) > 0.6 or photographs > len(result.frames) / 2):
+    if len(result.frames) and (grey_share(result.frames) > GREY_SHARE or photographs > len(result.frames) / 2):
         result.suspicious.add("sequences that look like photographs, not masks", printable(walk.folder or "."))
     elif inverted > len(result.frames) / 2:
         problem = "sequences that look inverted (the person should be white on black)"
@@ -96,12 +97,12 @@ def _read(source: Source, walk: SourceSequence, size: int, result: Loaded) -> in
         return _align_all(_decode_all(source, walk, result), size, walk.prepare, result)
     given = walk.prepare == GIVEN
     if isinstance(frames, np.ndarray) and ((given and frames.shape[1:] == (size, size)) or _settled(frames, size)):
-        if max(frame.sum(dtype=np.int64) for frame in frames) <= MIN_MASS:
+        if max(frame.sum(dtype=np.int64) for frame in frames) <= least_mass(size):
             result.skipped.add("frames with almost no foreground", printable(walk.files[0]))
             return 0
         result.frames, result.unchanged = frames, len(frames)
         result.crop = "full" if frames.shape[2] == size else "cut"
-        return sum(map(_is_inverted, frames))
+        return int(is_inverted(frames).sum())
     named = ((f"{walk.files[0]}, frame {i}", mask) for i, mask in enumerate(frames))
     return _align_all(named, size, walk.prepare, result)
 
@@ -135,7 +136,7 @@ def _load_from(source: Source, size: int, codec: str, walk: SourceSequence) -> L
 
 def is_pickle(walk: SourceSequence) -> bool:
     """Whether a walk lies in a pickle and not in images."""
-    return walk.files[0].lower().endswith(".pkl")
+    return walk.files[0].lower().endswith(SUFFIX)
 
 
 def cut_width(size: int) -> int:
@@ -193,7 +194,7 @@ def _align_all(masks: Iterator[tuple[str, np.ndarray]], size: int, prepare: str,
         if frame is None:
             result.skipped.add("frames with almost no foreground", printable(name))
             continue
-        inverted += _is_inverted(mask)
+        inverted += bool(is_inverted(mask))
         height, width = mask.shape
         if (height, width) == (size, cut_width(size)):
             cut[len(aligned)] = mask
@@ -231,14 +232,3 @@ def _decode_all(source: Source, walk: SourceSequence, result: Loaded) -> Iterato
         for what in done:
             result.changed.add(f"frames: {what}", printable(name))
         yield name, mask
-
-
-def _grey_share(frames: np.ndarray) -> float:
-    """Which share of the foreground of (T, H, W) is neither nearly black nor nearly white."""
-    grey = int(np.count_nonzero((frames >= 16) & (frames < 240)))
-    return grey / max(int(np.count_nonzero(frames)), 1)
-
-
-def _is_inverted(mask: np.ndarray) -> bool:
-    """Whether (h, w) is white in all four corners."""
-    return bool(mask[:: len(mask) - 1 or 1, :: mask.shape[1] - 1 or 1].min() > 127)

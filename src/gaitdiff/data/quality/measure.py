@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gaitdiff.data.align import MIN_MASS
+from gaitdiff.data.align import least_mass
 
 EMPTY = "sequences with empty frames"
 GREY = "sequences of grey noise or photographs, not masks"
@@ -23,7 +23,8 @@ SIDES = "sequences cut at both sides (cut twice?)"
 WIDE = "sequences of a person too wide (stretched? several people?)"
 APART = "sequences with something apart from the person (dust? another person?)"
 
-_GREY_SHARE = 0.6  # of the foreground, neither nearly black nor nearly white
+#: Of the foreground; of masks less is neither nearly black nor nearly white.
+GREY_SHARE = 0.6
 _STILL = 0.03  # changing share of the foreground; walkers have 0.07 and more
 _STILL_FRAMES, _UPRIGHT_FRAMES = 5, 8  # fewer than these do not show whether somebody moves, or which way up
 _UPSIDE_DOWN = -0.25  # of `uprightness`
@@ -64,7 +65,7 @@ def measure(frames: np.ndarray) -> Measures:
     white = frames >= 128  # (T, H, W)
     foreground = np.count_nonzero(white.reshape(count, -1), axis=1)
     columns = frames.sum(axis=1, dtype=np.int32)  # (T, W)
-    full = columns.sum(axis=1) > MIN_MASS * (height / 64) ** 2
+    full = columns.sum(axis=1) > least_mass(height)
     rows = frames[full].any(axis=2)  # (T', H)
     mass = columns[full].cumsum(axis=1)
     offset = (mass <= mass[:, -1:] / 2).sum(axis=1) - width // 2  # the centre as align() counts it
@@ -80,6 +81,17 @@ def measure(frames: np.ndarray) -> Measures:
         odd=tuple(_odd(frames, white, full, offset, person)),
         digest=int.from_bytes(hashlib.blake2b(np.ascontiguousarray(frames).data, digest_size=8).digest(), "little"),
     )
+
+
+def grey_share(frames: np.ndarray) -> float:
+    """Which share of the foreground of uint8 (T, H, W) is neither nearly black nor nearly white."""
+    grey = int(np.count_nonzero((frames >= 16) & (frames < 240)))
+    return grey / max(int(np.count_nonzero(frames)), 1)
+
+
+def is_inverted(frames: np.ndarray) -> np.ndarray:
+    """Whether uint8 (..., H, W) are white in all four corners, bool (...)."""
+    return np.asarray((frames[..., [0, 0, -1, -1], [0, -1, 0, -1]] >= 128).all(axis=-1))
 
 
 def uprightness(white: np.ndarray) -> float:
@@ -122,10 +134,9 @@ def _odd(
 ) -> list[tuple[str, str]]:
     """What is suspicious: what makes no sense of the rest goes alone."""
     size = frames.shape[1]
-    grey = int(np.count_nonzero((frames >= 16) & (frames < 240))) / max(int(np.count_nonzero(frames)), 1)
-    if grey > _GREY_SHARE:
+    if (grey := grey_share(frames)) > GREY_SHARE:
         return [(GREY, f"{grey:.0%} of the foreground is grey")]
-    corners = white[:, [0, -1]][:, :, [0, -1]].all(axis=(1, 2))
+    corners = is_inverted(frames)
     if corners.mean() > 0.5:
         return [(INVERTED, f"the corners of {corners.sum()} of {len(frames)} frames are white")]
     found = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from gaitdiff.data.quality.measure import Measures, measure
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.utils.counts import Counts
-from gaitdiff.utils.files import json_object, require_output, write_whole
+from gaitdiff.utils.files import json_object, require_output, write_json
 from gaitdiff.utils.parallel import check_workers, in_order, processors
 from gaitdiff.utils.progress import answers, progress_bar
 
@@ -148,8 +147,7 @@ def verify_store(path: str | Path, *, json_file: str | Path | None = None, worke
     found = _verified(store, workers or (1 if len(store) < _LITTLE else processors()))
     answers().print(found.table())
     if json_file is not None:
-        text = json.dumps(found.document(), indent=1, ensure_ascii=False) + "\n"
-        write_whole(Path(json_file), text.encode("utf-8"), "choose another --json")
+        write_json(Path(json_file), found.document(), "choose another --json")
     if found.damaged:
         first = found.damaged[0].what
         several = f"{len(found.damaged)} of {found.sequences} sequences are damaged, the first: "

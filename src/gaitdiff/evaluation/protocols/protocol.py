@@ -65,6 +65,11 @@ class Protocol:
         """Its settings, the default first; none for most."""
         return tuple(CONDITIONS[self.name]) if "setting" in self.takes else ()
 
+    def require_names(self, remedy: str = "choose another") -> None:
+        """Refuse to score probes whose people are not told; the sentence ends with the remedy."""
+        if self.secret:
+            raise UserError(f"protocol {self.name!r} gives no scores, its probes have no names: {remedy}")
+
     def check(self, data: Mapping[str, object]) -> None:
         """Raise a UserError for data that the protocol does not take."""
         for key in data:
