@@ -10,6 +10,7 @@ import numpy as np
 
 from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
+from gaitdiff.datasets.sequences import NAMELESS
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.walks import similarity
@@ -20,8 +21,6 @@ from gaitdiff.utils.files import json_object, require_output, write_json
 #: How many people the pairs are made of, and how many walks of each, at most: some 8,000 pairs.
 PEOPLE, WALKS = 32, 4
 
-#: The label of HID's probes, whom nobody knows.
-UNKNOWN = "probe"
 #: Letters of a mistyped name that a message shows.
 _LETTERS = 200
 
@@ -168,7 +167,7 @@ def draw_rows(store: SequenceStore, split: str | None) -> list[int]:
     """Some walks of some people that are known, always the same: at most ``WALKS`` of each of ``PEOPLE``."""
     walks: dict[str, list[int]] = {}
     for row in store.select(split).tolist():
-        if store.rows[row].subject != UNKNOWN:
+        if store.rows[row].subject != NAMELESS:
             walks.setdefault(store.rows[row].subject, []).append(row)
     rng = np.random.default_rng(0)
     people = rng.permutation(sorted(walks))[:PEOPLE].tolist()

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gaitdiff.commands.compare_walks import UNKNOWN, find_walk
+from gaitdiff.commands.compare_walks import find_walk
 from gaitdiff.data.clips import pad_sides, sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.store.manifest import Row
+from gaitdiff.datasets.sequences import NAMELESS
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.held_out import held_out_rows
 
@@ -113,7 +114,7 @@ def walks_of(store: SequenceStore, split: str = "test") -> dict[str, list[int]]:
     """Row numbers by people of a split; those whom nobody knows are left out."""
     found: dict[str, list[int]] = {}
     for row in held_out_rows(store, split).tolist():
-        if store.rows[row].subject != UNKNOWN:
+        if store.rows[row].subject != NAMELESS:
             found.setdefault(store.rows[row].subject, []).append(row)
     return found
 

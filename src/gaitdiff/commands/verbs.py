@@ -176,7 +176,7 @@ def export(
     checkpoint: Checkpoint, *, out: Annotated[Path, "file to create, such as model.onnx"], features: Features = "auto"
 ) -> None:
     """Write a checkpoint as an ONNX file, checked by onnxruntime."""
-    from gaitdiff.exchange.opengait_checkpoint import export_checkpoint
+    from gaitdiff.exchange.onnx import export_checkpoint
 
     print(export_checkpoint(checkpoint, out, features))
 

@@ -24,7 +24,7 @@ _BLUR_THRESHOLD = 0.2
 
 @dataclass
 class AugmentPlan:
-    """What was drawn for a batch of B sequences; None or -1 where an augmentation is off.
+    """What was drawn for a batch of B sequences.
 
     Attributes:
         homography: (B, 3, 3), source pixel to target pixel, of affine and perspective together; identity if neither.

@@ -18,6 +18,7 @@ from gaitdiff.data.augment import AugmentPlan, draw_plan
 from gaitdiff.data.clips import pad_sides, sample_clip
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
+from gaitdiff.utils.frames import HEIGHTS, cut_width
 from gaitdiff.utils.progress import say
 from gaitdiff.utils.shares import share
 
@@ -232,7 +233,7 @@ def check_frames(store: SequenceStore, height: int | None = None) -> None:
     Args:
         height: that they are given first; None: they stay as they are.
     """
-    if (height or store.height) not in (64, 128) or store.width not in (store.height, store.height * 11 // 16):
+    if (height or store.height) not in HEIGHTS or store.width not in (store.height, cut_width(store.height)):
         raise UserError(
             f"{store.path} holds frames {store.height} px high and {store.width} wide, but gait models take 64 or 128 "
             "by as many or 44 or 88: import them again with --size 64"

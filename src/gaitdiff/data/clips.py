@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 from torch import Tensor
 
 from gaitdiff.errors import UserError
+from gaitdiff.models.base import Sampling
+from gaitdiff.utils.frames import cut_width
 
 Frames = TypeVar("Frames", np.ndarray, Tensor)
 
@@ -34,7 +36,7 @@ def sample_clip(
     Raises:
         UserError: another ``sampling``.
     """
-    if sampling not in ("unordered", "ordered", "consecutive"):
+    if sampling not in get_args(Sampling):
         raise UserError(f"clips are drawn unordered, ordered or consecutive, not {sampling!r}")
     if sampling == "unordered":
         index = rng.choice(available, frames, replace=available < frames)
@@ -57,10 +59,10 @@ def crop_sides(frames: Frames) -> Frames:
     height, width = frames.shape[-2:]
     if height != width:
         raise UserError(
-            f"frames of {height}x{width} cannot be cut to {height}x{height * 11 // 16}: "
+            f"frames of {height}x{width} cannot be cut to {height}x{cut_width(height)}: "
             f"only whole {height}x{height} frames can, these may have been cut already"
         )
-    margin = width * 10 // 64
+    margin = (width - cut_width(height)) // 2
     return frames[..., margin : width - margin]
 
 

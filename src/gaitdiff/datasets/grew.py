@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gaitdiff.datasets.card import DatasetCard, FolderPattern, Partition, by_rule
-from gaitdiff.datasets.sequences import GIVEN, SourceSequence
+from gaitdiff.datasets.sequences import GIVEN, NAMELESS, SourceSequence
 from gaitdiff.utils.counts import Counts
 from gaitdiff.utils.text import printable
 
@@ -44,7 +44,7 @@ def _settle(walks: list[SourceSequence], skipped: Counts) -> list[SourceSequence
 def _rule(identities: Sequence[str]) -> Partition:
     words = "train/ is learned from, gallery/ and probe/ are tested"
     train, gallery = (f"{i:05}train" for i in range(1, 20001)), (f"{i:05}" for i in range(1, 6001))
-    return by_rule(words, [*identities, *train, *gallery, "probe"], lambda person: person.endswith("train"))
+    return by_rule(words, [*identities, *train, *gallery, NAMELESS], lambda person: person.endswith("train"))
 
 
 def _role(walk: SourceSequence) -> str:
@@ -59,9 +59,9 @@ GREW = DatasetCard(
     patterns=(
         _form("train/<id>/<view>", "<id>train", "00", "train", telling="(?=[^/]*[0-9])[^/]{8}$"),
         _form("gallery/<id>/<view>", "<id>", "", "test"),
-        _form("probe/<view>", "probe", "03", "test", telling=_NEVER),
+        _form("probe/<view>", NAMELESS, "03", "test", telling=_NEVER),
         _form("<id>train/00/<view>", "<id>train", "00", "train"),
-        _form("probe/03/<view>", "probe", "03", "test"),
+        _form("probe/03/<view>", NAMELESS, "03", "test"),
         _form("<id>/<type>/<view>", "<id>", "<type>", "test", telling=_NEVER),
     ),
     ignored="distractor",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gaitdiff.datasets.card import DatasetCard, FolderPattern, Partition, by_rule
-from gaitdiff.datasets.sequences import GIVEN, SourceSequence
+from gaitdiff.datasets.sequences import GIVEN, NAMELESS, SourceSequence
 from gaitdiff.utils.counts import Counts
 
 _FIELDS = {
@@ -28,7 +28,7 @@ def _form(path: str, subject: str, split: str = "test") -> FolderPattern:
 
 
 #: As downloaded, and as pickles: <video>/default, or with a number before the video.
-_PROBES = tuple(_form(path, "probe") for path in ("<probe>/<view>/default", "<probe>/<type>/<view>", "<probe>/<view>"))
+_PROBES = tuple(_form(path, NAMELESS) for path in ("<probe>/<view>/default", "<probe>/<type>/<view>", "<probe>/<view>"))
 _PEOPLE = (
     _form("train/<id>/<view>/default", "<id>", "train"),
     _form("train/<id>/<view>", "<id>", "train"),
@@ -43,7 +43,7 @@ def _settle(walks: list[SourceSequence], skipped: Counts) -> list[SourceSequence
     return [
         replace(walk, subject=f"{walk.subject}train")
         if walk.split == "train"
-        else replace(walk, role="probe" if walk.subject == "probe" else "gallery")
+        else replace(walk, role="probe" if walk.subject == NAMELESS else "gallery")
         for walk in walks
     ]
 

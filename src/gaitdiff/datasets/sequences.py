@@ -8,6 +8,10 @@ from dataclasses import dataclass
 #: and whatever their mass; or taken as they are given out, the empty ones too, where they have the wanted size.
 PREPARE = ALIGN, AREA, GIVEN = "align", "area", "given"
 
+#: The label of sequences whose person is not told, as GREW and HID give out their probes. They are nobody's match:
+#: no protocol has them in its gallery or counts them as people.
+NAMELESS = "probe"
+
 
 @dataclass(frozen=True)
 class SourceSequence:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gaitdiff.errors import NotFiniteError, UserError, nearest
+from gaitdiff.recognition.losses import DISTANCES
 
-METRICS = ("euclidean", "cosine")
+METRICS = DISTANCES
 
 #: Distances that are ranked at a time: few enough to stay in a processor's cache.
 _RANKED_AT_A_TIME = 1 << 19

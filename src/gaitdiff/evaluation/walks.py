@@ -16,13 +16,14 @@ from gaitdiff.evaluation.features import MAX_FRAMES, run_walks
 from gaitdiff.evaluation.metrics import as_features, distance_matrix
 from gaitdiff.evaluation.scoring import DEFAULT_METRIC
 from gaitdiff.models import Backbone, GaitModel
+from gaitdiff.utils.frames import HEIGHTS, cut_width
 from gaitdiff.utils.ranges import check_range
 
 #: Silhouettes of one walk, (T, H, W).
 Walk: TypeAlias = np.ndarray | Tensor | Sequence
 
 #: Height and width of frames, whole and cut at the sides.
-_SIZES = ((64, 64), (64, 44), (128, 128), (128, 88))
+_SIZES = [(height, width) for height in HEIGHTS for width in (height, cut_width(height))]
 
 
 def embed(model: GaitModel | Backbone, frames: Walk | List[Walk]) -> Tensor:

@@ -20,7 +20,9 @@ from torch.fx.experimental import _config as fx_config
 from gaitdiff.errors import UserError
 from gaitdiff.models.base import GaitModel, NeckModel
 from gaitdiff.models.registry import model_entry
+from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
 from gaitdiff.utils.files import atomic_file, require_new
+from gaitdiff.utils.frames import cut_width
 from gaitdiff.utils.modes import evaluating
 from gaitdiff.version import __version__
 
@@ -33,6 +35,9 @@ _OPSET = 18
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 #: Largest difference between ONNX and PyTorch, as a share of the root mean square of what PyTorch gives.
 _TOLERANCE = 1e-4
+
+#: What the features of a checkpoint are called, and an exported model's.
+_KINDS: dict[str, Features] = {"raw features": "raw", "embeddings": "embedding", "neck features": "neck"}
 
 
 class _Exported(nn.Module):
@@ -63,7 +68,7 @@ def minimum_frames(model: GaitModel) -> int:
 def frame_size(model: GaitModel) -> tuple[int, int]:
     """Height and width of the frames that a model was trained on; (64, 44) where that is not known."""
     height = model.height or 64
-    return height, height * 11 // 16
+    return height, cut_width(height)
 
 
 def export_program(model: GaitModel, features: Features = "embedding") -> ExportedProgram:
@@ -125,6 +130,24 @@ def export_onnx(
     with atomic_file(path) as draft:
         found.save(str(draft), external_data=False)
         _check(model, features, draft)
+
+
+def export_checkpoint(checkpoint: Path, out: Path, features: str = "auto") -> Path:
+    """Write a checkpoint as one ONNX file, see ``export_onnx``.
+
+    Args:
+        features: see ``gaitdiff.training.checkpoint.pick_features``.
+
+    Raises:
+        UserError: no checkpoint, embeddings asked of one without a trained head, or see ``export_onnx``.
+    """
+    if out.suffix.lower() != ".onnx":
+        raise UserError(f"--out is {out}, but what is written is ONNX: call it {out.stem or 'model'}.onnx")
+    info = read_checkpoint_info(checkpoint)
+    info.require_features(features)
+    model = load_checkpoint(info.folder)
+    export_onnx(model, out, _KINDS[pick_features(model, features)[1]], {"preset": info.preset})
+    return out
 
 
 def _dynamic(model: GaitModel) -> dict[str, dict[int, Any]]:

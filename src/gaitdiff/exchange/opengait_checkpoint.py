@@ -1,4 +1,4 @@
-"""Checkpoints in other formats: OpenGait's files both ways, and ONNX."""
+"""Checkpoints of OpenGait, both ways."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ from torch import Tensor
 
 from gaitdiff.errors import UserError
 from gaitdiff.exchange import opengait_weights as opengait
-from gaitdiff.exchange.onnx import Features, export_onnx
 from gaitdiff.exchange.torch_files import load_torch_file
 from gaitdiff.models import create_model, list_models, list_presets
 from gaitdiff.models.registry import model_config
-from gaitdiff.training.checkpoint import load_checkpoint, model_document, pick_features, read_checkpoint_info
+from gaitdiff.training.checkpoint import load_checkpoint, model_document, read_checkpoint_info
 from gaitdiff.training.checkpoint_files import write_checkpoint
 from gaitdiff.utils.files import parse_json, require_new, write_whole
 from gaitdiff.utils.progress import say
 
-#: What the features of a checkpoint are called, and an exported model's.
-_KINDS: dict[str, Features] = {"raw features": "raw", "embeddings": "embedding", "neck features": "neck"}
 #: What OpenGait's weights may be kept in; half and double precision become float32.
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 #: Settings in which OpenGait's configurations of a model differ, beside the presets.
@@ -108,24 +105,6 @@ def export_opengait(checkpoint: Path, out: Path) -> Path:
     return out
 
 
-def export_checkpoint(checkpoint: Path, out: Path, features: str = "auto") -> Path:
-    """Write a checkpoint as one ONNX file, see ``gaitdiff.exchange.onnx.export_onnx``.
-
-    Args:
-        features: see ``gaitdiff.training.checkpoint.pick_features``.
-
-    Raises:
-        UserError: no checkpoint, embeddings asked of one without a trained head, or see ``export_onnx``.
-    """
-    if out.suffix.lower() != ".onnx":
-        raise UserError(f"--out is {out}, but what is written is ONNX: call it {out.stem or 'model'}.onnx")
-    info = read_checkpoint_info(checkpoint)
-    info.require_features(features)
-    model = load_checkpoint(info.folder)
-    export_onnx(model, out, _KINDS[pick_features(model, features)[1]], {"preset": info.preset})
-    return out
-
-
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     """Settings from words such as ``channels=[32,64,128]``; values are JSON, or else taken as they stand.
 
@@ -183,8 +162,10 @@ def read_opengait(file: Path) -> tuple[dict[str, Tensor], int | None, list[str]]
     if step is None and told is not None:
         notes.append(f"left out the entry 'iteration', {str(told)[:40]!r}, which is no number of steps")
     whole = {key: value.float() if value.dtype in _FLOATS else value for key, value in state.items()}
-    if large := next((key for key, value in whole.items() if not bool(value.isfinite().all())), None):
-        raise UserError(f"{file} has numbers in {large!r} that float32 cannot hold: it is a damaged checkpoint")
+    if bad := next((key for key, value in whole.items() if not bool(value.isfinite().all())), None):
+        if bool(state[bad].isfinite().all()):
+            raise UserError(f"{file} has numbers in {bad!r} that float32 cannot hold: it is a damaged checkpoint")
+        raise UserError(f"{file} has NaN or infinite numbers in {bad!r}: take an earlier checkpoint of that training")
     return whole, step, notes
 
 
@@ -196,7 +177,7 @@ def _whole_number(told: Any) -> int | None:
 
 
 def _check_tensor(file: Path, key: str, value: Tensor) -> None:
-    """Refuse what is no plain tensor of finite numbers, without ever making a large one of a small file."""
+    """Refuse what is no plain tensor of numbers, without ever making a large one of a small file."""
     plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
     if (
         not plain
@@ -204,8 +185,6 @@ def _check_tensor(file: Path, key: str, value: Tensor) -> None:
         or value.numel() * value.element_size() > value.untyped_storage().nbytes()
     ):
         raise UserError(f"{file} has something other than plain float weights in {key!r}: it is {value.dtype}")
-    if not bool(value.isfinite().all()):
-        raise UserError(f"{file} has NaN or infinite numbers in {key!r}: take an earlier checkpoint of that training")
 
 
 def _shapes(name: str, preset: str, classes: int, overrides: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import register_pytree_node
 
 from gaitdiff.errors import UserError
+from gaitdiff.utils.frames import HEIGHTS, cut_width
 from gaitdiff.utils.ranges import check_range
 
 #: How a model wants its training clips drawn, see ``gaitdiff.data.clips``.
@@ -228,10 +229,10 @@ def check_clip(clip: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int
     height, width = clip.shape[2:]
     if width == height:
         raise UserError(
-            f"clips are {height}x{width}, but gait models take {height}x{height * 11 // 16}: "
+            f"clips are {height}x{width}, but gait models take {height}x{cut_width(height)}: "
             f"cut {height * 10 // 64} columns off each side first (gaitdiff.data.clips.crop_sides)"
         )
-    if (height, width) not in ((64, 44), (128, 88)):
+    if height not in HEIGHTS or width != cut_width(height):
         raise UserError(f"clips are {height}x{width}, but gait models take 64x44 or 128x88 frames")
     if clip.shape[0] == 0 or clip.shape[1] == 0:
         raise UserError(f"a clip must hold at least one sequence and one frame, not {tuple(clip.shape)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor
 from gaitdiff.errors import UserError, nearest
 
 Distance = Literal["euclidean", "cosine"]
-_DISTANCES = ("euclidean", "cosine")
+DISTANCES: tuple[Distance, ...] = get_args(Distance)
 
 #: On the CPU, comparing slot by slot is faster than sorting up to about this many rows of one identity.
 _FEW_ROWS = 48
@@ -54,8 +54,9 @@ def pairwise_distance(x: Tensor, distance: Distance) -> Tensor:
     Raises:
         UserError: unknown distance, or x is not (n, C, P) or empty.
     """
-    if distance not in _DISTANCES:
-        raise UserError(f"there is no distance {distance!r}{nearest(distance, _DISTANCES)}; known: euclidean, cosine")
+    if distance not in DISTANCES:
+        known = ", ".join(DISTANCES)
+        raise UserError(f"there is no distance {distance!r}{nearest(distance, DISTANCES)}; known: {known}")
     if x.ndim != 3 or x.numel() == 0:
         raise UserError(f"embeddings must have the shape (n, C, P), none of them 0, not {tuple(x.shape)}")
     found: Tensor = _PairwiseDistance.apply(x, distance)

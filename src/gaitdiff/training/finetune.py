@@ -19,10 +19,10 @@ from gaitdiff.data.batches import IdentityBatches, LabelledBatch, training_rows
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.data.transfer import send
+from gaitdiff.datasets.sequences import NAMELESS
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Origin, about, compared
 from gaitdiff.evaluation.held_out import to_score
-from gaitdiff.evaluation.protocols.selection import NAMELESS
 from gaitdiff.evaluation.scoring import headline_metrics
 from gaitdiff.evaluation.shards import extract_shared
 from gaitdiff.evaluation.stored import evaluate_store

@@ -18,6 +18,7 @@ from gaitdiff.data.quality.measure import GREY_SHARE, grey_share, is_inverted
 from gaitdiff.data.store.codec import Encoded, encode
 from gaitdiff.datasets.sequences import AREA, GIVEN, SourceSequence
 from gaitdiff.utils.counts import Counts
+from gaitdiff.utils.frames import HEIGHTS, cut_width
 from gaitdiff.utils.parallel import in_order, processors
 from gaitdiff.utils.text import printable
 
@@ -139,11 +140,6 @@ def is_pickle(walk: SourceSequence) -> bool:
     return walk.files[0].lower().endswith(SUFFIX)
 
 
-def cut_width(size: int) -> int:
-    """Columns of a cut frame: of 64 columns the inner 44, and in proportion."""
-    return size * 44 // 64
-
-
 def _unpickle(source: Source, walk: SourceSequence, result: Loaded) -> np.ndarray | list[np.ndarray]:
     """The pickle's frames, uint8 (T, H, W), or a list of (h, w); an empty one where it holds none."""
     name = walk.files[0]
@@ -198,7 +194,7 @@ def _align_all(masks: Iterator[tuple[str, np.ndarray]], size: int, prepare: str,
         height, width = mask.shape
         if (height, width) == (size, cut_width(size)):
             cut[len(aligned)] = mask
-        elif height in (64, 128) and width == cut_width(height):
+        elif height in HEIGHTS and width == cut_width(height):
             others[height] += 1
         result.unchanged += np.array_equal(mask, frame)
         aligned.append(frame)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaitdiff.data.formats.sources import Source
-from gaitdiff.data.importers.load import cut_width, is_pickle, load
+from gaitdiff.data.importers.load import is_pickle, load
 from gaitdiff.data.importers.report import Report
 from gaitdiff.data.store.codec import encode
 from gaitdiff.datasets.sequences import SourceSequence
 from gaitdiff.errors import UserError
+from gaitdiff.utils.frames import cut_width
 from gaitdiff.utils.parallel import processors
 from gaitdiff.utils.text import counted, lasting, printable
 

@@ -15,7 +15,7 @@ from gaitdiff.data.importers.datasets import IMPORTERS, NAMES, detect
 from gaitdiff.data.importers.identity import Identity, finished, is_done
 from gaitdiff.data.importers.importer import Importer
 from gaitdiff.data.importers.layout import AUTO, FRAMES, find_walks
-from gaitdiff.data.importers.load import Loaded, cut_width, load, load_all
+from gaitdiff.data.importers.load import Loaded, load, load_all
 from gaitdiff.data.importers.partition import Division, divide, index, partition_needed, read_partition
 from gaitdiff.data.importers.preflight import survey
 from gaitdiff.data.importers.report import Report
@@ -28,11 +28,11 @@ from gaitdiff.datasets.card import Partition
 from gaitdiff.datasets.sequences import SourceSequence, Tree
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.utils.counts import Counts
+from gaitdiff.utils.frames import HEIGHTS as SIZES
+from gaitdiff.utils.frames import cut_width
 from gaitdiff.utils.parallel import check_workers
 from gaitdiff.utils.progress import progress_bar, say
 from gaitdiff.utils.text import printable
-
-SIZES = (64, 128)
 
 #: What published data sets call the folders that hold people, or sequences without names.
 _FOLDERS = {"probe", "gallery", "train", "test"}

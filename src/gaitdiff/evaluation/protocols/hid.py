@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from gaitdiff.datasets.sequences import NAMELESS
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.metrics import check_metric
 from gaitdiff.evaluation.protocols.protocol import Protocol, Submission, register_protocol
-from gaitdiff.evaluation.protocols.selection import NAMELESS, Names, Selected, Selection
+from gaitdiff.evaluation.protocols.selection import Names, Selected, Selection
 from gaitdiff.evaluation.protocols.submission import needs_quotes, some, write_csv
 from gaitdiff.evaluation.ranking import Features, FeatureSet, feature_set
 from gaitdiff.evaluation.rerank import rerank as rerank_distances

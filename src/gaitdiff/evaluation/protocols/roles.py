@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from gaitdiff.datasets.sequences import NAMELESS
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.protocols.protocol import Protocol, register_protocol
-from gaitdiff.evaluation.protocols.selection import NAMELESS, Names, Selected, Selection, counts, require_score
+from gaitdiff.evaluation.protocols.selection import Names, Selected, Selection, counts, require_score
 from gaitdiff.evaluation.ranking import FeatureSet
 
 

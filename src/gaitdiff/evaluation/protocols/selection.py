@@ -9,12 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from gaitdiff.datasets.conditions import Condition, split
+from gaitdiff.datasets.sequences import NAMELESS
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.metrics import encoded
-
-#: The label of sequences whose person is not told, as GREW and HID give out their probes. They are nobody's match:
-#: no protocol has them in its gallery or counts them as people.
-NAMELESS = "probe"
 
 
 class Names(Protocol):
