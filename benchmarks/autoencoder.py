@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import alternate, machine, summary, write
+from benchmarks.measure import alternate, origin, summary, write
 from gaitdiff.diffusion import load_autoencoder
 from gaitdiff.walkers import render_sequence
 
@@ -33,7 +33,7 @@ def main() -> None:
     walks = np.stack([render_sequence(0, person, 0, frames=8) for person in range(args.sequences)])
     clips = torch.from_numpy(walks).to(args.device).float() / 255
     latents = both["taesd"].encode(clips)
-    result: dict[str, Any] = {"machine": machine(args.device), "frames": clips.shape[0] * clips.shape[1]}
+    result: dict[str, Any] = {**origin("autoencoder", args.device), "frames": clips.shape[0] * clips.shape[1]}
     for what, argument in (("encode", clips), ("decode", latents)):
         sides = {name: partial(getattr(a, what), argument) for name, a in both.items()}
         times = summary(alternate(sides, args.repeats), reference="taesd")
@@ -41,7 +41,7 @@ def main() -> None:
             side["ms_per_frame"] = round(1e3 * side["median_s"] / result["frames"], 4)
         result[what] = times
         print(what, times)
-    print(write("autoencoder" if args.device == "cpu" else "autoencoder_cuda", result))
+    print(write("autoencoder", result, args.device))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.measure import alternate, machine, summary, write
+from benchmarks.measure import alternate, origin, summary, write
 from gaitdiff.evaluation import distance_matrix, rank_metrics
 from gaitdiff.models import create_model, list_models
 from gaitdiff.models.registry import model_config
@@ -92,7 +92,7 @@ def main() -> None:
         "memory": args.memory,
         "precision": args.precision,
     }
-    result: dict[str, Any] = {"machine": machine(), **settings, "seconds": {}}
+    result: dict[str, Any] = {**origin("backbones"), **settings, "seconds": {}}
     for case in cases(args):
         result["seconds"][case.name] = measured = measure(case, find_peer(case.name) if find_peer else None)
         print(table_row(case.name, measured), flush=True)

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import commit, machine, write
+from benchmarks.measure import origin, write
 from gaitdiff.training.run_folder import read_metrics
 from gaitdiff.walkers import generate
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=12)
     parser.add_argument("--spins", nargs="+", default=["none", "0", "1000", "10000"])
     args = parser.parse_args()
-    result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(), "seconds_a_step": {}}
+    result: dict[str, Any] = {**origin("busy_machine"), "seconds_a_step": {}}
     result["machine"] |= {"processors": os.cpu_count(), "threads": args.threads}
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "walks"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import alternate, machine, summary, write
+from benchmarks.measure import alternate, origin, summary, write
 from gaitdiff.diffusion import Denoiser, load_reference_state_dict
 
 #: dim, sequences, frames
@@ -33,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     peer = find_peer() if args.peer else None
-    result: dict[str, Any] = {"machine": machine(args.device), "settings": []}
+    result: dict[str, Any] = {**origin("denoiser", args.device), "settings": []}
     for dim, batch, frames in SETTINGS["cuda" if args.device.startswith("cuda") else "cpu"]:
         for precision in ("float32", "bfloat16") if args.device.startswith("cuda") else ("float32",):
             sides = make_sides(dim, batch, frames, args.device, precision == "bfloat16", peer)
@@ -46,7 +46,7 @@ def main() -> None:
         times = summary(alternate({"walkers": walkers_step()}, args.repeats), reference="walkers")
         result["walkers_preset"] = {"sequences": 64, "frames": 4, "median_s": times["walkers"]["median_s"]}
         print("preset walkers, 64 x 4 frames:", times)
-    print(write("denoiser" if args.device == "cpu" else "denoiser_cuda", result))
+    print(write("denoiser", result, args.device))
 
 
 def find_peer() -> type[nn.Module] | None:

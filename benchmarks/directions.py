@@ -13,8 +13,6 @@ benchmarks/results/learning/directions.json.
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.frames import networks
-from benchmarks.measure import commit, machine, write
+from benchmarks.measure import origin, write
 from gaitdiff.data.batches import training_rows
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.data.store import SequenceStore
@@ -142,9 +140,7 @@ def main() -> None:
         told = {kind: [one.percent("rank1"), one.percent("mAP")] for kind, one in outcomes[name].items()}
         console.print(name, told, spectra[name])
     result: dict[str, Any] = {
-        "commit": commit(),
-        "command": shlex.join(["python", "-m", "benchmarks.directions", *sys.argv[1:]]),
-        "machine": machine(),
+        **origin("directions"),
         "store": store.header.source,
         "probes": len(rows),
         "training walks": len(train),

@@ -12,7 +12,6 @@ from theirs, and the operations a second of convolutions and matrix products ove
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import alternate, commit, machine, summary, write
+from benchmarks.measure import alternate, origin, summary, write
 from benchmarks.plain_models import plain_model, take_weights
 from benchmarks.stepping import ceilings_of, count_flops
 from gaitdiff.data.clips import crop_sides
@@ -50,7 +49,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(args.device)}
+    result: dict[str, Any] = origin("embed", args.device)
     result["matrix_product_gflops"] = ceilings = ceilings_of(args.device)
     result |= {"sequences": args.sequences, "frames": [SHORTEST, LONGEST], "models": {}}
     with tempfile.TemporaryDirectory() as folder:

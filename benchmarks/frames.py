@@ -8,15 +8,13 @@ The first frames of each test sequence count. The result is benchmarks/results/l
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.measure import commit, machine, write
+from benchmarks.measure import origin, write
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.held_out import held_out_rows
@@ -47,9 +45,7 @@ def main() -> None:
             scores[f"{frames} frames, {name}"] = found
             console.print(frames, name, found)
     about = {
-        "commit": commit(),
-        "command": shlex.join(["python", "-m", "benchmarks.frames", *sys.argv[1:]]),
-        "machine": machine(),
+        **origin("frames"),
         "store": store.header.source,
         "probes": len(rows),
         "protocol": "leave-one-out",

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import commit, machine, write
+from benchmarks.measure import origin, write
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.data.batches import Prefetcher
@@ -35,7 +34,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=60)
     args = parser.parse_args()
     keep_freed_memory()
-    result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(), "recipe": RECIPE}
+    result: dict[str, Any] = {**origin("loader"), "recipe": RECIPE}
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "walks"
         generate(store, people=100, sequences=2, frames=60)

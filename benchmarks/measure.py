@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import shlex
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -63,6 +66,13 @@ def commit() -> str:
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":!{RESULTS.name}")
     return git("describe", "--always", "--abbrev=12") + ("+" if changed else "")
+
+
+def origin(name: str, device: str = "cpu") -> dict[str, Any]:
+    """What every result begins with: commit, command and machine; of paths that lie outside only the last names."""
+    words = [Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:]]
+    command = shlex.join(["python", "-m", f"benchmarks.{name}", *words])
+    return {"commit": commit(), "command": command, "machine": machine(device)}
 
 
 def write(name: str, result: dict[str, Any], device: str = "cpu") -> Path:

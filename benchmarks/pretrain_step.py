@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from torch import nn
 
 from benchmarks import plain_models as plain
 from benchmarks.denoiser import find_peer
-from benchmarks.measure import commit, machine, write
+from benchmarks.measure import origin, write
 from benchmarks.peer import PeerObjective, Pickles, encode, write_pickles
 from benchmarks.stepping import (
     Ours,
@@ -72,8 +71,7 @@ def main() -> None:
     cv2.setNumThreads(args.threads)
     if args.only:
         return tell_memory(make_sides(args, args.size[0])[args.only], args.device)
-    told = ["TAESD" if word == args.taesd else word for word in sys.argv[1:]]
-    result: dict[str, Any] = {"commit": commit(), "command": told, "machine": machine(args.device)}
+    result: dict[str, Any] = origin("pretrain_step", args.device)
     result["matrix_product_gflops"] = ceilings = ceilings_of(args.device)
     print("a matrix product reaches", ceilings, "GFLOP/s")
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.busy_machine import of_a_step
-from benchmarks.measure import alternate, commit, machine, write
+from benchmarks.measure import alternate, origin, write
 from benchmarks.stepping import Ours, own_peak
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import PretrainConfig
@@ -48,7 +48,7 @@ def main() -> None:
     if args.rank:
         return tell_ranking(args.rank)
     keep_freed_memory()
-    result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine()}
+    result: dict[str, Any] = origin("scaling")
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "walks"
         generate(store, people=100, sequences=2, frames=40)

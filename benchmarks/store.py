@@ -26,7 +26,7 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.codecs import LENGTH, Candidate, library, make_candidates
-from benchmarks.measure import alternate, machine, summary, write
+from benchmarks.measure import alternate, origin, summary, write
 from gaitdiff.data.align import align_sequence
 from gaitdiff.data.clips import crop_sides, sample_clip
 from gaitdiff.data.store import SequenceStore, StoreWriter
@@ -46,14 +46,15 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="a store of other silhouettes to code besides the walkers")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    where = machine() | {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+    about = origin("store")
+    about["machine"] |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
     libraries = [name for name in ("lz4", "zstandard", "blosc2") if library(name)]
-    where |= {name: version(name) for name in ("numpy", *libraries)}
+    about["machine"] |= {name: version(name) for name in ("numpy", *libraries)}
     sets = make_sets(args.store)
     coded = try_codecs(sets)
     with tempfile.TemporaryDirectory() as folder:
         clips = read_clips(sets["walkers"], Path(folder))
-    path = write("store", {"machine": where, "sets": describe(sets), "codecs": coded, "clips": clips})
+    path = write("store", {**about, "sets": describe(sets), "codecs": coded, "clips": clips})
     console.print(path)
 
 

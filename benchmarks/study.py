@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import commit, machine, write
+from benchmarks.measure import origin, write
 from gaitdiff.commands import label_curve
 from gaitdiff.config.command_line import command
 from gaitdiff.config.recipe import parse_config
@@ -165,9 +163,7 @@ def _judge(out: Path, only: Sequence[str], people: str, tunings: int) -> None:
     runs = {folder.name: folder for folder in sorted((out / "runs").iterdir()) if _finished(folder)}
     judged = {name: folder for name, folder in runs.items() if name.rsplit("-", 2)[0] in only}
     result: dict[str, Any] = {
-        "commit": commit(),
-        "command": shlex.join(["python", "-m", "benchmarks.study", *sys.argv[1:]]),
-        "machine": machine(),
+        **origin("study"),
         "pretraining": {name: _told(folder) for name, folder in runs.items()},
     }
     if tunings:

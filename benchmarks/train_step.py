@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import pickle
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.measure import commit, machine, write
+from benchmarks.measure import origin, write
 from benchmarks.peer import write_pickles
 from benchmarks.plain_models import differ_by, plain_model, take_weights
 from benchmarks.stepping import (
@@ -65,7 +64,7 @@ def main() -> None:
     if args.only:
         name, preset = args.cases[0].split("/")
         return tell_memory(make_sides(args, name, preset)[args.only], args.device)
-    result: dict[str, Any] = {"commit": commit(), "command": sys.argv[1:], "machine": machine(args.device)}
+    result: dict[str, Any] = origin("train_step", args.device)
     result["matrix_product_gflops"] = ceilings = ceilings_of(args.device)
     with tempfile.TemporaryDirectory() as folder:
         args.store = Path(folder) / "walks"

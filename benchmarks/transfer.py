@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from benchmarks.measure import machine, write
+from benchmarks.measure import origin, write
 from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig
 from gaitdiff.data.store import SequenceStore
@@ -83,7 +83,7 @@ def gather(store_path: Path, pretrained: Path, made: dict[str, dict[str, list[Pa
             }
     any_run = next(iter(made.values()))["fine-tuned"][0]
     return {
-        "machine": machine(),
+        **origin("transfer"),
         "store": store.header.source,
         "gait_energy_image": evaluate_store(
             gait_energy_images(store, rows), store, rows, read_config(any_run)["run"]["protocol"]

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from rich.table import Table
 
-from benchmarks.measure import machine, write
+from benchmarks.measure import origin, write
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.utils.progress import console, track
 from gaitdiff.walkers import generate, list_presets, render_sequence
@@ -65,8 +65,9 @@ def rank1(store: SequenceStore) -> float:
 
 def main() -> None:
     cv2.setNumThreads(1)
-    where = machine() | {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
-    where |= {package: version(package) for package in ("numpy", "opencv-python-headless")}
+    about = origin("walkers")
+    about["machine"] |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+    about["machine"] |= {package: version(package) for package in ("numpy", "opencv-python-headless")}
     results: dict[str, Any] = {}
     table = Table("preset", "frames/s, one core", "frames/s, its CPU time", "frames/s, all cores", "GEI rank-1 %")
     for preset in list_presets():
@@ -88,7 +89,7 @@ def main() -> None:
         }
         table.add_row(preset, *(str(value) for value in list(results[preset].values())[:4]))
     console.print(table)
-    path = write("walkers", {"machine": where, "presets": results})
+    path = write("walkers", {**about, "presets": results})
     console.print(f"chance {100 * (WALKS - 1) / (PEOPLE * WALKS - 1):.1f} %; {path}")
 
 

@@ -18,7 +18,7 @@ from gaitdiff.config.recipe import parse_config
 from gaitdiff.config.schema import FinetuneConfig, MachineConfig, ModelConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError, shown
-from gaitdiff.evaluation.held_out import require_scores
+from gaitdiff.evaluation.held_out import require_scorable
 from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of, spread
 from gaitdiff.paper.settings import counting, split_setting
 from gaitdiff.report.figures import save_chart
@@ -124,7 +124,7 @@ def run(
     place = make_accelerator(MachineConfig(device=device)).device
     with writing(out):
         outcomes = _read(out / _RESULTS, about)
-        require_scores(store, some.run.protocol)
+        require_scorable(store, some.run.protocol)
         for start in starts.values():
             read_checkpoint_info(start).require_height(store)
         for number, cell in enumerate(cells, 1):

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError, nearest, require_seeds
-from gaitdiff.evaluation.held_out import require_scores
+from gaitdiff.evaluation.held_out import require_scorable
 from gaitdiff.paper import facts, figures, render
 from gaitdiff.paper.cells import (
     BESIDES,
@@ -130,7 +130,7 @@ def _refuse_unscored(what: str, grid: Grid, runs: Sequence[Run]) -> None:
     for run in runs if what != "fig3" else ():  # which is of distances alone
         if run.data in grid.stores:
             config = grid.config(Job(run, 0))
-            require_scores(SequenceStore(grid.stores[run.data]), config.run.protocol)
+            require_scorable(SequenceStore(grid.stores[run.data]), config.run.protocol)
 
 
 def _chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:

@@ -70,7 +70,7 @@ def to_score(store: SequenceStore, protocol: str) -> Scored:
     return Scored(rows[:0] if why else rows, split == "val" and not why, why, protocol if why else how.name)
 
 
-def require_scores(store: SequenceStore, protocol: str) -> Scored:
+def require_scorable(store: SequenceStore, protocol: str) -> Scored:
     """The same, of a store in which each probe is looked for in one way, before hours of training.
 
     Raises:

@@ -12,7 +12,7 @@ from torch import nn
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.features import extract
-from gaitdiff.evaluation.held_out import require_scores
+from gaitdiff.evaluation.held_out import require_scorable
 from gaitdiff.evaluation.ranking import Features
 from gaitdiff.evaluation.stored import rank_in_store
 
@@ -58,7 +58,7 @@ def outcome_of(model: nn.Module, store: SequenceStore, protocol: str, metric: st
     Raises:
         UserError: nothing can be scored, or each probe in several ways.
     """
-    rows = require_scores(store, protocol).rows
+    rows = require_scorable(store, protocol).rows
     return outcome_of_features(extract(model, store, rows, place), store, rows, protocol, metric, place)
 
 
