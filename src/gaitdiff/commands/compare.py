@@ -12,14 +12,13 @@ from rich.text import Text
 
 from gaitdiff.commands.options import require_distinct
 from gaitdiff.config.flat import flat
-from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.held_out import scored_split
 from gaitdiff.evaluation.outcomes import SUMMED, Outcome, difference, outcome_of
 from gaitdiff.report.labels import SCORES
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
-from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.device import device_for
 from gaitdiff.training.run_folder import DATA, read_config
 from gaitdiff.utils.files import json_object, require_output, write_json
 from gaitdiff.utils.progress import answers
@@ -55,7 +54,7 @@ def run(
         require_output(json_file, "--json", _is_ours)
     configs = {name: _config(folder) for name, folder in zip(names, runs, strict=True)}
     store = SequenceStore(data or _store(configs))
-    place = make_accelerator(MachineConfig(device=device)).device
+    place = device_for(device)
     protocol = _protocol(configs)
     outcomes = {name: _outcome(folder, store, protocol, place) for name, folder in zip(names, runs, strict=True)}
     document = {

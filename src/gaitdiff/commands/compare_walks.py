@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.datasets.sequences import NAMELESS
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.evaluation.features import extract
 from gaitdiff.evaluation.walks import similarity
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
-from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.device import device_for
 from gaitdiff.utils.files import json_object, require_output, write_json
 
 #: How many people the pairs are made of, and how many walks of each, at most: some 8,000 pairs.
@@ -99,7 +98,7 @@ def compare_walks(
     """
     if json_file is not None:
         require_output(json_file, "--json", lambda path: "similarity" in json_object(path))
-    place = make_accelerator(MachineConfig(device=device)).device
+    place = device_for(device)
     info, store = read_checkpoint_info(checkpoint), SequenceStore(data)
     info.require_features(features)
     info.require_height(store, resize)

@@ -12,7 +12,6 @@ import torch
 from gaitdiff.commands.judge import Checked, Judge
 from gaitdiff.commands.likeness import Likeness, like_each_once, like_one, like_test_people, parse_like
 from gaitdiff.commands.synthetic import MADE_BY, check_output, open_output
-from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.clips import crop_sides
 from gaitdiff.diffusion.autoencoder import load_autoencoder
 from gaitdiff.diffusion.objective import DiffusionObjective
@@ -21,7 +20,7 @@ from gaitdiff.errors import UserError, require_seed
 from gaitdiff.models import Backbone
 from gaitdiff.training.checkpoint import CheckpointInfo, read_checkpoint_info
 from gaitdiff.training.checkpoint_files import tensor_file
-from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.device import device_for
 from gaitdiff.training.pretrain import load_objective
 from gaitdiff.training.run_folder import read_config
 from gaitdiff.utils.progress import progress_bar, say
@@ -104,7 +103,7 @@ def generate(run: Path, out: Path | None, wish: Wish, device: str = "auto") -> C
     check_output(out, likeness, wish.count, frames)
     if likeness is not None:
         info.require_height(likeness.store)
-    place = make_accelerator(MachineConfig(device=device)).device
+    place = device_for(device)
     objective = load_objective(run, place)
     sampling_levels(objective.schedule, wish.steps)
     autoencoder = load_autoencoder(config["diffusion"]["autoencoder"], place)

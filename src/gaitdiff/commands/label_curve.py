@@ -15,7 +15,7 @@ from rich.text import Text
 
 import gaitdiff
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import FinetuneConfig, MachineConfig, ModelConfig
+from gaitdiff.config.schema import FinetuneConfig, ModelConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError, shown
 from gaitdiff.evaluation.held_out import require_scorable
@@ -25,7 +25,7 @@ from gaitdiff.report.figures import save_chart
 from gaitdiff.report.labels import SCORES, SCRATCH, label_series
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info, read_model_document
 from gaitdiff.training.checkpoint_files import backbone_sha256, latest_checkpoint
-from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.device import device_for
 from gaitdiff.training.finetune import finetune
 from gaitdiff.utils.files import parse_json, require_regular, write_json
 from gaitdiff.utils.locks import writing
@@ -121,7 +121,7 @@ def run(
     configs = {cell: _config(cell, everybody, starts, data, out, recipe, settings, device) for cell in cells}
     some = configs[Cell(next(iter(starts)), numbers[0], seeds[0])]
     about["resolved"] = _resolved(some)
-    place = make_accelerator(MachineConfig(device=device)).device
+    place = device_for(device)
     with writing(out):
         outcomes = _read(out / _RESULTS, about)
         require_scorable(store, some.run.protocol)

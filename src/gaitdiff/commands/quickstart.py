@@ -15,7 +15,7 @@ from torch import Tensor
 from gaitdiff.commands import label_curve
 from gaitdiff.commands.evaluate import print_scores
 from gaitdiff.config.recipe import parse_config
-from gaitdiff.config.schema import MachineConfig, PretrainConfig
+from gaitdiff.config.schema import PretrainConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError, require_seed
 from gaitdiff.evaluation.about import compared
@@ -27,7 +27,7 @@ from gaitdiff.models import create_model
 from gaitdiff.report.labels import SCRATCH
 from gaitdiff.report.page import Report, write_report
 from gaitdiff.training.checkpoint import load_checkpoint, read_checkpoint_info
-from gaitdiff.training.device import make_accelerator, seeded
+from gaitdiff.training.device import device_for, seeded
 from gaitdiff.training.pretrain import pretrain
 from gaitdiff.training.run_folder import read_config
 from gaitdiff.utils.locks import writing
@@ -103,7 +103,7 @@ def run(out: Path, *, small: bool = False, device: str = "auto", seed: int = 0) 
 
 def _run(out: Path, scale: Scale, device: str, seed: int) -> Path:
     started = time.perf_counter()
-    place = make_accelerator(MachineConfig(device=device)).device
+    place = device_for(device)
     store_path = out / "walkers"
     _say("1/4 walkers", f"{scale.people} synthetic people, {scale.sequences} sequences each")
     _walkers(store_path, scale, _WALKERS_SEED + seed)

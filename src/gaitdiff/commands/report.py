@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gaitdiff.commands.options import require_distinct
-from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.report.page import Report, write_report
 from gaitdiff.training.checkpoint import read_checkpoint_info
-from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.device import device_for
 from gaitdiff.training.run_folder import DATA, read_config, read_metrics
 
 _SCORES = ("rank1", "rank5", "mAP", "mINP")
@@ -33,7 +32,7 @@ def run(runs: Sequence[Path], out: Path | None = None, device: str = "auto") -> 
     Raises:
         UserError: something is no run folder, or the runs do not belong on one page.
     """
-    place = make_accelerator(MachineConfig(device=device)).device
+    place = device_for(device)
     named = _names(runs)
     configs = {name: read_config(folder) for name, folder in named.items()}
     pretraining = [name for name, config in configs.items() if config.get("stage") == "pretrain"]

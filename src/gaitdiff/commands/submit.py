@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from gaitdiff.commands.evaluate import print_scores
-from gaitdiff.config.schema import MachineConfig
 from gaitdiff.data.store import SequenceStore
 from gaitdiff.errors import UserError
 from gaitdiff.evaluation.about import Compared, about, compared
@@ -21,7 +20,7 @@ from gaitdiff.evaluation.protocols.submission import CSV_NAME, compare_probes, r
 from gaitdiff.evaluation.scoring import as_names
 from gaitdiff.evaluation.stored import evaluate_store, names_of
 from gaitdiff.training.checkpoint import load_checkpoint, pick_features, read_checkpoint_info
-from gaitdiff.training.device import make_accelerator
+from gaitdiff.training.device import device_for
 from gaitdiff.utils.files import require_output
 from gaitdiff.utils.scratch import scratch_folder
 from gaitdiff.version import __version__
@@ -63,7 +62,7 @@ def submit(
     rules = how.submission
     if rules is None:
         raise UserError(f"{site} takes no file: gaitdiff submit goes with {' and '.join(protocols_with_submission())}")
-    place = make_accelerator(MachineConfig(device=device)).device
+    place = device_for(device)
     info.require_features(features)
     store = SequenceStore(data)
     if store.header.dataset in protocols_with_submission() and store.header.dataset != site:

@@ -61,6 +61,15 @@ def seeded(seed: int) -> Iterator[None]:
         torch.random.set_rng_state(before)
 
 
+def device_for(name: str) -> torch.device:
+    """Where a command computes whose device is called so: "auto", "cpu", "cuda" or "mps".
+
+    Raises:
+        UserError: see ``make_accelerator``.
+    """
+    return make_accelerator(MachineConfig(device=name)).device
+
+
 def make_accelerator(machine: MachineConfig) -> Accelerator:
     """Choose device and precision, and join the other processes of the run.
 
