@@ -33,7 +33,7 @@ def main() -> None:
     walks = np.stack([render_sequence(0, person, 0, frames=8) for person in range(args.sequences)])
     clips = torch.from_numpy(walks).to(args.device).float() / 255
     latents = both["taesd"].encode(clips)
-    result: dict[str, Any] = {**origin("autoencoder", args.device), "frames": clips.shape[0] * clips.shape[1]}
+    result: dict[str, Any] = {**origin(args.device), "frames": clips.shape[0] * clips.shape[1]}
     for what, argument in (("encode", clips), ("decode", latents)):
         sides = {name: partial(getattr(a, what), argument) for name, a in both.items()}
         times = summary(alternate(sides, args.repeats), reference="taesd")

@@ -92,7 +92,7 @@ def main() -> None:
         "memory": args.memory,
         "precision": args.precision,
     }
-    result: dict[str, Any] = {**origin("backbones"), **settings, "seconds": {}}
+    result: dict[str, Any] = {**origin(), **settings, "seconds": {}}
     for case in cases(args):
         result["seconds"][case.name] = measured = measure(case, find_peer(case.name) if find_peer else None)
         print(table_row(case.name, measured), flush=True)

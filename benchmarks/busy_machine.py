@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=12)
     parser.add_argument("--spins", nargs="+", default=["none", "0", "1000", "10000"])
     args = parser.parse_args()
-    result: dict[str, Any] = {**origin("busy_machine"), "seconds_a_step": {}}
+    result: dict[str, Any] = {**origin(), "seconds_a_step": {}}
     result["machine"] |= {"processors": os.cpu_count(), "threads": args.threads}
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "walks"

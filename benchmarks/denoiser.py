@@ -33,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     peer = find_peer() if args.peer else None
-    result: dict[str, Any] = {**origin("denoiser", args.device), "settings": []}
+    result: dict[str, Any] = {**origin(args.device), "settings": []}
     for dim, batch, frames in SETTINGS["cuda" if args.device.startswith("cuda") else "cpu"]:
         for precision in ("float32", "bfloat16") if args.device.startswith("cuda") else ("float32",):
             sides = make_sides(dim, batch, frames, args.device, precision == "bfloat16", peer)

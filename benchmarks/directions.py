@@ -140,7 +140,7 @@ def main() -> None:
         told = {kind: [one.percent("rank1"), one.percent("mAP")] for kind, one in outcomes[name].items()}
         console.print(name, told, spectra[name])
     result: dict[str, Any] = {
-        **origin("directions"),
+        **origin(),
         "store": store.header.source,
         "probes": len(rows),
         "training walks": len(train),

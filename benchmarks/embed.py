@@ -49,7 +49,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    result: dict[str, Any] = origin("embed", args.device)
+    result: dict[str, Any] = origin(args.device)
     result["matrix_product_gflops"] = ceilings = ceilings_of(args.device)
     result |= {"sequences": args.sequences, "frames": [SHORTEST, LONGEST], "models": {}}
     with tempfile.TemporaryDirectory() as folder:

@@ -45,7 +45,7 @@ def main() -> None:
             scores[f"{frames} frames, {name}"] = found
             console.print(frames, name, found)
     about = {
-        **origin("frames"),
+        **origin(),
         "store": store.header.source,
         "probes": len(rows),
         "protocol": "leave-one-out",

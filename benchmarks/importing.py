@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         root = Path(folder)
         make_sources(root, args.frames)
-        result: dict[str, Any] = {**origin("importing"), "frames": args.frames, "frames_per_s": {}}
+        result: dict[str, Any] = {**origin(), "frames": args.frames, "frames_per_s": {}}
         for kind in ("images", "pickles"):
             rates = {f"{workers} workers": rate(root, kind, workers, args.frames) for workers in args.workers}
             if kind == "images":

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=60)
     args = parser.parse_args()
     keep_freed_memory()
-    result: dict[str, Any] = {**origin("loader"), "recipe": RECIPE}
+    result: dict[str, Any] = {**origin(), "recipe": RECIPE}
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "walks"
         generate(store, people=100, sequences=2, frames=60)

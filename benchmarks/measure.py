@@ -68,10 +68,10 @@ def commit() -> str:
     return git("describe", "--always", "--abbrev=12") + ("+" if changed else "")
 
 
-def origin(name: str, device: str = "cpu") -> dict[str, Any]:
+def origin(device: str = "cpu") -> dict[str, Any]:
     """What every result begins with: commit, command and machine; of paths that lie outside only the last names."""
     words = [Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:]]
-    command = shlex.join(["python", "-m", f"benchmarks.{name}", *words])
+    command = shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
     return {"commit": commit(), "command": command, "machine": machine(device)}
 
 

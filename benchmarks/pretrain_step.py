@@ -71,7 +71,7 @@ def main() -> None:
     cv2.setNumThreads(args.threads)
     if args.only:
         return tell_memory(make_sides(args, args.size[0])[args.only], args.device)
-    result: dict[str, Any] = origin("pretrain_step", args.device)
+    result: dict[str, Any] = origin(args.device)
     result["matrix_product_gflops"] = ceilings = ceilings_of(args.device)
     print("a matrix product reaches", ceilings, "GFLOP/s")
     with tempfile.TemporaryDirectory() as folder:

@@ -48,7 +48,7 @@ def main() -> None:
     if args.rank:
         return tell_ranking(args.rank)
     keep_freed_memory()
-    result: dict[str, Any] = origin("scaling")
+    result: dict[str, Any] = origin()
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "walks"
         generate(store, people=100, sequences=2, frames=40)

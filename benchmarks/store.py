@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="a store of other silhouettes to code besides the walkers")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    about = origin("store")
+    about = origin()
     about["machine"] |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
     libraries = [name for name in ("lz4", "zstandard", "blosc2") if library(name)]
     about["machine"] |= {name: version(name) for name in ("numpy", *libraries)}

@@ -163,7 +163,7 @@ def _judge(out: Path, only: Sequence[str], people: str, tunings: int) -> None:
     runs = {folder.name: folder for folder in sorted((out / "runs").iterdir()) if _finished(folder)}
     judged = {name: folder for name, folder in runs.items() if name.rsplit("-", 2)[0] in only}
     result: dict[str, Any] = {
-        **origin("study"),
+        **origin(),
         "pretraining": {name: _told(folder) for name, folder in runs.items()},
     }
     if tunings:

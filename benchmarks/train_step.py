@@ -64,7 +64,7 @@ def main() -> None:
     if args.only:
         name, preset = args.cases[0].split("/")
         return tell_memory(make_sides(args, name, preset)[args.only], args.device)
-    result: dict[str, Any] = origin("train_step", args.device)
+    result: dict[str, Any] = origin(args.device)
     result["matrix_product_gflops"] = ceilings = ceilings_of(args.device)
     with tempfile.TemporaryDirectory() as folder:
         args.store = Path(folder) / "walks"

@@ -83,7 +83,7 @@ def gather(store_path: Path, pretrained: Path, made: dict[str, dict[str, list[Pa
             }
     any_run = next(iter(made.values()))["fine-tuned"][0]
     return {
-        **origin("transfer"),
+        **origin(),
         "store": store.header.source,
         "gait_energy_image": evaluate_store(
             gait_energy_images(store, rows), store, rows, read_config(any_run)["run"]["protocol"]

@@ -65,7 +65,7 @@ def rank1(store: SequenceStore) -> float:
 
 def main() -> None:
     cv2.setNumThreads(1)
-    about = origin("walkers")
+    about = origin()
     about["machine"] |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
     about["machine"] |= {package: version(package) for package in ("numpy", "opencv-python-headless")}
     results: dict[str, Any] = {}

@@ -50,7 +50,7 @@ def test_torchrun_needs_no_device_flag(stage: str, tmp_path: Path) -> None:
     assert "Grad strides" not in torchrun(
         "-m", "gaitdiff", stage, *without_device(STAGES[stage]), *data, "--out", tmp_path / "auto"
     )
-    in_two(stage, *STAGES[stage], *data, "--out", tmp_path / "cpu")
+    assert "Grad strides" not in in_two(stage, *STAGES[stage], *data, "--out", tmp_path / "cpu")
     assert records(tmp_path / "auto") == records(tmp_path / "cpu")
     steps = [record["step"] for record in records(tmp_path / "auto") if "loss" in record]
     assert steps == [2, 4, 6, 8]  # each line once

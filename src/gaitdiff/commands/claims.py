@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from gaitdiff.paper.grid import Grid, Job, failures
 from gaitdiff.paper.plan import costs
 from gaitdiff.paper.plan import in_words as plan_in_words
 from gaitdiff.paper.results import Result
-from gaitdiff.utils.files import write_json
+from gaitdiff.utils.files import write_whole
 from gaitdiff.utils.progress import answers, say
 from gaitdiff.utils.text import counted
 
@@ -59,7 +60,7 @@ def run(words: Sequence[str], out: Path, *, seeds: int = SEEDS, dry_run: bool = 
         return say(f"a verdict takes {SEEDS} seeds at least: this one, of {seeds}, is not kept")
     file = out / "claims" / f"{claim.id}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, _kept(claim, asdict(seen), results, seeds))
+    write_whole(file, json.dumps(_kept(claim, asdict(seen), results, seeds), indent=1, allow_nan=False).encode())
     print(file)
 
 

@@ -94,12 +94,10 @@ def _attributes(documented: str) -> Iterator[tuple[str, str]]:
 
 def build(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:
     """Make a configuration dataclass from the values of all its settings by dotted name."""
-    hints = get_type_hints(kind)
-    fields = [(field.name, hints[field.name]) for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     return kind(
         **{
             name: build(hint, values, f"{prefix}{name}.") if _nested(hint) else values[prefix + name]
-            for name, hint in fields
+            for name, hint in get_type_hints(kind).items()
         }
     )
 
@@ -110,8 +108,7 @@ def known(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
     Raises:
         UserError: there are some that a later version has; the sentence begins with ``where`` they are.
     """
-    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(values.keys() - names):
+    if unknown := sorted(values.keys() - get_type_hints(kind).keys()):
         raise UserError(f"{where} has {shown(unknown[0])}, which this version does not know: use the one that wrote it")
     return kind(**values)
 

@@ -28,8 +28,7 @@ from gaitdiff.datasets.card import Partition
 from gaitdiff.datasets.sequences import SourceSequence, Tree
 from gaitdiff.errors import UserError, nearest
 from gaitdiff.utils.counts import Counts
-from gaitdiff.utils.frames import HEIGHTS as SIZES
-from gaitdiff.utils.frames import cut_width
+from gaitdiff.utils.frames import HEIGHTS, cut_width
 from gaitdiff.utils.parallel import check_workers
 from gaitdiff.utils.progress import progress_bar, say
 from gaitdiff.utils.text import printable
@@ -59,7 +58,7 @@ class _Options:
         if self.kind not in (AUTO, *NAMES):
             known = ", ".join((AUTO, *NAMES))
             raise UserError(f"there is no importer {self.kind!r}{nearest(self.kind, NAMES)}; known: {known}")
-        if self.size is not None and self.size not in SIZES:
+        if self.size is not None and self.size not in HEIGHTS:
             raise UserError(f"the frame size is {self.size}, but can be 64 or 128 pixels, as gait models take them")
         check_workers(self.workers)
         if self.codec not in CODECS:
@@ -244,11 +243,11 @@ def _size(source: Source, walks: Sequence[SourceSequence], options: _Options) ->
     if options.size is not None:
         return options.size
     for walk in walks[:5]:
-        for size in SIZES:
+        for size in HEIGHTS:
             loaded = load(source, walk, size)
             if 2 * loaded.unchanged > len(loaded.frames):
                 return size
-    return SIZES[0]
+    return HEIGHTS[0]
 
 
 def _identity(source: Source, plan: _Plan, options: _Options) -> Identity:

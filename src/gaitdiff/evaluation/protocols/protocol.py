@@ -65,7 +65,7 @@ class Protocol:
         """Its settings, the default first; none for most."""
         return tuple(CONDITIONS[self.name]) if "setting" in self.takes else ()
 
-    def require_names(self, remedy: str = "choose another") -> None:
+    def require_names(self, remedy: str = "only its site can score them") -> None:
         """Refuse to score probes whose people are not told; the sentence ends with the remedy."""
         if self.secret:
             raise UserError(f"protocol {self.name!r} gives no scores, its probes have no names: {remedy}")
